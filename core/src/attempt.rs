@@ -1,0 +1,775 @@
+//! One attempt in the car, from admission to its last word: the one machine for every runtime.
+//!
+//! Called by the actor of the attempt, which carries out the effects in their order and reports back as events. What must never
+//! happen: a start after a stop, two live starts of one container, a change after the end, a revision that does not rise, or a
+//! report that a restarted agent would not know of; the property tests below hold the machine to it.
+//!
+//! | state | event | next | effects |
+//! |---|---|---|---|
+//! | Admitted | Journaled | Active | Prepare the first container, Report |
+//! | Admitted | JournalFailed | Ended (refused) | Report |
+//! | Active | Prepared, its turn, not frozen | Active | Start |
+//! | Active | NotReady | Active | wait, Prepare again at a Tick |
+//! | Active | Exited, to be restarted | Active | wait, Start again at a Tick |
+//! | Active | Exited, the last one | Uploading, or Ended if nothing is to be sent | Upload, Report |
+//! | Active | Freeze, Thaw | Active | Freeze, Thaw, Report |
+//! | Active | Stop, Depart, Fail, fence or deadline reached | Stopping, or Ended if nothing lives | Stop, Report |
+//! | Stopping | Exited, the last one | Ended | Report |
+//! | Stopping | Tick after the grace | Stopping | Kill |
+//! | Uploading | Uploaded | Ended | Report |
+//! | Uploading | UploadRefused | Ended (failed) | Report |
+//! | Uploading | Stop, and its grace is over | Ended (disrupted, or failed as it had) | Stop, Report |
+//! | Uploading | Depart | Uploading | |
+//! | Ended | anything | Ended | |
+//!
+//! Every Report comes right after the WriteJournal that holds its revision.
+
+pub mod plan;
+
+use std::time::Duration;
+
+pub use plan::{Container, ContainerPlan, ContainerRecord, Exit, Kind, Life, NotReady, Outcome, Plan, Record, Restart};
+
+use crate::clock::Boottime;
+use crate::names::reason;
+
+/// The first and the longest wait between two tries, as in the kubelet.
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(10), Duration::from_mins(5));
+/// A container that ran for this long starts again without a wait, as in the kubelet.
+const BACKOFF_RESET: Duration = Duration::from_mins(10);
+/// How long a failed pull is told as such before it is told as a back-off.
+const MEANWHILE_AFTER: Duration = Duration::from_secs(1);
+/// A restarted agent goes on this far above the last revision in its journal, in case a write was lost that had been told.
+const RESTART_GAP: u64 = 1000;
+
+/// The time of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// For everything that is counted.
+    pub boot: Boottime,
+    /// For people: wall clock, milliseconds.
+    pub wall_ms: i64,
+}
+
+/// Where an attempt stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// Accepted; nothing may begin before the journal has it.
+    Admitted,
+    /// Containers are made ready, run, and are started again.
+    Active,
+    /// Containers are being stopped.
+    Stopping {
+        /// How it ends.
+        outcome: Outcome,
+        /// After this, what still lives is killed.
+        kill_at: Boottime,
+        /// That has been done.
+        killed: bool,
+    },
+    /// The program has ended; output and logs are on their way.
+    Uploading {
+        /// How it ends when they have arrived.
+        outcome: Outcome,
+        /// The cluster wants it ended by then, and how it ends if they have not arrived.
+        until: Option<(Boottime, Outcome)>,
+    },
+    /// Nothing is left but telling it.
+    Ended {
+        /// How it ended.
+        outcome: Outcome,
+    },
+}
+
+/// An attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// Where it stands.
+    pub state: State,
+    /// Frozen with the car.
+    pub frozen: bool,
+    /// Rises with each report.
+    pub revision: u64,
+    /// Wall clock, milliseconds, of its admission.
+    pub started_ms: i64,
+    /// In the order of the plan.
+    pub containers: Vec<Container>,
+    admitted: Boottime,
+    heard: Boottime,
+}
+
+/// What happened. Containers are named by their place in the plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The journal holds the attempt.
+    Journaled,
+    /// The journal cannot hold it.
+    JournalFailed {
+        /// Why.
+        message: String,
+    },
+    /// Image and volumes of a container are there.
+    Prepared {
+        /// Which.
+        container: usize,
+        /// The image with its digest.
+        image_id: String,
+    },
+    /// They are not.
+    NotReady {
+        /// Which.
+        container: usize,
+        /// Why.
+        why: NotReady,
+    },
+    /// A container's program runs.
+    Started {
+        /// Which.
+        container: usize,
+    },
+    /// A container's program has ended, or could not start.
+    Exited {
+        /// Which.
+        container: usize,
+        /// How.
+        exit: Exit,
+    },
+    /// The car is paused.
+    Freeze,
+    /// It is not any more.
+    Thaw,
+    /// The cluster ends the attempt.
+    Stop {
+        /// How long its programs may take.
+        grace: Duration,
+        /// A word in CamelCase.
+        reason: String,
+        /// A sentence.
+        message: String,
+    },
+    /// The car leaves: programs are stopped, an output that is on its way goes on.
+    Depart {
+        /// How long its programs may take.
+        grace: Duration,
+        /// A word in CamelCase.
+        reason: String,
+        /// A sentence.
+        message: String,
+    },
+    /// The attempt broke a limit: too much output, too much disk.
+    Fail {
+        /// A word in CamelCase.
+        reason: String,
+        /// A sentence.
+        message: String,
+    },
+    /// A heartbeat that was sent at this time has been acknowledged.
+    Heard {
+        /// When it was sent.
+        sent: Boottime,
+    },
+    /// Time has passed.
+    Tick,
+    /// Output and logs are stored.
+    Uploaded,
+    /// They never will be.
+    UploadRefused {
+        /// A word in CamelCase.
+        reason: String,
+        /// A sentence.
+        message: String,
+    },
+}
+
+/// What the actor has to do, in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Put the record of the attempt on disk; go on only when it is there.
+    WriteJournal,
+    /// Make image and volumes of a container ready.
+    Prepare(usize),
+    /// Start a container.
+    Start(usize),
+    /// Freeze every container.
+    Freeze,
+    /// Let every container go on.
+    Thaw,
+    /// Give up making ready, and ask every live container to end.
+    Stop,
+    /// End every live container now.
+    Kill,
+    /// Send output and logs.
+    Upload,
+    /// Tell the cluster.
+    Report,
+}
+
+impl Attempt {
+    /// A new attempt, and its first effects. `heard` is when the newest acknowledged heartbeat was sent.
+    pub fn admit(plan: &Plan, heard: Boottime, now: Now) -> (Self, Vec<Effect>) {
+        (Self::new(plan, State::Admitted, heard, now), vec![Effect::WriteJournal])
+    }
+
+    /// An attempt that is declined. It is journaled like any other, so that the refusal is told even after a restart.
+    pub fn refuse(plan: &Plan, reason: &str, message: &str, now: Now) -> (Self, Vec<Effect>) {
+        let outcome = Outcome::new(Kind::Refused, reason, message);
+        let mut attempt = Self::new(plan, State::Ended { outcome }, now.boot, now);
+        let mut effects = Vec::new();
+        attempt.report(&mut effects);
+        (attempt, effects)
+    }
+
+    fn new(plan: &Plan, state: State, heard: Boottime, now: Now) -> Self {
+        let mut containers = vec![Container::new(); plan.containers.len()];
+        if plan.containers.iter().any(|container| container.init) {
+            for (container, _) in containers
+                .iter_mut()
+                .zip(&plan.containers)
+                .filter(|(_, plan)| !plan.init)
+            {
+                container.life = Life::waiting("PodInitializing");
+            }
+        }
+        Self {
+            state,
+            frozen: false,
+            revision: 0,
+            started_ms: now.wall_ms,
+            containers,
+            admitted: now.boot,
+            heard: heard.min(now.boot),
+        }
+    }
+
+    /// An attempt that the journal of a former run of the agent holds. Its programs died with that agent.
+    pub fn recover(plan: &Plan, record: Record, now: Now) -> (Self, Vec<Effect>) {
+        let mut attempt = Self::new(plan, State::Admitted, now.boot, now);
+        attempt.revision = record.revision.saturating_add(RESTART_GAP);
+        attempt.started_ms = record.started_ms;
+        for (container, record) in attempt.containers.iter_mut().zip(record.containers) {
+            container.image_id = record.image_id;
+            container.restarts = record.restarts;
+            container.last = record.last;
+            if let Some(exit) = record.exit {
+                container.life = Life::Terminated(exit);
+            } else if let Some(started_ms) = record.running_since_ms {
+                container.life = Life::Terminated(Exit {
+                    code: 137,
+                    reason: AGENT_RESTARTED.to_owned(),
+                    message: "the vehicle's agent was restarted while the program ran".to_owned(),
+                    started_ms,
+                    finished_ms: now.wall_ms,
+                });
+            }
+        }
+        let mut effects = Vec::new();
+        match record.outcome {
+            Some(outcome) if record.ended => attempt.state = State::Ended { outcome },
+            Some(outcome) => {
+                attempt.state = State::Uploading { outcome, until: None };
+                effects.push(Effect::Upload);
+            }
+            None => {
+                let message = "the vehicle's agent was restarted before the attempt had ended";
+                attempt.state = State::Ended {
+                    outcome: Outcome::new(Kind::Disrupted, AGENT_RESTARTED, message),
+                };
+            }
+        }
+        attempt.report(&mut effects);
+        (attempt, effects)
+    }
+
+    /// What the journal must hold of it now.
+    pub fn record(&self) -> Record {
+        let (outcome, ended) = match &self.state {
+            State::Uploading { outcome, .. } => (Some(outcome.clone()), false),
+            State::Ended { outcome } => (Some(outcome.clone()), true),
+            State::Admitted | State::Active | State::Stopping { .. } => (None, false),
+        };
+        let containers = self.containers.iter().map(|container| {
+            let (running_since_ms, exit) = match &container.life {
+                Life::Running { started_ms, .. } => (Some(*started_ms), None),
+                Life::Terminated(exit) => (None, Some(exit.clone())),
+                Life::Waiting { .. } | Life::Preparing | Life::Starting => (None, None),
+            };
+            ContainerRecord {
+                image_id: container.image_id.clone(),
+                restarts: container.restarts,
+                running_since_ms,
+                exit,
+                last: container.last.clone(),
+            }
+        });
+        let containers = containers.collect();
+        Record {
+            revision: self.revision,
+            outcome,
+            ended,
+            started_ms: self.started_ms,
+            containers,
+        }
+    }
+
+    /// No process of it is alive, and none will be started.
+    pub fn is_stopped(&self) -> bool {
+        matches!(self.state, State::Uploading { .. } | State::Ended { .. })
+    }
+
+    /// How it ended, if it did.
+    pub fn outcome(&self) -> Option<&Outcome> {
+        match &self.state {
+            State::Ended { outcome } => Some(outcome),
+            _ => None,
+        }
+    }
+
+    /// When a Tick changes something.
+    pub fn deadline(&self, plan: &Plan) -> Option<Boottime> {
+        match &self.state {
+            State::Active => {
+                let waits = self.containers.iter().filter_map(|container| match &container.life {
+                    Life::Waiting {
+                        retry_at, meanwhile, ..
+                    } => {
+                        let retry_at = if self.frozen { None } else { *retry_at };
+                        [retry_at, meanwhile.as_ref().map(|(at, _)| *at)]
+                            .into_iter()
+                            .flatten()
+                            .min()
+                    }
+                    _ => None,
+                });
+                let fence = plan.run_unheard_for.map(|limit| self.heard + limit);
+                let deadline = plan.active_deadline.map(|limit| self.admitted + limit);
+                waits.chain(fence).chain(deadline).min()
+            }
+            State::Stopping {
+                kill_at, killed: false, ..
+            } => Some(*kill_at),
+            State::Uploading { until, .. } => until.as_ref().map(|(at, _)| *at),
+            State::Admitted | State::Stopping { .. } | State::Ended { .. } => None,
+        }
+    }
+
+    /// A change that the cluster is told: journaled first.
+    fn report(&mut self, effects: &mut Vec<Effect>) {
+        self.revision += 1;
+        effects.extend([Effect::WriteJournal, Effect::Report]);
+    }
+
+    fn any_alive(&self) -> bool {
+        self.containers.iter().any(Container::is_alive)
+    }
+
+    /// Moves on to `outcome` when nothing lives any more.
+    fn finish(&mut self, plan: &Plan, outcome: Outcome, effects: &mut Vec<Effect>) {
+        let upload = plan.upload && matches!(outcome.kind, Kind::Succeeded | Kind::Failed);
+        self.frozen = false;
+        if upload {
+            self.state = State::Uploading { outcome, until: None };
+            self.report(effects);
+            effects.push(Effect::Upload);
+        } else {
+            self.state = State::Ended { outcome };
+            self.report(effects);
+        }
+    }
+
+    fn stop(&mut self, plan: &Plan, outcome: Outcome, grace: Duration, now: Now, effects: &mut Vec<Effect>) {
+        effects.push(Effect::Stop);
+        if self.any_alive() {
+            self.state = State::Stopping {
+                outcome,
+                kill_at: now.boot + grace,
+                killed: false,
+            };
+            self.report(effects);
+        } else {
+            self.finish(plan, outcome, effects);
+        }
+    }
+
+    /// Starts or makes ready what may be next.
+    fn advance(&mut self, plan: &Plan, now: Now, effects: &mut Vec<Effect>) -> bool {
+        let mut changed = false;
+        for index in 0..self.containers.len() {
+            let blocked = plan
+                .containers
+                .iter()
+                .zip(&self.containers)
+                .take(index)
+                .any(|(plan, container)| {
+                    plan.init && !matches!(&container.life, Life::Terminated(exit) if exit.code == 0)
+                });
+            if blocked {
+                break;
+            }
+            let container = &mut self.containers[index];
+            let Life::Waiting {
+                reason,
+                message,
+                retry_at,
+                meanwhile,
+                prepared,
+            } = &mut container.life
+            else {
+                continue;
+            };
+            if let Some((_, word)) = meanwhile.take_if(|(at, _)| *at <= now.boot) {
+                *reason = word;
+                if !message.is_empty() {
+                    message.insert_str(0, "back-off before the next try: ");
+                }
+                changed = true;
+            }
+            // A failure that no other try can help has no retry_at, but was tried.
+            let due = retry_at.map_or(container.failures == 0, |at| at <= now.boot);
+            if !due || self.frozen {
+                continue;
+            }
+            if *prepared {
+                container.life = Life::Starting;
+                effects.extend([Effect::WriteJournal, Effect::Start(index)]);
+            } else {
+                container.life = Life::Preparing;
+                effects.push(Effect::Prepare(index));
+            }
+        }
+        changed
+    }
+
+    fn exited(&mut self, plan: &Plan, index: usize, exit: Exit, now: Now) {
+        let init = plan.containers[index].init;
+        let ok = exit.code == 0;
+        let again = match plan.restart {
+            Restart::Never => false,
+            Restart::OnFailure => !ok,
+            Restart::Always => !(init && ok),
+        };
+        let container = &mut self.containers[index];
+        if !again || matches!(self.state, State::Stopping { .. }) {
+            container.life = Life::Terminated(exit);
+        } else {
+            if let Life::Running { since, .. } = container.life
+                && now.boot.since(since) >= BACKOFF_RESET
+            {
+                container.failures = 0;
+            }
+            // As the kubelet: the first time at once, then 10 s doubling.
+            let wait = container.failures.checked_sub(1).map_or(Duration::ZERO, backoff);
+            container.failures += 1;
+            container.restarts += 1;
+            let message = format!("back-off {} s before the program is started again", wait.as_secs());
+            container.life = Life::Waiting {
+                reason: "CrashLoopBackOff".to_owned(),
+                message,
+                retry_at: Some(now.boot + wait),
+                meanwhile: None,
+                prepared: true,
+            };
+            container.last = Some(exit);
+        }
+    }
+
+    /// How the attempt ends, if every container has.
+    fn verdict(&self, plan: &Plan) -> Option<Outcome> {
+        let exits = || {
+            self.containers
+                .iter()
+                .zip(&plan.containers)
+                .filter_map(|(container, plan)| match &container.life {
+                    Life::Terminated(exit) => Some((plan, exit)),
+                    _ => None,
+                })
+        };
+        let failed = |(plan, exit): (&ContainerPlan, &Exit)| {
+            let detail = if exit.message.is_empty() {
+                String::new()
+            } else {
+                format!(": {}", exit.message)
+            };
+            let message = format!(
+                "container {} ended with exit code {} ({}){detail}",
+                plan.name, exit.code, exit.reason
+            );
+            Outcome::new(Kind::Failed, "", message)
+        };
+        if let Some(exit) = exits().find(|(plan, exit)| plan.init && exit.code != 0) {
+            return Some(failed(exit));
+        }
+        if exits().count() < self.containers.len() {
+            return None;
+        }
+        Some(
+            exits()
+                .find(|(_, exit)| exit.code != 0)
+                .map_or_else(|| Outcome::new(Kind::Succeeded, "", ""), failed),
+        )
+    }
+
+    fn limits(&self, plan: &Plan, now: Now) -> Option<Outcome> {
+        if plan
+            .run_unheard_for
+            .is_some_and(|limit| now.boot.since(self.heard) >= limit)
+        {
+            let message = "the vehicle was not heard for as long as the attempt may run unheard";
+            return Some(Outcome::new(Kind::Disrupted, reason::VEHICLE_LOST, message));
+        }
+        if plan
+            .active_deadline
+            .is_some_and(|limit| now.boot.since(self.admitted) >= limit)
+        {
+            let message = "the Pod was active for longer than its activeDeadlineSeconds";
+            return Some(Outcome::new(Kind::Failed, "DeadlineExceeded", message));
+        }
+        None
+    }
+}
+
+/// The word for attempts that a restart of the agent ended.
+pub const AGENT_RESTARTED: &str = "AgentRestarted";
+
+fn backoff(failures: u32) -> Duration {
+    BACKOFF.0.saturating_mul(1 << failures.min(10)).min(BACKOFF.1)
+}
+
+/// The next state of an attempt and what has to be done.
+pub fn step(mut attempt: Attempt, plan: &Plan, event: Event, now: Now) -> (Attempt, Vec<Effect>) {
+    let mut effects = Vec::new();
+    let changed = match attempt.state.clone() {
+        State::Ended { .. } => false,
+        State::Admitted => admitted(&mut attempt, plan, event, now, &mut effects),
+        State::Active => active(&mut attempt, plan, event, now, &mut effects),
+        State::Stopping {
+            outcome,
+            kill_at,
+            killed,
+        } => stopping(&mut attempt, plan, event, now, (outcome, kill_at, killed), &mut effects),
+        State::Uploading { outcome, until } => uploading(&mut attempt, event, now, (outcome, until), &mut effects),
+    };
+    if changed {
+        attempt.report(&mut effects);
+    }
+    (attempt, effects)
+}
+
+fn admitted(attempt: &mut Attempt, plan: &Plan, event: Event, now: Now, effects: &mut Vec<Effect>) -> bool {
+    match event {
+        Event::Journaled => {
+            attempt.state = State::Active;
+            attempt.advance(plan, now, effects);
+            true
+        }
+        Event::JournalFailed { message } => {
+            let message = format!("the vehicle cannot write its journal: {message}");
+            attempt.state = State::Ended {
+                outcome: Outcome::new(Kind::Refused, "JournalUnwritable", message),
+            };
+            true
+        }
+        Event::Stop { reason, message, .. } | Event::Depart { reason, message, .. } => {
+            attempt.state = State::Ended {
+                outcome: Outcome::new(Kind::Disrupted, &reason, message),
+            };
+            true
+        }
+        Event::Freeze => {
+            attempt.frozen = true;
+            false
+        }
+        Event::Thaw => {
+            attempt.frozen = false;
+            false
+        }
+        Event::Heard { sent } => {
+            attempt.heard = attempt.heard.max(sent);
+            false
+        }
+        _ => false,
+    }
+}
+
+/// Returns whether something changed that is not reported yet.
+fn active(attempt: &mut Attempt, plan: &Plan, event: Event, now: Now, effects: &mut Vec<Effect>) -> bool {
+    let life = |attempt: &Attempt, index: usize| attempt.containers.get(index).map(|c| c.life.clone());
+    let mut changed = false;
+    match event {
+        Event::Prepared { container, image_id } if life(attempt, container) == Some(Life::Preparing) => {
+            let c = &mut attempt.containers[container];
+            c.failures = 0;
+            c.image_id = image_id;
+            c.life = Life::waiting("ContainerCreating");
+            if let Life::Waiting { prepared, .. } = &mut c.life {
+                *prepared = true;
+            }
+            attempt.advance(plan, now, effects);
+        }
+        Event::NotReady { container, why } if life(attempt, container) == Some(Life::Preparing) => {
+            let c = &mut attempt.containers[container];
+            let wait = backoff(c.failures);
+            c.failures += 1;
+            c.life = Life::Waiting {
+                reason: why.reason,
+                message: why.message,
+                retry_at: why.retry.then(|| now.boot + wait),
+                meanwhile: why.meanwhile.map(|word| (now.boot + MEANWHILE_AFTER, word)),
+                prepared: false,
+            };
+            changed = true;
+        }
+        Event::Started { container } if life(attempt, container) == Some(Life::Starting) => {
+            attempt.containers[container].life = Life::Running {
+                since: now.boot,
+                started_ms: now.wall_ms,
+            };
+            changed = true;
+        }
+        Event::Exited { container, exit } if attempt.containers.get(container).is_some_and(Container::is_alive) => {
+            attempt.exited(plan, container, exit, now);
+            if let Some(outcome) = attempt.verdict(plan) {
+                attempt.finish(plan, outcome, effects);
+                return false;
+            }
+            attempt.advance(plan, now, effects);
+            changed = true;
+        }
+        Event::Freeze if !attempt.frozen => {
+            attempt.frozen = true;
+            effects.push(Effect::Freeze);
+            changed = true;
+        }
+        Event::Thaw if attempt.frozen => {
+            attempt.frozen = false;
+            effects.push(Effect::Thaw);
+            attempt.advance(plan, now, effects);
+            changed = true;
+        }
+        Event::Stop { grace, reason, message } | Event::Depart { grace, reason, message } => {
+            let outcome = Outcome::new(Kind::Disrupted, &reason, message);
+            attempt.stop(plan, outcome, grace, now, effects);
+            return false;
+        }
+        Event::Fail { reason, message } => {
+            let outcome = Outcome::new(Kind::Failed, &reason, message);
+            attempt.stop(plan, outcome, Duration::ZERO, now, effects);
+            return false;
+        }
+        Event::Heard { sent } => attempt.heard = attempt.heard.max(sent.min(now.boot)),
+        Event::Tick => changed = attempt.advance(plan, now, effects),
+        _ => {}
+    }
+    if let Some(outcome) = attempt.limits(plan, now) {
+        attempt.stop(plan, outcome, Duration::ZERO, now, effects);
+        return false;
+    }
+    changed
+}
+
+fn stopping(
+    attempt: &mut Attempt,
+    plan: &Plan,
+    event: Event,
+    now: Now,
+    (outcome, kill_at, killed): (Outcome, Boottime, bool),
+    effects: &mut Vec<Effect>,
+) -> bool {
+    match event {
+        Event::Exited { container, exit } if attempt.containers.get(container).is_some_and(Container::is_alive) => {
+            attempt.exited(plan, container, exit, now);
+            if attempt.any_alive() {
+                return true;
+            }
+            attempt.finish(plan, outcome, effects);
+            false
+        }
+        Event::Started { container } => {
+            if let Some(c) = attempt.containers.get_mut(container)
+                && c.life == Life::Starting
+            {
+                c.life = Life::Running {
+                    since: now.boot,
+                    started_ms: now.wall_ms,
+                };
+            }
+            false
+        }
+        // A later stop can only shorten the grace, as in the kubelet.
+        Event::Stop { grace, .. } | Event::Depart { grace, .. } if now.boot + grace < kill_at => {
+            attempt.state = State::Stopping {
+                outcome,
+                kill_at: now.boot + grace,
+                killed,
+            };
+            kill_if_due(attempt, now, effects);
+            false
+        }
+        Event::Tick => {
+            kill_if_due(attempt, now, effects);
+            false
+        }
+        _ => false,
+    }
+}
+
+fn uploading(
+    attempt: &mut Attempt,
+    event: Event,
+    now: Now,
+    (outcome, until): (Outcome, Option<(Boottime, Outcome)>),
+    effects: &mut Vec<Effect>,
+) -> bool {
+    let end = |attempt: &mut Attempt, outcome: Outcome| attempt.state = State::Ended { outcome };
+    match event {
+        Event::Uploaded => end(attempt, outcome),
+        Event::UploadRefused { reason, message } if outcome.kind == Kind::Succeeded => {
+            end(attempt, Outcome::new(Kind::Failed, &reason, message));
+        }
+        // The log of a program that failed is not worth holding up the failure.
+        Event::UploadRefused { .. } => end(attempt, outcome),
+        Event::Stop { grace, reason, message } => {
+            let otherwise = match outcome.kind {
+                Kind::Succeeded => Outcome::new(Kind::Disrupted, &reason, message),
+                _ => outcome.clone(),
+            };
+            let at = until.map_or(now.boot + grace, |(before, _)| before.min(now.boot + grace));
+            attempt.state = State::Uploading {
+                outcome,
+                until: Some((at, otherwise)),
+            };
+            return give_up_upload(attempt, now, effects);
+        }
+        _ => return give_up_upload(attempt, now, effects),
+    }
+    true
+}
+
+/// Ends an upload whose time is over; the caller reports.
+fn give_up_upload(attempt: &mut Attempt, now: Now, effects: &mut Vec<Effect>) -> bool {
+    match &attempt.state {
+        State::Uploading {
+            until: Some((at, otherwise)),
+            ..
+        } if *at <= now.boot => {
+            attempt.state = State::Ended {
+                outcome: otherwise.clone(),
+            };
+            effects.push(Effect::Stop);
+            true
+        }
+        _ => false,
+    }
+}
+
+fn kill_if_due(attempt: &mut Attempt, now: Now, effects: &mut Vec<Effect>) {
+    if let State::Stopping { kill_at, killed, .. } = &mut attempt.state
+        && !*killed
+        && *kill_at <= now.boot
+    {
+        *killed = true;
+        effects.push(Effect::Kill);
+    }
+}
+
+#[cfg(test)]
+mod tests;

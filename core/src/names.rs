@@ -1,0 +1,163 @@
+//! The names that more than one part writes or reads: labels, annotations, taints, conditions, reasons, paths in the store.
+//!
+//! Every part takes them from here, so that the same word stands in CRD, code, metric, log and doc. Nothing else belongs here:
+//! a name that only one file uses stays in that file.
+
+/// API group of everything Kerbside defines.
+pub const GROUP: &str = "kerbside.dev";
+
+/// What a vehicle's Node is called in `metadata.labels.type`; other controllers use it to leave such Nodes alone.
+pub const NODE_TYPE: &str = "virtual-kubelet";
+
+/// The RuntimeClass, and its handler, of Pods that are WebAssembly programs.
+pub const RUNTIME_CLASS_WASM: &str = "kerbside-wasm";
+
+/// Labels.
+pub mod label {
+    /// On Nodes and Vehicles: the pool. The value is a VehiclePool's name.
+    pub const POOL: &str = "kerbside.dev/pool";
+    /// On Nodes: `true` where the car runs WebAssembly.
+    pub const RUNTIME_WASM: &str = "kerbside.dev/runtime-wasm";
+    /// On Nodes: `true` where the car runs OCI containers.
+    pub const RUNTIME_CONTAINER: &str = "kerbside.dev/runtime-container";
+    /// On Nodes: the minutes for which the car stays with 90 % confidence, one of 0, 15, 60, 120, 240, 480.
+    pub const FREE_FOR: &str = "kerbside.dev/free-for";
+    /// Prefix of a Node's labels, one per job class that its owner consented to; the value is `true`.
+    pub const CLASS_PREFIX: &str = "class.kerbside.dev/";
+    /// On plain Pods: their job class.
+    pub const CLASS: &str = "kerbside.dev/class";
+    /// On Pods: the FleetJob they belong to.
+    pub const JOB_NAME: &str = "kerbside.dev/job-name";
+    /// On Pods: the UID of the FleetJob.
+    pub const JOB_UID: &str = "kerbside.dev/job-uid";
+    /// On Pods: the completion index, as in batch/v1.
+    pub const INDEX: &str = "batch.kubernetes.io/job-completion-index";
+    /// On Secrets: marks an enrolment token; the value is `true`.
+    pub const ENROLMENT_TOKEN: &str = "kerbside.dev/enrolment-token";
+}
+
+/// Annotations.
+pub mod annotation {
+    /// On Pods: the completion index, as in batch/v1.
+    pub const INDEX: &str = "batch.kubernetes.io/job-completion-index";
+    /// On Pods of a FleetJob: failures of the program that this index had before this attempt.
+    pub const FAILURES: &str = "kerbside.dev/index-failures";
+    /// On Pods of a FleetJob: disruptions that this index had before this attempt.
+    pub const DISRUPTIONS: &str = "kerbside.dev/index-disruptions";
+    /// On Pods of a FleetJob: refusals that this index had before this attempt.
+    pub const REFUSALS: &str = "kerbside.dev/index-refusals";
+    /// On Pods of a FleetJob: which attempt of its index this is, from 0. The Pod's name follows from it.
+    pub const ORDINAL: &str = "kerbside.dev/index-attempt";
+    /// On Pods of a FleetJob: the UIDs, with commas between, of earlier attempts of this index that were still there when this one
+    /// was made and whose ends are in its counts.
+    pub const COUNTED: &str = "kerbside.dev/index-counted";
+    /// On Pods of a FleetJob: the vehicles, with commas between, that this attempt must not go to, since they refused the job.
+    pub const AVOID: &str = "kerbside.dev/avoid";
+    /// On Pods of a FleetJob: why the operator deletes this attempt, written before it does; its end is then not counted.
+    pub const DELETED_FOR: &str = "kerbside.dev/deleted-for";
+    /// On Pods: the job class, for an attempt of a FleetJob.
+    pub const CLASS: &str = "kerbside.dev/class";
+    /// On Pods: a duration; unheard for that long, the car stops the attempt by itself.
+    pub const RUN_UNHEARD_FOR: &str = "kerbside.dev/run-unheard-for";
+    /// On Pods: the directory in the first container whose files are the attempt's output.
+    pub const OUTPUT_PATH: &str = "kerbside.dev/output-path";
+    /// On Pods: the most bytes that the output may have.
+    pub const OUTPUT_MAX_BYTES: &str = "kerbside.dev/output-max-bytes";
+}
+
+/// Finalizers.
+pub mod finalizer {
+    /// On Pods of a FleetJob: held until the attempt's end is in the job's ledger.
+    pub const TRACKING: &str = "kerbside.dev/job-tracking";
+}
+
+/// Taints on vehicles' Nodes, all with effect `NoSchedule`. Only the adapter writes them.
+pub mod taint {
+    /// Always there: only what asks for vehicles comes to vehicles.
+    pub const VEHICLE: &str = "kerbside.dev/vehicle";
+    /// The owner's, the maker's or the pool's terms say no.
+    pub const INELIGIBLE: &str = "kerbside.dev/ineligible";
+    /// Somebody is at the car.
+    pub const PAUSED: &str = "kerbside.dev/paused";
+    /// Unheard, not yet given up.
+    pub const SUSPECT: &str = "kerbside.dev/suspect";
+    /// The car is leaving.
+    pub const LEAVING: &str = "kerbside.dev/leaving";
+    /// The car runs WebAssembly only.
+    pub const WASM_ONLY: &str = "kerbside.dev/wasm-only";
+    /// All of the above: the keys that the adapter owns in `spec.taints`.
+    pub const ALL: [&str; 6] = [VEHICLE, INELIGIBLE, PAUSED, SUSPECT, LEAVING, WASM_ONLY];
+}
+
+/// Condition types.
+pub mod condition {
+    /// On Nodes: the car is parked and every term says yes.
+    pub const ELIGIBLE: &str = "kerbside.dev/Eligible";
+    /// On Nodes: the car is heard.
+    pub const HEARD: &str = "kerbside.dev/Heard";
+    /// On Pods: the car that runs the attempt is not heard. Only the adapter writes it.
+    pub const UNHEARD: &str = "kerbside.dev/Unheard";
+    /// On Pods: no process of the attempt is alive. Only the adapter writes it.
+    pub const STOPPED: &str = "kerbside.dev/Stopped";
+    /// On Pods: a car declined the Pod before starting it.
+    pub const REFUSED: &str = "kerbside.dev/Refused";
+    /// On Pods, Kubernetes' own: something other than the program ends the Pod.
+    pub const DISRUPTION_TARGET: &str = "DisruptionTarget";
+}
+
+/// Reasons that appear in Pod status, conditions and Events, in more than one part.
+pub mod reason {
+    /// Stopped: the car said so.
+    pub const REPORTED: &str = "Reported";
+    /// Stopped: the car's fence and a margin have passed.
+    pub const FENCED: &str = "Fenced";
+    /// The car left with notice.
+    pub const VEHICLE_DEPARTED: &str = "VehicleDeparted";
+    /// The car is leaving.
+    pub const VEHICLE_LEAVING: &str = "VehicleLeaving";
+    /// The car was not heard until its fence.
+    pub const VEHICLE_LOST: &str = "VehicleLost";
+    /// Somebody is at the car.
+    pub const VEHICLE_PAUSED: &str = "VehiclePaused";
+    /// The car is not heard.
+    pub const VEHICLE_UNHEARD: &str = "VehicleUnheard";
+    /// Refusal: there is no valid consent of the owner.
+    pub const OWNER_CONSENT_MISSING: &str = "OwnerConsentMissing";
+    /// Refusal: the owner does not accept this job class.
+    pub const CLASS_NOT_ACCEPTED: &str = "ClassNotAccepted";
+    /// Refusal: the car is not parked, or cannot tell.
+    pub const NOT_PARKED: &str = "NotParked";
+    /// Refusal: the owner has paused the car.
+    pub const OWNER_PAUSED: &str = "OwnerPaused";
+    /// Refusal: a term of the owner about energy is not met.
+    pub const ENERGY_TERMS: &str = "EnergyTerms";
+    /// Refusal: the car has no runtime for the Pod.
+    pub const RUNTIME_MISSING: &str = "RuntimeMissing";
+    /// Refusal: the Pod asks for something that no car gives.
+    pub const NOT_SUPPORTED: &str = "NotSupported";
+    /// Failure: the output exceeds the job's `maxBytes`.
+    pub const OUTPUT_TOO_LARGE: &str = "OutputTooLarge";
+}
+
+/// Paths in the result store.
+pub mod store {
+    /// Where the adapter writes what one attempt produced: `<ns>/attempts/<podUID>`.
+    pub fn attempt(namespace: &str, uid: &str) -> String {
+        format!("{namespace}/attempts/{uid}")
+    }
+
+    /// One file of an attempt, named by its content: `<ns>/attempts/<podUID>/<sha256>`.
+    pub fn attempt_file(namespace: &str, uid: &str, sha256: &str) -> String {
+        format!("{namespace}/attempts/{uid}/{sha256}")
+    }
+
+    /// The list of an attempt's files, written last: `<ns>/attempts/<podUID>/manifest.json`.
+    pub fn attempt_manifest(namespace: &str, uid: &str) -> String {
+        format!("{namespace}/attempts/{uid}/manifest.json")
+    }
+
+    /// The accepted result of one index, written once: `<ns>/results/<jobUID>/<index>.json`.
+    pub fn result(namespace: &str, job_uid: &str, index: u32) -> String {
+        format!("{namespace}/results/{job_uid}/{index}.json")
+    }
+}

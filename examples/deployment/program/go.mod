@@ -1,0 +1,3 @@
+module kerbside.dev/examples/ticker
+
+go 1.24

@@ -1,0 +1,3 @@
+module kerbside.dev/examples/digits
+
+go 1.24

@@ -1,0 +1,3 @@
+module kerbside.dev/examples/hello
+
+go 1.24

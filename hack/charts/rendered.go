@@ -1,0 +1,172 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"sigs.k8s.io/yaml"
+)
+
+// object is what is looked at of a rendered manifest.
+type object struct {
+	Kind     string `json:"kind"`
+	Metadata struct {
+		Name      string            `json:"name"`
+		Namespace string            `json:"namespace"`
+		Labels    map[string]string `json:"labels"`
+	} `json:"metadata"`
+	Spec struct {
+		Template struct {
+			Spec podSpec `json:"spec"`
+		} `json:"template"`
+	} `json:"spec"`
+	Rules   []rule `json:"rules"`
+	RoleRef struct {
+		Kind string `json:"kind"`
+		Name string `json:"name"`
+	} `json:"roleRef"`
+}
+
+type podSpec struct {
+	SecurityContext struct {
+		RunAsNonRoot   bool              `json:"runAsNonRoot"`
+		RunAsUser      int64             `json:"runAsUser"`
+		SeccompProfile map[string]string `json:"seccompProfile"`
+	} `json:"securityContext"`
+	InitContainers []container `json:"initContainers"`
+	Containers     []container `json:"containers"`
+}
+
+type container struct {
+	Name            string `json:"name"`
+	SecurityContext struct {
+		AllowPrivilegeEscalation *bool `json:"allowPrivilegeEscalation"`
+		ReadOnlyRootFilesystem   bool  `json:"readOnlyRootFilesystem"`
+		Capabilities             struct {
+			Drop []string `json:"drop"`
+		} `json:"capabilities"`
+	} `json:"securityContext"`
+	Resources struct {
+		Requests map[string]any `json:"requests"`
+		Limits   map[string]any `json:"limits"`
+	} `json:"resources"`
+}
+
+type rule struct {
+	APIGroups     []string `json:"apiGroups"`
+	Resources     []string `json:"resources"`
+	ResourceNames []string `json:"resourceNames"`
+	Verbs         []string `json:"verbs"`
+}
+
+// Kinds that belong to no namespace.
+var clusterScoped = map[string]bool{
+	"ClusterRole": true, "ClusterRoleBinding": true, "FlowSchema": true, "RuntimeClass": true, "VehiclePool": true,
+	"ValidatingAdmissionPolicy": true, "ValidatingAdmissionPolicyBinding": true,
+	"MutatingAdmissionPolicy": true, "MutatingAdmissionPolicyBinding": true, "CustomResourceDefinition": true,
+}
+
+// What nothing of Kerbside may touch in every namespace, whatever the verb.
+var neverClusterWide = []string{"secrets", "configmaps", "serviceaccounts/token", "serviceaccounts", "*"}
+
+// checkRendered checks what the chart promises about its rights and its Pods, in what helm rendered.
+func checkRendered(path string) error {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	var objects []object
+	for i, document := range strings.Split("\n"+string(text), "\n---\n") {
+		var o object
+		if err := yaml.Unmarshal([]byte(document), &o); err != nil {
+			return fmt.Errorf("%s: document %d: %w", path, i, err)
+		}
+		if o.Kind != "" {
+			objects = append(objects, o)
+		}
+	}
+	if len(objects) == 0 {
+		return fmt.Errorf("%s holds no object", path)
+	}
+	problems := append(placement(objects), pods(objects)...)
+	if problems = append(problems, rights(objects)...); len(problems) > 0 {
+		return fmt.Errorf("%s:\n  %s", path, strings.Join(problems, "\n  "))
+	}
+	return nil
+}
+
+func placement(objects []object) []string {
+	var problems []string
+	for _, o := range objects {
+		name := o.Kind + "/" + o.Metadata.Name
+		if o.Kind != "CustomResourceDefinition" && o.Metadata.Labels["app.kubernetes.io/part-of"] != "kerbside" {
+			problems = append(problems, name+" does not say that it is a part of kerbside")
+		}
+		if clusterScoped[o.Kind] != (o.Metadata.Namespace == "") {
+			problems = append(problems, fmt.Sprintf("%s has the namespace %q", name, o.Metadata.Namespace))
+		}
+	}
+	return problems
+}
+
+func pods(objects []object) []string {
+	var problems []string
+	for _, o := range objects {
+		spec := o.Spec.Template.Spec
+		containers := append(append([]container{}, spec.InitContainers...), spec.Containers...)
+		if len(containers) == 0 {
+			continue
+		}
+		if !spec.SecurityContext.RunAsNonRoot || spec.SecurityContext.RunAsUser != 65532 || spec.SecurityContext.SeccompProfile["type"] != "RuntimeDefault" {
+			problems = append(problems, o.Kind+"/"+o.Metadata.Name+" must run as 65532, never as root, under the default seccomp profile")
+		}
+		for _, c := range containers {
+			where := fmt.Sprintf("%s/%s container %s", o.Kind, o.Metadata.Name, c.Name)
+			s := c.SecurityContext
+			if s.AllowPrivilegeEscalation == nil || *s.AllowPrivilegeEscalation || !s.ReadOnlyRootFilesystem || strings.Join(s.Capabilities.Drop, ",") != "ALL" {
+				problems = append(problems, where+" must have a read-only root, no capability and no way to more rights")
+			}
+			if c.Resources.Requests["cpu"] == nil || c.Resources.Requests["memory"] == nil || c.Resources.Limits["memory"] == nil {
+				problems = append(problems, where+" must request cpu and memory and limit memory")
+			}
+		}
+	}
+	return problems
+}
+
+func rights(objects []object) []string {
+	var problems []string
+	bound := map[string]bool{}
+	for _, o := range objects {
+		if o.Kind == "ClusterRoleBinding" {
+			bound[o.RoleRef.Name] = true
+		}
+	}
+	for _, o := range objects {
+		for _, r := range o.Rules {
+			name := o.Kind + "/" + o.Metadata.Name
+			if contains(r.Verbs, "*") || contains(r.APIGroups, "*") || contains(r.Resources, "*") {
+				problems = append(problems, name+" grants '*'")
+			}
+			if o.Kind != "ClusterRole" || !bound[o.Metadata.Name] {
+				continue
+			}
+			for _, never := range neverClusterWide {
+				if contains(r.Resources, never) {
+					problems = append(problems, name+" is bound in the whole cluster and grants "+never)
+				}
+			}
+		}
+	}
+	return problems
+}
+
+func contains(list []string, wanted string) bool {
+	for _, item := range list {
+		if item == wanted {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Brings up one testbed, runs the cluster tests on it, and takes it down again, whatever happens.
+#
+#   hack/cluster-tests.sh TESTBED [ARGUMENT of `cargo nextest run`...]
+#
+# KEEP=1 leaves the testbed up when a test has failed, to be looked at: `TESTBED status --dir out/test`, and `down` ends it.
+set -uo pipefail
+testbed=$1
+shift
+dir=out/test
+down() { "$testbed" down --dir "$dir" >>out/logs/cluster-up.log 2>&1; }
+
+mkdir -p out/logs
+[ -d "$dir" ] && down
+rm -rf "$dir"
+trap 'down; exit 130' INT TERM
+hack/step.sh cluster-up "$testbed" up --dir "$dir" || exit
+KERBSIDE_TESTBED=$PWD/$dir STEP_TAIL=200 hack/step.sh cluster hack/nextest.sh cluster --profile cluster -p kerbside-testbed --tests "$@"
+code=$?
+if [ "$code" -ne 0 ] && [ -n "${KEEP:-}" ]; then
+  echo "  the testbed stays up: export KUBECONFIG=$PWD/$dir/kubeconfig; '$testbed down --dir $dir' ends it"
+else
+  down
+fi
+exit "$code"

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Runs tests with the pinned cargo-nextest and ends with one line of its summary.
+#
+#   hack/nextest.sh NAME [ARGUMENT of `cargo nextest run`...]
+set -uo pipefail
+name=$1
+shift
+PATH="$(hack/cargo-tools.sh cargo-nextest):$PATH"
+export PATH NEXTEST_HIDE_PROGRESS_BAR=1 CARGO_TERM_COLOR=never
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+cargo nextest run --locked --status-level fail --final-status-level fail "$@" 2>&1 | tee "$log"
+code=${PIPESTATUS[0]}
+echo "$name: $(sed -n 's/^ *Summary *\[[^]]*\] *//p' "$log" | tail -1)"
+exit "$code"

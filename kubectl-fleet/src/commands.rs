@@ -1,0 +1,9 @@
+//! One file per command.
+
+pub mod doctor;
+pub mod enrol;
+pub mod logs;
+pub mod results;
+pub mod revoke;
+pub mod uninstall;
+pub mod why;

@@ -1,0 +1,131 @@
+//! `kubectl fleet results`: what the accepted results name, and nothing else, into a directory.
+//!
+//! Each index gets a folder named by its number. A file is checked against the hash in the accepted result before it gets its name, so
+//! that a broken transfer never looks like a result.
+
+use std::io::Write;
+use std::path::{Component, Path, PathBuf};
+
+use kube::Client;
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use crate::Error;
+use crate::cli::Results;
+use crate::operator_client::OperatorClient;
+
+/// The operator's answer to `/results/{ns}/{job}`.
+#[derive(Debug, Deserialize)]
+struct JobResults {
+    results: Vec<IndexResult>,
+}
+
+/// The accepted result of one index.
+#[derive(Debug, Deserialize)]
+struct IndexResult {
+    index: u32,
+    files: Vec<ResultFile>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ResultFile {
+    path: String,
+    size: u64,
+    sha256: String,
+}
+
+/// Fetches every accepted result that is there now.
+pub async fn run(
+    client: &Client,
+    system: &str,
+    namespace: &str,
+    args: &Results,
+    out: &mut impl Write,
+) -> Result<(), Error> {
+    let operator = OperatorClient::connect(client, system, args.operator.operator.as_deref()).await?;
+    let url = format!("/results/{namespace}/{}", args.job);
+    let list: JobResults = operator.get(&url).await?.json().await.map_err(|e| Error::Unreachable {
+        url: url.clone(),
+        source: Box::new(e),
+    })?;
+    let (mut files, mut bytes) = (0_u64, 0_u64);
+    for result in &list.results {
+        for file in &result.files {
+            let target = args.output.join(result.index.to_string()).join(inside(&file.path)?);
+            fetch(
+                &operator,
+                &format!("{url}/{}/{}", result.index, file.path),
+                file,
+                &target,
+            )
+            .await?;
+            files += 1;
+            bytes += file.size;
+        }
+    }
+    writeln!(
+        out,
+        "{} of the job's indexes have an accepted result: {files} files, {bytes} bytes in {}",
+        list.results.len(),
+        args.output.display()
+    )
+    .map_err(Error::Print)
+}
+
+/// The path as one below the target directory. The operator never names others; this holds also if it should.
+fn inside(path: &str) -> Result<PathBuf, Error> {
+    let parsed = Path::new(path);
+    let plain = !path.is_empty() && parsed.components().all(|c| matches!(c, Component::Normal(_)));
+    if plain {
+        Ok(parsed.to_owned())
+    } else {
+        Err(Error::Refused(format!(
+            "the result names the path '{path}', which leaves the directory"
+        )))
+    }
+}
+
+async fn fetch(operator: &OperatorClient, url: &str, file: &ResultFile, target: &Path) -> Result<(), Error> {
+    let data = operator.get(url).await?.bytes().await.map_err(|e| Error::Unreachable {
+        url: url.to_owned(),
+        source: Box::new(e),
+    })?;
+    let found = data_encoding::HEXLOWER.encode(&Sha256::digest(&data));
+    if found != file.sha256 {
+        return Err(Error::WrongHash {
+            file: file.path.clone(),
+            found,
+            expected: file.sha256.clone(),
+        });
+    }
+    let failed = |source| Error::Write {
+        path: target.display().to_string(),
+        source,
+    };
+    if let Some(parent) = target.parent() {
+        tokio::fs::create_dir_all(parent).await.map_err(failed)?;
+    }
+    // Written beside and renamed: whoever looks while this runs sees whole files only.
+    let part = target.with_added_extension("part");
+    tokio::fs::write(&part, &data).await.map_err(failed)?;
+    tokio::fs::rename(&part, target).await.map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::inside;
+
+    #[rstest::rstest]
+    #[case("../x")]
+    #[case("/etc/passwd")]
+    #[case("a/../../x")]
+    #[case("")]
+    fn path_that_leaves_the_directory_is_refused(#[case] path: &str) {
+        assert!(inside(path).is_err());
+    }
+
+    #[test]
+    fn path_below_the_directory_is_kept() {
+        assert_eq!(inside("a/b.csv").unwrap(), std::path::Path::new("a/b.csv"));
+    }
+}

@@ -1,0 +1,473 @@
+//! Peers that are not ours: newer ones, broken ones, strangers. They speak gRPC and TLS, and no line of our client or server.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use futures::stream::{self, BoxStream};
+use futures::{Stream, StreamExt as _};
+use hyper_util::rt::TokioIo;
+use kerbside_link::client::Event;
+use kerbside_link::fault::{Fault, FaultKind};
+use kerbside_link::identity::{Ca, Identity, chain_from_pem};
+use kerbside_link::proto::adapter_message::Message as ToCar;
+use kerbside_link::proto::car_message::Message as FromCar;
+use kerbside_link::proto::link_server::{Link, LinkServer};
+use kerbside_link::proto::{
+    AdapterMessage, CarMessage, Heartbeat, HeartbeatAck, Hello, LogChunk, LogsDone, OutputChunk, OutputOffsetRequest,
+    OutputOffsetResponse, OutputReceipt, RenewRequest, RenewResponse, Run, SealOutputRequest, SealOutputResponse,
+    Welcome, link_client,
+};
+use rustls::RootCertStore;
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{PrivateKeyDer, ServerName};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsConnector;
+use tonic::transport::server::TcpConnectInfo;
+use tonic::transport::{Channel, Endpoint, Server};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::world::{Car, LIMIT, Seen, World, config, identity_of, uid, vehicle};
+
+/// What a car of a later version may send: a message with a number that this version does not know.
+#[derive(Clone, PartialEq, prost::Message)]
+struct NewerCarMessage {
+    #[prost(message, optional, tag = "1")]
+    hello: Option<Hello>,
+    #[prost(message, optional, tag = "2")]
+    heartbeat: Option<Heartbeat>,
+    #[prost(string, tag = "99")]
+    thoughts: String,
+    #[prost(fixed64, tag = "100")]
+    mood: u64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct NewerAdapterMessage {
+    #[prost(message, optional, tag = "1")]
+    welcome: Option<Welcome>,
+    #[prost(message, optional, tag = "3")]
+    run: Option<Run>,
+    #[prost(bytes = "vec", tag = "4711")]
+    wishes: Vec<u8>,
+}
+
+async fn channel(address: SocketAddr, ca: &Ca, shows: Option<(&str, &str)>) -> Channel {
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(chain_from_pem(&ca.certificate_pem()).unwrap().remove(0))
+        .unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots);
+    let mut tls = match shows {
+        None => builder.with_no_client_auth(),
+        Some((key, chain)) => {
+            let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+            builder
+                .with_client_auth_cert(chain_from_pem(chain).unwrap(), key)
+                .unwrap()
+        }
+    };
+    tls.alpn_protocols = vec![b"h2".to_vec()];
+    let tcp = TcpStream::connect(address).await.unwrap();
+    let name = ServerName::try_from(address.ip().to_string()).unwrap();
+    let io = TlsConnector::from(Arc::new(tls)).connect(name, tcp).await.unwrap();
+    let io = Arc::new(Mutex::new(Some(TokioIo::new(io))));
+    let connector = tower::service_fn(move |_| {
+        let io = io.lock().unwrap().take();
+        async move { io.ok_or_else(|| io::Error::other("connected once")) }
+    });
+    Endpoint::from_shared(format!("http://{address}"))
+        .unwrap()
+        .connect_with_connector(connector)
+        .await
+        .unwrap()
+}
+
+async fn as_car(world: &World) -> Channel {
+    let identity: Identity = world.identity();
+    channel(
+        world.address,
+        &world.adapter.ca,
+        Some((identity.key_pem(), identity.chain_pem())),
+    )
+    .await
+}
+
+fn hello() -> Hello {
+    Hello {
+        protocol_min: 1,
+        protocol_max: 1,
+        ..Hello::default()
+    }
+}
+
+fn car_message(message: FromCar) -> CarMessage {
+    CarMessage { message: Some(message) }
+}
+
+/// How a session ends that says `messages`.
+async fn end_of(channel: Channel, messages: impl Stream<Item = CarMessage> + Send + 'static) -> Fault {
+    let mut client = link_client::LinkClient::new(channel);
+    let mut incoming = match client.session(messages).await {
+        Ok(response) => response.into_inner(),
+        Err(status) => return status.into(),
+    };
+    loop {
+        match incoming.message().await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("the session ended in order"),
+            Err(status) => return status.into(),
+        }
+    }
+}
+
+/// How a session ends that shows this key and chain.
+pub(crate) async fn session_fault(world: &World, shows: Option<(&str, &str)>) -> Fault {
+    let channel = channel(world.address, &world.adapter.ca, shows).await;
+    end_of(
+        channel,
+        stream::iter([car_message(FromCar::Hello(hello()))]).chain(stream::pending()),
+    )
+    .await
+}
+
+#[tokio::test]
+async fn message_unknown_to_the_adapter_is_skipped_before_and_after_hello() {
+    let mut world = World::start().await;
+    let unknown = NewerCarMessage {
+        thoughts: "I would rather not".into(),
+        mood: 7,
+        ..NewerCarMessage::default()
+    };
+    let empty = NewerCarMessage::default();
+    let says = [
+        unknown.clone(),
+        NewerCarMessage {
+            hello: Some(hello()),
+            ..unknown.clone()
+        },
+        empty,
+        unknown.clone(),
+        NewerCarMessage {
+            heartbeat: Some(Heartbeat { seq: 41 }),
+            ..unknown
+        },
+    ];
+    let mut grpc = tonic::client::Grpc::new(as_car(&world).await);
+    grpc.ready().await.unwrap();
+    let codec = tonic_prost::ProstCodec::<NewerCarMessage, AdapterMessage>::default();
+    let path = "/kerbside.link.v1.Link/Session".parse().unwrap();
+    let outgoing = Request::new(stream::iter(says).chain(stream::pending()));
+    let mut incoming = grpc.streaming(outgoing, path, codec).await.unwrap().into_inner();
+    let first = incoming.message().await.unwrap().unwrap();
+    assert!(matches!(first.message, Some(ToCar::Welcome(_))), "{first:?}");
+    world.connected().await;
+    assert_eq!(world.heartbeat().await, 41);
+    let ack = incoming.message().await.unwrap().unwrap();
+    assert_eq!(ack.message, Some(ToCar::HeartbeatAck(HeartbeatAck { seq: 41 })));
+}
+
+#[tokio::test]
+async fn session_that_does_not_begin_with_hello_is_refused() {
+    let world = World::start().await;
+    let says = stream::iter([car_message(FromCar::Heartbeat(Heartbeat { seq: 1 }))]).chain(stream::pending());
+    let fault = end_of(as_car(&world).await, says).await;
+    assert_eq!(
+        (fault.kind(), fault.message()),
+        (FaultKind::Invalid, "the first message of a session must be Hello")
+    );
+}
+
+#[tokio::test]
+async fn session_that_says_hello_twice_is_ended() {
+    let mut world = World::start().await;
+    let says = stream::iter([
+        car_message(FromCar::Hello(hello())),
+        car_message(FromCar::Hello(hello())),
+    ]);
+    let fault = end_of(as_car(&world).await, says.chain(stream::pending())).await;
+    assert_eq!(fault.kind(), FaultKind::Invalid);
+    assert_eq!(world.disconnected().await.0, 1);
+}
+
+#[tokio::test]
+async fn session_that_says_nothing_is_not_waited_for() {
+    let world = World::start_with(|o| o.handshake_timeout = std::time::Duration::from_millis(500)).await;
+    let fault = end_of(as_car(&world).await, stream::pending()).await;
+    assert!(fault.message().contains("Hello in time"), "{fault}");
+}
+
+#[tokio::test]
+async fn message_larger_than_any_may_be_ends_that_session_and_no_other() {
+    let mut world = World::start().await;
+    let mut other = Car::start(world.config(identity_of(
+        &world.adapter.ca,
+        &world.adapter.ca,
+        &kerbside_core::ids::VehicleId::from_random([8; 10]),
+        0,
+    )));
+    other.connected().await;
+    let huge = Hello {
+        agent_version: "x".repeat(3 * 1024 * 1024),
+        ..hello()
+    };
+    let says = stream::iter([car_message(FromCar::Hello(huge))]).chain(stream::pending());
+    let fault = end_of(as_car(&world).await, says).await;
+    assert_eq!(fault.kind(), FaultKind::TooLarge, "{fault}");
+    world.heartbeat().await;
+}
+
+#[tokio::test]
+async fn connection_that_speaks_no_tls_holds_up_nobody() {
+    let mut world = World::start().await;
+    let mut strangers = Vec::new();
+    for _ in 0..20 {
+        strangers.push(TcpStream::connect(world.address).await.unwrap());
+    }
+    world.car().await;
+}
+
+/// An adapter of a later version, over plain TCP behind a TLS of its own.
+#[derive(Debug)]
+struct NewerAdapter;
+
+#[tonic::async_trait]
+impl Link for NewerAdapter {
+    type SessionStream = BoxStream<'static, Result<AdapterMessage, Status>>;
+
+    async fn session(&self, request: Request<Streaming<CarMessage>>) -> Result<Response<Self::SessionStream>, Status> {
+        let mut incoming = request.into_inner();
+        let first = incoming.message().await?.and_then(|m| m.message);
+        assert!(matches!(first, Some(FromCar::Hello(_))));
+        let newer = [
+            NewerAdapterMessage {
+                wishes: b"be well".to_vec(),
+                ..NewerAdapterMessage::default()
+            },
+            NewerAdapterMessage {
+                welcome: Some(Welcome {
+                    protocol: 1,
+                    epoch: 12,
+                    ..Welcome::default()
+                }),
+                ..NewerAdapterMessage::default()
+            },
+            NewerAdapterMessage {
+                wishes: vec![0; 100],
+                ..NewerAdapterMessage::default()
+            },
+            NewerAdapterMessage::default(),
+            NewerAdapterMessage {
+                run: Some(Run {
+                    uid: "a".into(),
+                    ..Run::default()
+                }),
+                wishes: b"soon".to_vec(),
+                ..NewerAdapterMessage::default()
+            },
+        ];
+        // What a car of this version makes of those bytes.
+        let seen = newer.map(|m| {
+            let bytes = prost::Message::encode_to_vec(&m);
+            Ok(<AdapterMessage as prost::Message>::decode(bytes.as_slice()).unwrap())
+        });
+        let until_the_car_goes = stream::once(async move {
+            while let Ok(Some(_)) = incoming.message().await {}
+            Err(Status::cancelled("gone"))
+        });
+        Ok(Response::new(stream::iter(seen).chain(until_the_car_goes).boxed()))
+    }
+
+    async fn send_logs(&self, _: Request<Streaming<LogChunk>>) -> Result<Response<LogsDone>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn output_offset(&self, _: Request<OutputOffsetRequest>) -> Result<Response<OutputOffsetResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn put_output(&self, _: Request<Streaming<OutputChunk>>) -> Result<Response<OutputReceipt>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn seal_output(&self, _: Request<SealOutputRequest>) -> Result<Response<SealOutputResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn renew(&self, _: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+}
+
+/// TLS as a server that never asks for certificates has it, which tonic does not know of.
+struct Plain(tokio_rustls::server::TlsStream<TcpStream>);
+
+impl tonic::transport::server::Connected for Plain {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        self.0.get_ref().0.connect_info()
+    }
+}
+
+impl tokio::io::AsyncRead for Plain {
+    fn poll_read(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        buf: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<io::Result<()>> {
+        std::pin::Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl tokio::io::AsyncWrite for Plain {
+    fn poll_write(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        buf: &[u8],
+    ) -> std::task::Poll<io::Result<usize>> {
+        std::pin::Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<io::Result<()>> {
+        std::pin::Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<io::Result<()>> {
+        std::pin::Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+#[tokio::test]
+async fn message_unknown_to_the_car_is_skipped_before_and_after_welcome() {
+    let world = World::start().await;
+    let ca = Arc::clone(&world.adapter.ca);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let names = ["127.0.0.1".to_owned()];
+    let request = kerbside_link::identity::new_key_and_csr(&names).unwrap();
+    let now = kerbside_core::clock::Clock::wall(&kerbside_link::SystemClock);
+    let chain = ca
+        .sign_server(&request.csr_der, &names, std::time::Duration::from_hours(1), now)
+        .unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            chain_from_pem(&chain).unwrap(),
+            PrivateKeyDer::from_pem_slice(request.key_pem.as_bytes()).unwrap(),
+        )
+        .unwrap();
+    tls.alpn_protocols = vec![b"h2".to_vec()];
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+    let incoming = stream::unfold((listener, acceptor), |(listener, acceptor)| async {
+        let (tcp, _) = listener.accept().await.unwrap();
+        let io = acceptor.accept(tcp).await.map(Plain);
+        Some((io, (listener, acceptor)))
+    });
+    tokio::spawn(
+        Server::builder()
+            .add_service(LinkServer::new(NewerAdapter))
+            .serve_with_incoming(incoming),
+    );
+    let mut car = Car::start(config(&url, identity_of(&ca, &ca, &vehicle(), 0)));
+    assert_eq!(car.connected().await, 12);
+    let run = car
+        .hear("a run", |e| if let Event::Run(run) = e { Some(run) } else { None })
+        .await;
+    assert_eq!(run.uid, "a");
+    // What this adapter cannot do is a fault that trying again does not mend.
+    let fault = car
+        .client
+        .seal_output(&uid("a"), Vec::new(), Vec::new())
+        .await
+        .unwrap_err();
+    assert_eq!(fault.kind(), FaultKind::Unsupported);
+    drop(world);
+}
+
+#[tokio::test]
+async fn stream_of_a_call_that_breaks_off_reaches_the_adapter_as_a_fault() {
+    let mut world = World::start().await;
+    let mut client = link_client::LinkClient::new(as_car(&world).await);
+    let first = LogChunk {
+        request_id: "r1".into(),
+        data: bytes::Bytes::from_static(b"half"),
+        ..LogChunk::default()
+    };
+    let call = tokio::spawn(async move { client.send_logs(stream::iter([first]).chain(stream::pending())).await });
+    world
+        .see("a log that begins", |s| matches!(s, Seen::LogBegun).then_some(()))
+        .await;
+    call.abort();
+    let end = world
+        .see(
+            "a log",
+            |s| if let Seen::Log { end, .. } = s { Some(end) } else { None },
+        )
+        .await;
+    assert!(end.is_some());
+}
+
+/// A car that makes a message of each line, whose log nobody reads: h2 counts such frames, and what it allows by default is
+/// less than a window full of them.
+#[tokio::test]
+async fn log_in_tiny_pieces_that_nobody_reads_does_not_end_the_session() {
+    // Nine bytes each: nearly the whole window.
+    const LINES: usize = 14_000;
+    let mut world = World::start().await;
+    let channel = as_car(&world).await;
+    let mut client = link_client::LinkClient::new(channel.clone());
+    let says = stream::iter([car_message(FromCar::Hello(hello()))]).chain(stream::pending());
+    let mut session = client.session(says).await.unwrap().into_inner();
+    session.message().await.unwrap();
+    let (_, _, handle) = world.connected().await;
+    world.adapter.tell(|s| {
+        s.stalled = true;
+        s.log_chunks = 0;
+    });
+    for _ in 0..3 {
+        let (count, mut counted) = tokio::sync::watch::channel(0);
+        let first = LogChunk {
+            request_id: "r1".into(),
+            ..LogChunk::default()
+        };
+        let lines = stream::unfold(count, |count| async {
+            tokio::task::yield_now().await;
+            count.send_modify(|n| *n += 1);
+            let data = bytes::Bytes::from_static(b"x\n");
+            Some((
+                LogChunk {
+                    data,
+                    ..LogChunk::default()
+                },
+                count,
+            ))
+        });
+        let mut client = client.clone();
+        let call = tokio::spawn(async move { client.send_logs(stream::once(async { first }).chain(lines)).await });
+        let sent = tokio::time::timeout(LIMIT, counted.wait_for(|n| *n >= LINES))
+            .await
+            .is_ok();
+        assert!(sent, "stopped after {} lines", *counted.borrow());
+        // Now the adapter ends the call, with all that in between.
+        world.adapter.go_on.notify_one();
+        let _ = tokio::time::timeout(LIMIT, call).await.expect("the call ends");
+        assert!(!handle.is_closed());
+    }
+    handle.ack_heartbeat(7);
+    let ack = session.message().await.unwrap().unwrap();
+    assert_eq!(ack.message, Some(ToCar::HeartbeatAck(HeartbeatAck { seq: 7 })));
+}

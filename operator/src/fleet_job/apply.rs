@@ -1,0 +1,217 @@
+//! Carries a recorded plan out: creates, deletes, lets go, and deletes a job whose time is over.
+//!
+//! Takes only what [`super::update_status`] has recorded. Each write has its own precondition or is harmless when repeated, so
+//! their order does not matter; creations come first since a car may be waiting. One that fails does not keep the others back.
+
+use std::marker::PhantomData;
+
+use futures::{StreamExt, TryStreamExt, stream};
+use k8s_openapi::api::core::v1::Pod;
+use kerbside_api::v1alpha1::FleetJob;
+use kerbside_core::ids::PodUid;
+use kerbside_core::index_set::IndexSet;
+use kerbside_core::job::{Deletion, Plan};
+use kerbside_core::names::{annotation, finalizer};
+use kerbside_k8s::apply;
+use kerbside_k8s::events::Severity;
+use kube::ResourceExt;
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use serde_json::json;
+
+use super::build::{Recorded, Resources};
+use super::dereference::Found;
+use super::validate::ValidatedJob;
+use super::{Context, Error, tell};
+use crate::FIELD_MANAGER;
+use crate::attempts::Seen;
+
+/// Writes in flight for one job: enough to make 500 Pods in a second, few enough to leave the API server to others.
+const AT_A_TIME: usize = 16;
+
+/// Carries the plan out.
+pub(crate) async fn apply(ctx: &Context, recorded: Resources<Recorded>) -> Result<(), Error> {
+    // Without `..`: a field that is added must be dealt with here.
+    let Resources {
+        job,
+        found,
+        answers: _,
+        hold: _,
+        plan,
+        pods,
+        status: _,
+        stage: PhantomData,
+    } = recorded;
+    let Plan {
+        delete,
+        release,
+        expired,
+        // Asked before the status was written.
+        accept: _,
+        // As Pods, in `pods`.
+        create: _,
+        // In the status, or told with it.
+        ledger: _,
+        alive: _,
+        failing: _,
+        refusals: _,
+        // The driver's.
+        requeue_after: _,
+        expires_at: _,
+    } = plan;
+    let api: Api<Pod> = Api::namespaced(ctx.client.clone(), &job.namespace);
+    let created = create(ctx, &job, &found, &api, pods).await;
+    let deleted = each(
+        &found,
+        delete,
+        |d: &Deletion| d.uid.clone(),
+        |d, seen| remove(&api, d, seen),
+    )
+    .await;
+    let released = each(&found, release, Clone::clone, |_, seen| let_go(&api, seen)).await;
+    if expired {
+        expire(ctx, &job).await?;
+    }
+    created?;
+    deleted.map_err(Error::Delete)?;
+    released.map_err(Error::Release)
+}
+
+/// Runs `work` for each of `items` whose Pod is known, some at a time; the first error is returned when all are done.
+async fn each<'a, T, F>(
+    found: &'a Found,
+    items: Vec<T>,
+    uid: impl Fn(&T) -> PodUid,
+    work: impl Fn(T, &'a Seen) -> F,
+) -> Result<(), Box<kube::Error>>
+where
+    F: Future<Output = Result<(), kube::Error>>,
+{
+    let known: std::collections::HashMap<&PodUid, &Seen> = found.attempts.iter().map(|s| (&s.attempt.uid, s)).collect();
+    let works = items.into_iter().filter_map(|item| {
+        let seen = known.get(&uid(&item)).copied()?;
+        Some(work(item, seen))
+    });
+    let results: Vec<_> = stream::iter(works).buffer_unordered(AT_A_TIME).collect().await;
+    results.into_iter().collect::<Result<(), _>>().map_err(Box::new)
+}
+
+/// Creates the Pods: the first alone, so that a quota or a policy that refuses all is asked once, then the others.
+async fn create(ctx: &Context, job: &ValidatedJob, found: &Found, api: &Api<Pod>, pods: Vec<Pod>) -> Result<(), Error> {
+    let mut pods = pods.into_iter();
+    let Some(first) = pods.next() else { return Ok(()) };
+    let mut made = IndexSet::new();
+    let one = |pod: Pod| create_one(ctx, job, found, api, pod);
+    let result = match one(first).await {
+        Err(error) => Err(error),
+        Ok(index) => {
+            note(&mut made, index);
+            let others = stream::iter(pods.map(one)).buffer_unordered(AT_A_TIME);
+            others
+                .try_for_each(|index| {
+                    note(&mut made, index);
+                    std::future::ready(Ok(()))
+                })
+                .await
+        }
+    };
+    if !made.is_empty() {
+        let text = format!("created {} Pods for indexes {made}", made.len());
+        tell::about(ctx, job, Severity::Normal, "SuccessfulCreate", "Create", &text).await;
+    }
+    result
+}
+
+fn note(made: &mut IndexSet, index: Option<u32>) {
+    if let Some(index) = index {
+        made.insert(index)
+            .expect("a plan creates attempts of the job's indexes only, which are below the bound");
+    }
+}
+
+/// Creates one Pod; its index, unless it was there already.
+async fn create_one(
+    ctx: &Context,
+    job: &ValidatedJob,
+    found: &Found,
+    api: &Api<Pod>,
+    pod: Pod,
+) -> Result<Option<u32>, Error> {
+    let params = PostParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PostParams::default()
+    };
+    match api.create(&params, &pod).await {
+        Ok(made) => {
+            ctx.metrics.attempt_created();
+            ctx.attempts.created(&made);
+            Ok(made.annotations().get(annotation::INDEX).and_then(|i| i.parse().ok()))
+        }
+        Err(kube::Error::Api(s)) if s.is_already_exists() => {
+            let name = pod.name_any();
+            if found.attempts.iter().any(|s| s.attempt.name == name) {
+                return Ok(None);
+            }
+            adopt(ctx, job, api, &name).await.map(|()| None)
+        }
+        Err(e) => Err(Error::Create(Box::new(e))),
+    }
+}
+
+/// A Pod of that name is there and not in the cache: the attempt was made before. Somebody else's is in the way.
+async fn adopt(ctx: &Context, job: &ValidatedJob, api: &Api<Pod>, name: &str) -> Result<(), Error> {
+    let Some(there) = api.get_opt(name).await.map_err(|e| Error::Create(Box::new(e)))? else {
+        return Ok(());
+    };
+    let owners = there.metadata.owner_references.as_deref().unwrap_or_default();
+    if owners
+        .iter()
+        .any(|o| o.controller == Some(true) && o.uid == job.uid.as_str())
+    {
+        ctx.attempts.created(&there);
+        return Ok(());
+    }
+    Err(Error::NameTaken(name.to_owned()))
+}
+
+async fn remove(api: &Api<Pod>, deletion: Deletion, seen: &Seen) -> Result<(), kube::Error> {
+    let attempt = &seen.attempt;
+    if deletion.reason.marks() && attempt.deleted_for.is_none() {
+        let metadata = json!({
+            "uid": attempt.uid,
+            "annotations": { annotation::DELETED_FOR: deletion.reason.as_str() },
+        });
+        let params = PatchParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        match api
+            .patch(&attempt.name, &params, &Patch::Merge(json!({ "metadata": metadata })))
+            .await
+        {
+            Ok(_) => {}
+            // Gone or replaced: there is nothing to delete.
+            Err(e) if apply::is_stale(&e) => return Ok(()),
+            Err(e) => return Err(e),
+        }
+    }
+    apply::delete(api, &attempt.name, attempt.uid.as_str(), None)
+        .await
+        .map(drop)
+}
+
+async fn let_go(api: &Api<Pod>, seen: &Seen) -> Result<(), kube::Error> {
+    let (name, uid) = (&seen.attempt.name, seen.attempt.uid.as_str());
+    // A stale answer means that somebody changed the finalizers or that the Pod is gone; the watch will show it.
+    apply::remove_finalizer(api, name, uid, &seen.finalizers, finalizer::TRACKING, FIELD_MANAGER)
+        .await
+        .map(drop)
+}
+
+async fn expire(ctx: &Context, job: &ValidatedJob) -> Result<(), Error> {
+    let api: Api<FleetJob> = Api::namespaced(ctx.client.clone(), &job.namespace);
+    apply::delete(&api, &job.name, job.uid.as_str(), None)
+        .await
+        .map_err(|e| Error::Expire(Box::new(e)))?;
+    tracing::info!(job.name, job.namespace, "deleted a finished job after its time to live");
+    Ok(())
+}

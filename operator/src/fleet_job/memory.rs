@@ -1,0 +1,140 @@
+//! What the reconciler remembers of each job between two turns, all of it an optimisation or a guard against stale caches:
+//! nothing is lost with it.
+//!
+//! Owned by the FleetJob reconciler. A plan is made only on a ledger not older than the one written last, and the cache may be
+//! older: so the object that the API server returned for the last write is kept until the cache has caught up.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use kerbside_api::v1alpha1::FleetJob;
+use kerbside_core::ids::JobUid;
+use kerbside_core::job::Refusals;
+use kube::ResourceExt;
+use tokio::time::Instant;
+
+#[derive(Debug, Default)]
+struct Job {
+    /// As the API server returned it for the last write of its status.
+    written: Option<Arc<FleetJob>>,
+    written_at: Option<Instant>,
+    refusals: Refusals,
+    /// The generation whose first Pod the API server has accepted in a dry run.
+    tried: Option<i64>,
+}
+
+/// What is remembered of all jobs.
+#[derive(Debug, Default)]
+pub(crate) struct Memory(Mutex<HashMap<JobUid, Job>>);
+
+impl Memory {
+    fn with<T>(&self, uid: &JobUid, work: impl FnOnce(&mut Job) -> T) -> T {
+        let mut jobs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !jobs.contains_key(uid) {
+            jobs.insert(uid.clone(), Job::default());
+        }
+        work(jobs.get_mut(uid).expect("it was put in if it was not there"))
+    }
+
+    /// `cached`, or what was written last if that is newer.
+    pub(crate) fn newest(&self, uid: &JobUid, cached: &Arc<FleetJob>) -> Arc<FleetJob> {
+        self.with(uid, |job| match job.written.take() {
+            Some(written) if is_newer(&written, cached) => Arc::clone(job.written.insert(written)),
+            _ => Arc::clone(cached),
+        })
+    }
+
+    /// The status was written, and this is the job as it is now.
+    pub(crate) fn wrote(&self, uid: &JobUid, written: FleetJob) {
+        self.with(uid, |job| {
+            job.written = Some(Arc::new(written));
+            job.written_at = Some(Instant::now());
+        });
+    }
+
+    /// How long to wait with a write that is to come at most every `seldom`; nothing if it may come now.
+    pub(crate) fn write_after(&self, uid: &JobUid, seldom: Duration) -> Option<Duration> {
+        let at = self.with(uid, |job| job.written_at)?;
+        seldom.checked_sub(at.elapsed()).filter(|wait| !wait.is_zero())
+    }
+
+    pub(crate) fn refusals(&self, uid: &JobUid) -> Refusals {
+        self.with(uid, |job| job.refusals.clone())
+    }
+
+    pub(crate) fn learned(&self, uid: &JobUid, refusals: Refusals) {
+        self.with(uid, |job| job.refusals = refusals);
+    }
+
+    /// Whether the first Pod of this generation has been tried.
+    pub(crate) fn is_tried(&self, uid: &JobUid, generation: i64) -> bool {
+        self.with(uid, |job| job.tried == Some(generation))
+    }
+
+    pub(crate) fn tried(&self, uid: &JobUid, generation: i64) {
+        self.with(uid, |job| job.tried = Some(generation));
+    }
+
+    /// The job is gone.
+    pub(crate) fn forget(&self, uid: &JobUid) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+}
+
+/// Resource versions are decimal numbers that rise, as Kubernetes guarantees from 1.35, and may have any number of digits.
+fn is_newer(a: &FleetJob, b: &FleetJob) -> bool {
+    let (a, b) = (
+        a.resource_version().unwrap_or_default(),
+        b.resource_version().unwrap_or_default(),
+    );
+    (a.len(), a) > (b.len(), b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn job(version: &str) -> FleetJob {
+        serde_json::from_value(json!({
+            "apiVersion": "kerbside.dev/v1alpha1", "kind": "FleetJob",
+            "metadata": { "name": "digits", "resourceVersion": version },
+            "spec": { "pools": ["a"], "class": "x", "completions": 1, "template": {} },
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn job_is_never_older_than_what_was_written_last() {
+        let (memory, uid) = (Memory::default(), "u".parse().unwrap());
+        let newest = |cached: &str| memory.newest(&uid, &Arc::new(job(cached))).resource_version().unwrap();
+        assert_eq!(newest("9"), "9");
+        memory.wrote(&uid, job("10"));
+        assert_eq!(newest("9"), "10", "9 is older than 10");
+        assert_eq!(newest("9"), "10", "and stays so");
+        assert_eq!(newest("11"), "11");
+        assert_eq!(newest("10"), "10", "the cache has caught up, so it is believed");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn write_that_may_wait_waits_for_the_rest_of_its_time() {
+        let (memory, uid) = (Memory::default(), "u".parse().unwrap());
+        let second = Duration::from_secs(1);
+        assert_eq!(memory.write_after(&uid, second), None);
+        memory.wrote(&uid, job("1"));
+        tokio::time::advance(second / 4).await;
+        assert_eq!(memory.write_after(&uid, second), Some(second * 3 / 4));
+        tokio::time::advance(second).await;
+        assert_eq!(memory.write_after(&uid, second), None);
+    }
+
+    #[test]
+    fn job_that_is_gone_is_forgotten() {
+        let (memory, uid) = (Memory::default(), "u".parse().unwrap());
+        memory.tried(&uid, 3);
+        assert!(memory.is_tried(&uid, 3) && !memory.is_tried(&uid, 4));
+        memory.forget(&uid);
+        assert!(!memory.is_tried(&uid, 3));
+    }
+}

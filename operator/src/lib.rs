@@ -1,0 +1,27 @@
+//! Reconciles VehiclePool and FleetJob, signs vehicles' certificates and accepts results. Never talks to cars.
+//!
+//! [`run`] wires everything; each controller is a folder of verbs. What another replica could do at the same time is either
+//! done by the leader alone or carries a precondition.
+
+pub mod args;
+
+mod acceptance;
+mod attempts;
+mod fleet_job;
+mod metrics;
+mod orphans;
+mod report;
+mod results;
+mod retry;
+mod run;
+mod signer;
+mod vehicle_pool;
+mod watches;
+
+#[cfg(test)]
+mod testing;
+
+pub use run::{RunError, run};
+
+/// Who we are in `managedFields` and in Events.
+const FIELD_MANAGER: &str = "kerbside-operator";

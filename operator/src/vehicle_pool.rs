@@ -1,0 +1,100 @@
+//! Reconciles VehiclePools: counts their cars, sums what these offer, and says whether the pool's terms can be applied.
+//!
+//! Driven by `run` on the leader. Pools are only looked at, nothing is created for them, so of the five verbs `apply` has
+//! nothing to do and is not there. Vehicles are folded into an index as they change; a pool is looked at when its own spec
+//! changes, and at most once a second when its cars do.
+
+mod build;
+mod dereference;
+mod index;
+mod update_status;
+mod validate;
+
+use std::sync::Arc;
+
+use kerbside_api::v1alpha1::VehiclePool;
+use kerbside_core::clock::Clock;
+use kerbside_k8s::events::{Recorder, Severity};
+use kube::core::DeserializeGuard;
+use kube::runtime::controller::Action;
+use kube::{Client, Resource};
+use tokio::time::Instant;
+
+pub(crate) use index::VehicleIndex;
+
+use crate::metrics::Metrics;
+use crate::report;
+use crate::retry::Failures;
+
+const KIND: &str = "VehiclePool";
+
+/// What the reconciler works with.
+pub(crate) struct Context {
+    pub(crate) client: Client,
+    pub(crate) vehicles: Arc<VehicleIndex>,
+    pub(crate) recorder: Recorder,
+    pub(crate) metrics: Metrics,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) failures: Failures<String>,
+}
+
+/// Why a pool could not be reconciled.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// Permanent: what is stored is not a VehiclePool that this version can read.
+    #[error("failed to read VehiclePool: {0}")]
+    Unreadable(String),
+    /// Retryable.
+    #[error("failed to update the status of VehiclePool")]
+    Status(#[source] Box<kube::Error>),
+}
+
+impl Error {
+    fn category(&self) -> &'static str {
+        match self {
+            Self::Unreadable(_) => "ObjectUnreadable",
+            Self::Status(_) => "StatusUpdateFailed",
+        }
+    }
+}
+
+/// Brings the status of one pool up to date.
+pub(crate) async fn reconcile(pool: Arc<DeserializeGuard<VehiclePool>>, ctx: Arc<Context>) -> Result<Action, Error> {
+    let started = Instant::now();
+    let result = verbs(&pool, &ctx).await;
+    let outcome = result.as_ref().map_or_else(Error::category, |()| "ok");
+    ctx.metrics.reconciled(KIND, outcome, started.elapsed());
+    if let Err(error) = &result {
+        let note = report::with_causes(error);
+        let about = pool.object_ref(&());
+        ctx.recorder
+            .publish(&about, Severity::Warning, error.category(), "Reconcile", &note)
+            .await;
+    } else {
+        ctx.failures.succeeded(&name(&pool));
+    }
+    result.map(|()| Action::await_change())
+}
+
+async fn verbs(pool: &DeserializeGuard<VehiclePool>, ctx: &Context) -> Result<(), Error> {
+    let pool = pool.0.as_ref().map_err(|e| Error::Unreadable(e.error.clone()))?;
+    let found = dereference::dereference(pool, &ctx.vehicles);
+    let terms = validate::validate(pool);
+    let status = build::build(pool, &found, &terms, ctx.clock.wall());
+    update_status::update_status(&ctx.client, pool, status).await
+}
+
+/// Waits longer after each failure in a row; what cannot be read waits for a change.
+pub(crate) fn on_error(pool: &DeserializeGuard<VehiclePool>, error: &Error, ctx: &Context) -> Action {
+    match error {
+        Error::Unreadable(_) => Action::await_change(),
+        Error::Status(_) => Action::requeue(ctx.failures.failed(name(pool))),
+    }
+}
+
+fn name(pool: &DeserializeGuard<VehiclePool>) -> String {
+    pool.meta().name.clone().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

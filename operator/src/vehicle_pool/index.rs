@@ -1,0 +1,121 @@
+//! Vehicles by pool, folded from watch events: what a pool's status needs of 100,000 cars, and nothing more.
+//!
+//! Written by the Vehicle watch alone, read by the pool reconciler. Locks are held for a lookup or a sum, never across an await.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{PoisonError, RwLock};
+
+use kerbside_api::v1alpha1::{Vehicle, VehicleCounts, VehiclePhase};
+use kerbside_core::ids::{PoolName, VehicleId};
+use kerbside_core::quantity::Resources;
+use kube::ResourceExt;
+use kube::core::DeserializeGuard;
+use kube::runtime::watcher::Event;
+
+/// What counts of a car.
+#[derive(Debug, Clone, PartialEq)]
+struct Car {
+    pool: String,
+    phase: VehiclePhase,
+    /// Neither suspended nor revoked.
+    in_service: bool,
+    classes: Vec<String>,
+    offer: Resources,
+}
+
+#[derive(Debug, Default)]
+struct Cars {
+    by_name: HashMap<String, Car>,
+    /// Those of a list that is still coming in; they replace the others when it is whole.
+    listing: HashMap<String, Car>,
+}
+
+/// All cars, by name.
+#[derive(Debug, Default)]
+pub(crate) struct VehicleIndex(RwLock<Cars>);
+
+impl VehicleIndex {
+    /// Folds one event in; returns the pools whose status may have changed.
+    pub(crate) fn fold(&self, event: Event<DeserializeGuard<Vehicle>>) -> BTreeSet<String> {
+        let mut cars = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = BTreeSet::new();
+        match event {
+            Event::Apply(guard) => {
+                let Some((name, car)) = read(&guard) else {
+                    return changed;
+                };
+                let pool = car.pool.clone();
+                match cars.by_name.insert(name, car.clone()) {
+                    Some(old) if old == car => {}
+                    Some(old) => changed.extend([old.pool, pool]),
+                    None => changed.extend([pool]),
+                }
+            }
+            Event::Delete(guard) => changed.extend(cars.by_name.remove(&guard.name_any()).map(|old| old.pool)),
+            Event::Init => cars.listing.clear(),
+            Event::InitApply(guard) => cars.listing.extend(read(&guard)),
+            Event::InitDone => {
+                let listed = std::mem::take(&mut cars.listing);
+                let old = std::mem::replace(&mut cars.by_name, listed);
+                changed.extend(old.into_values().chain(cars.by_name.values().cloned()).map(|c| c.pool));
+            }
+        }
+        changed
+    }
+
+    /// How many cars the pool has, and what those that are Available offer together.
+    pub(crate) fn totals(&self, pool: &str) -> (VehicleCounts, Resources) {
+        let cars = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let (mut counts, mut capacity) = (VehicleCounts::default(), Resources::default());
+        for car in cars.by_name.values().filter(|c| c.pool == pool) {
+            counts.enrolled += 1;
+            match car.phase {
+                VehiclePhase::Available => {
+                    counts.available += 1;
+                    if let Err(error) = capacity.add(&car.offer) {
+                        tracing::warn!(pool.name = pool, %error, "a vehicle's offer is left out of the pool's capacity");
+                    }
+                }
+                VehiclePhase::Leaving => counts.leaving += 1,
+                VehiclePhase::Away => counts.away += 1,
+            }
+        }
+        (counts, capacity)
+    }
+
+    /// The cars that could take an attempt now: Available, of one of the pools, whose owners consented to the class.
+    pub(crate) fn willing(&self, pools: &[PoolName], class: &str) -> BTreeSet<VehicleId> {
+        let cars = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let willing = cars.by_name.iter().filter(|(_, car)| {
+            car.phase == VehiclePhase::Available
+                && car.in_service
+                && car.classes.iter().any(|c| c == class)
+                && pools.iter().any(|p| p.as_str() == car.pool)
+        });
+        willing.filter_map(|(name, _)| name.parse().ok()).collect()
+    }
+}
+
+/// A Vehicle that cannot be read is logged and left out: one malformed object must not hide the others.
+fn read(guard: &DeserializeGuard<Vehicle>) -> Option<(String, Car)> {
+    let vehicle = match &guard.0 {
+        Ok(vehicle) => vehicle,
+        Err(error) => {
+            tracing::warn!(vehicle.id = guard.name_any(), %error, "a Vehicle cannot be read");
+            return None;
+        }
+    };
+    let status = vehicle.status.clone().unwrap_or_default();
+    let offer = status.offer.allocatable.iter();
+    let offer = offer
+        .filter_map(|(resource, q)| Some((resource.clone(), q.0.parse().ok()?)))
+        .collect();
+    let car = Car {
+        pool: vehicle.spec.pool.clone(),
+        phase: status.phase,
+        in_service: !vehicle.spec.suspended && !vehicle.spec.revoked,
+        classes: status.offer.classes,
+        offer: Resources(offer),
+    };
+    Some((vehicle.name_any(), car))
+}

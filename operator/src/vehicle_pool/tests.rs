@@ -1,0 +1,145 @@
+//! Counting, summing, conditions, and that nothing is written without a change.
+
+use kerbside_api::v1alpha1::Vehicle;
+use kube::runtime::watcher::Event;
+use prometheus_client::registry::Registry;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::testing::HandClock;
+use crate::testing::fake_api::{FakeApi, Fate};
+
+fn guard<K: serde::de::DeserializeOwned + kube::Resource>(object: Value) -> DeserializeGuard<K> {
+    serde_json::from_value(object).unwrap()
+}
+
+fn vehicle(name: &str, pool: &str, phase: &str, cpu: &str) -> DeserializeGuard<Vehicle> {
+    guard(json!({
+        "apiVersion": "kerbside.dev/v1alpha1", "kind": "Vehicle", "metadata": { "name": name },
+        "spec": { "pool": pool },
+        "status": { "phase": phase, "offer": { "allocatable": { "cpu": cpu, "kerbside.dev/npu": "1" } } },
+    }))
+}
+
+fn pool(expression: &str) -> Value {
+    json!({
+        "apiVersion": "kerbside.dev/v1alpha1", "kind": "VehiclePool",
+        "metadata": { "name": "overnight", "generation": 3 },
+        "spec": {
+            "allowedNamespaces": { "from": "All" },
+            "eligibility": [{ "name": "long-stay", "expression": expression, "message": "leaves within the hour" }],
+        },
+    })
+}
+
+fn context(api: &FakeApi) -> Arc<Context> {
+    let client = api.client(Fate::Lives);
+    Arc::new(Context {
+        recorder: Recorder::new(client.clone(), "kerbside-operator", None),
+        client,
+        vehicles: Arc::default(),
+        metrics: Metrics::new(&mut Registry::default()),
+        clock: HandClock::new(),
+        failures: Failures::default(),
+    })
+}
+
+async fn reconcile_stored(api: &FakeApi, ctx: &Arc<Context>) -> Value {
+    let stored = Arc::new(guard(api.get("vehiclepools", "", "overnight")));
+    reconcile(stored, Arc::clone(ctx)).await.unwrap();
+    api.get::<Value>("vehiclepools", "", "overnight")["status"].clone()
+}
+
+fn condition<'a>(status: &'a Value, type_: &str) -> &'a Value {
+    status["conditions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|c| c["type"] == type_)
+        .unwrap()
+}
+
+#[tokio::test]
+async fn pool_counts_its_cars_by_phase_and_sums_what_the_available_ones_offer() {
+    let api = FakeApi::new();
+    api.put("vehiclepools", pool("offer.freeFor.p90 >= 60"));
+    let ctx = context(&api);
+    let cars = [
+        ("a", "overnight", "Available", "1500m"),
+        ("b", "overnight", "Available", "2"),
+    ];
+    let others = [
+        ("c", "overnight", "Leaving", "4"),
+        ("d", "overnight", "Away", "4"),
+        ("e", "day", "Available", "4"),
+    ];
+    for (name, pool, phase, cpu) in cars.into_iter().chain(others) {
+        ctx.vehicles.fold(Event::Apply(vehicle(name, pool, phase, cpu)));
+    }
+    let status = reconcile_stored(&api, &ctx).await;
+    assert_eq!(
+        status["vehicles"],
+        json!({ "enrolled": 4, "available": 2, "leaving": 1, "away": 1 })
+    );
+    assert_eq!(status["capacity"], json!({ "cpu": "3500m", "kerbside.dev/npu": "2" }));
+    assert_eq!(condition(&status, "Ready")["status"], "True");
+    assert_eq!(status["observedGeneration"], 3);
+
+    let writes = api.with(|w| w.writes.len());
+    reconcile_stored(&api, &ctx).await;
+    assert_eq!(
+        api.with(|w| w.writes.len()),
+        writes,
+        "nothing changed and yet something was written"
+    );
+
+    for name in ["a", "b"] {
+        ctx.vehicles
+            .fold(Event::Delete(vehicle(name, "overnight", "Available", "1")));
+    }
+    let status = reconcile_stored(&api, &ctx).await;
+    assert_eq!(status["capacity"], json!({}), "a resource that nobody offers is gone");
+}
+
+#[tokio::test]
+async fn pool_with_a_broken_expression_says_which_rule_and_why() {
+    let api = FakeApi::new();
+    api.put("vehiclepools", pool("offer.freeFor.p95 >= 60"));
+    let status = reconcile_stored(&api, &context(&api)).await;
+    let valid = condition(&status, "ExpressionsValid");
+    assert_eq!(
+        (&valid["status"], &valid["reason"]),
+        (&json!("False"), &json!("ExpressionInvalid"))
+    );
+    assert_eq!(valid["message"], "eligibility rule 'long-stay': an offer has no 'p95'");
+    assert_eq!(condition(&status, "Ready")["status"], "False");
+}
+
+#[tokio::test]
+async fn pool_that_cannot_be_read_waits_for_a_change_and_says_so() {
+    let api = FakeApi::new();
+    let ctx = context(&api);
+    let mut broken = pool("true");
+    broken["spec"]["allowedNamespaces"] = json!("everybody");
+    let broken: Arc<DeserializeGuard<VehiclePool>> = Arc::new(guard(broken));
+    let error = reconcile(Arc::clone(&broken), Arc::clone(&ctx)).await.unwrap_err();
+    assert_eq!(error.category(), "ObjectUnreadable");
+    assert_eq!(on_error(&broken, &error, &ctx), Action::await_change());
+    assert_eq!(api.with(|w| w.events[0].0.clone()), "ObjectUnreadable");
+}
+
+#[test]
+fn index_says_which_pools_a_change_touches() {
+    let index = VehicleIndex::default();
+    let touched = |event| index.fold(event).into_iter().collect::<Vec<_>>();
+    assert_eq!(touched(Event::Apply(vehicle("a", "x", "Away", "1"))), ["x"]);
+    assert!(
+        touched(Event::Apply(vehicle("a", "x", "Away", "1"))).is_empty(),
+        "nothing changed"
+    );
+    assert_eq!(touched(Event::Apply(vehicle("a", "y", "Away", "1"))), ["x", "y"]);
+    assert!(touched(Event::Init).is_empty());
+    assert!(touched(Event::InitApply(vehicle("b", "z", "Away", "1"))).is_empty());
+    assert_eq!(touched(Event::InitDone), ["y", "z"]);
+    assert_eq!(index.totals("y").0.enrolled, 0);
+}

@@ -1,0 +1,249 @@
+//! The demo: eight cars, one job of 60 parts, two interruptions, and a comparison of every line with what it has to be.
+//!
+//! Called by `make demo`. It does what a user would do, with the same programs; it looks on through watches, and it interrupts when
+//! something has been reached, never after a time. The last line it prints is one JSON object with what was measured.
+
+pub mod board;
+pub mod cast;
+mod figures;
+mod screen;
+pub mod script;
+mod watches;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use futures::future::try_join_all;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, interval, timeout_at};
+
+use crate::bed::Bed;
+use crate::control_plane;
+use crate::digits;
+use crate::install;
+use crate::install::footprint::{Footprint, Object};
+use crate::layout::{Layout, write_json};
+use crate::tools;
+use crate::up::{self, Request, Scope};
+use board::Board;
+use cast::{Actor, CAST, Role};
+use figures::{Figures, Memory};
+use screen::Screen;
+use script::{Act, Script};
+
+/// The job and where it lives.
+const JOB: &str = "digits";
+const NAMESPACE: &str = "default";
+const POOL: &str = "demo";
+/// A job that takes longer than this is stuck: on two cores it takes two to four minutes.
+const DEADLINE: Duration = Duration::from_mins(20);
+/// Between two looks at the memory of the programs.
+const SAMPLE: Duration = Duration::from_secs(2);
+
+/// What the demo is asked for.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// The demo's directory: logs, results, raw data
+    #[arg(long, default_value = "out/demo")]
+    dir: PathBuf,
+    /// Use this cluster instead of starting a control plane
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+}
+
+/// Runs the demo. Everything stays up; an error means that it did not give what it had to.
+pub async fn run(options: &Options) -> Result<()> {
+    let layout = Layout::create(&options.dir)?;
+    let mut screen = Screen::new();
+    if up::end(&layout).await? > 0 {
+        screen.news("ended the demo that still ran");
+    }
+    let cluster = options.kubeconfig.as_deref().map(std::fs::canonicalize).transpose();
+    let cluster = cluster.context("the file that --kubeconfig names is not there")?;
+    let request = Request {
+        scope: Scope::Kerbside,
+        control_plane: control_plane::Options::default(),
+        cluster,
+    };
+    up::up(&layout, &request, &mut |text| screen.news(text)).await?;
+
+    let bed = Bed::open(layout).await?;
+    screen.news("enrolling eight cars");
+    apply(&bed, "examples/digits/pool.yaml").await?;
+    let actors = try_join_all(CAST.iter().map(|role| Actor::enter(&bed, POOL, role))).await?;
+    let mut footprint = Footprint::open(&bed.layout)?;
+    for actor in &actors {
+        footprint.add(actor.object())?;
+    }
+    let show = Show::play(&bed, actors, &mut screen).await?;
+    screen.clear();
+    conclude(&bed, &show).await
+}
+
+/// Applies an example as a user does: with the registry's name put in.
+async fn apply(bed: &Bed, file: &str) -> Result<()> {
+    let path = tools::checkout()?.join(file);
+    let text = std::fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))?;
+    let text = text.replace("${REGISTRY}", &bed.endpoints.registry);
+    let mut footprint = Footprint::open(&bed.layout)?;
+    for document in install::documents(&text)? {
+        footprint.add(Object::of(&document)?)?;
+    }
+    bed.kubectl.run(&["apply", "-f", "-"], &text).await.map(drop)
+}
+
+/// What was seen from the first car's start to the job's end.
+struct Show {
+    board: Board,
+    memory: Memory,
+    seconds: f64,
+}
+
+impl Show {
+    async fn play(bed: &Bed, actors: Vec<Actor>, screen: &mut Screen) -> Result<Self> {
+        let (send, mut seen) = mpsc::channel(256);
+        let watching = watches::start(&bed.client, NAMESPACE, JOB, POOL, &send);
+        let mut board = Board::new(actors.iter().map(|a| (a.car.id.to_string(), a.role)).collect());
+        let mut script = Script::default();
+        let mut memory = Memory::create(&bed.layout)?;
+        let mut ticks = interval(SAMPLE);
+        let end = Instant::now() + DEADLINE;
+        let mut log = Log::create(&bed.layout.path("events.jsonl"))?;
+        let mut applied: Option<Instant> = None;
+        while !board.over() {
+            let event = tokio::select! {
+                event = timeout_at(end, seen.recv()) => match event {
+                    Ok(event) => event.context("the watches ended")?,
+                    Err(_) => bail!("the job was not done after {} min; {}", DEADLINE.as_secs() / 60, board.summary()),
+                },
+                _ = ticks.tick() => {
+                    memory.sample(&bed.layout)?;
+                    continue;
+                }
+            };
+            for line in board.see(event) {
+                log.write("seen", &line)?;
+                screen.news(&line);
+            }
+            screen.show(&board);
+            while let Some(act) = script.next(&board) {
+                log.write("done", act.text())?;
+                screen.news(act.text());
+                if act == Act::Apply {
+                    apply(bed, "examples/digits/fleetjob.yaml").await?;
+                    applied = Some(Instant::now());
+                } else {
+                    cast::perform(act, &actors).await?;
+                }
+            }
+        }
+        memory.sample(&bed.layout)?;
+        drop(watching);
+        let seconds = applied.map_or(0.0, |a| a.elapsed().as_secs_f64());
+        Ok(Self { board, memory, seconds })
+    }
+}
+
+/// The run's own diary: one JSON object per line.
+struct Log {
+    file: std::fs::File,
+    started: Instant,
+}
+
+impl Log {
+    fn create(path: &Path) -> Result<Self> {
+        let file = std::fs::File::create(path).with_context(|| format!("failed to create {}", path.display()))?;
+        Ok(Self {
+            file,
+            started: Instant::now(),
+        })
+    }
+
+    fn write(&mut self, kind: &str, text: &str) -> Result<()> {
+        let line = serde_json::json!({"seconds": self.started.elapsed().as_secs_f64(), "kind": kind, "text": text});
+        writeln!(self.file, "{line}").context("failed to write the diary")
+    }
+}
+
+/// Collects, compares, measures, tells.
+async fn conclude(bed: &Bed, show: &Show) -> Result<()> {
+    if let Some(why) = show.board.failed() {
+        bail!("the job failed: {why}");
+    }
+    let results = bed.layout.path("results");
+    if results.exists() {
+        std::fs::remove_dir_all(&results).with_context(|| format!("failed to remove {}", results.display()))?;
+    }
+    std::fs::create_dir_all(&results).with_context(|| format!("failed to create {}", results.display()))?;
+    bed.results(NAMESPACE, JOB, &results).await?;
+    let verdict = digits::compare(&tools::checkout()?, &results)?;
+    let figures = Figures::of(&show.board, &verdict, &show.memory, show.seconds);
+    for kind in ["fleetjobs", "vehicles", "nodes", "events"] {
+        let objects = bed.kubectl.run(&["get", kind, "-A", "-o", "json"], "").await?;
+        std::fs::write(bed.layout.path(&format!("{kind}.json")), objects).context("failed to write raw data")?;
+    }
+    write_json(&bed.layout.path("attempts.json"), &show.board.attempts())?;
+    write_json(&bed.layout.path("figures.json"), &figures)?;
+    tell(bed, show, &verdict, &figures)?;
+    if !verdict.exact() || figures.ran_without_consent > 0 {
+        bail!("the demo did not give what it had to");
+    }
+    Ok(())
+}
+
+fn tell(bed: &Bed, show: &Show, verdict: &digits::Verdict, figures: &Figures) -> Result<()> {
+    let kubectl = tools::pinned("kubernetes", "kubectl")?;
+    println!();
+    if verdict.exact() {
+        println!(
+            "All {} lines equal examples/digits/expected.csv, which a Python script made on its own.",
+            verdict.expected
+        );
+    } else {
+        println!("The results differ from examples/digits/expected.csv:");
+        for difference in &verdict.differences {
+            println!("  {difference}");
+        }
+    }
+    println!(
+        "Accuracy on the {} images that training never saw: {:.2} %.",
+        verdict.held_back,
+        100.0 * verdict.accuracy
+    );
+    println!("{}", show.board.summary());
+    println!(
+        "{} owner paused for a while; work on that car stood still and went on. Nothing ran on the car without consent.",
+        figures.owner_pauses
+    );
+    println!("\nLook around (it all stays up until `make demo-down`):");
+    println!("  export KUBECONFIG={}", bed.endpoints.kubeconfig.display());
+    println!("  alias kubectl={}", kubectl.display());
+    println!("  kubectl get vehicles,nodes,fleetjobs");
+    println!("  kubectl explain fleetjob.spec");
+    println!(
+        "  {}/kerbside-agent status --dir {}",
+        own_dir()?.display(),
+        bed.layout.path("cars/ada").display()
+    );
+    println!("Raw data: {}\n", bed.layout.root().display());
+    println!("{}", serde_json::to_string(figures).context("failed to render JSON")?);
+    Ok(())
+}
+
+fn own_dir() -> Result<PathBuf> {
+    let agent = tools::own("kerbside-agent")?;
+    agent
+        .parent()
+        .map(Path::to_path_buf)
+        .context("a program lies in a directory")
+}
+
+impl Role {
+    /// Whether somebody at home expects this car to be of use.
+    pub fn works(self) -> bool {
+        matches!(self, Self::Parked | Self::DrivesOff | Self::Pauses)
+    }
+}

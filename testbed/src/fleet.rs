@@ -1,0 +1,114 @@
+//! Kerbside's own programs as real processes: the operator, the adapter, and any number of cars.
+//!
+//! Called by `up`, by the demo and by tests. Operator and adapter sign in with the chart's ServiceAccounts, cars with what they
+//! got at enrolment: nothing here has a right that an installation would not have.
+
+pub mod car;
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use kube::Client;
+
+use crate::endpoints::{Endpoints, SYSTEM_NAMESPACE};
+use crate::layout::Layout;
+use crate::process::{self, Program, Record};
+use crate::{http, install, ports, tools};
+
+/// Names of the processes, and with them of their records and logs.
+pub mod name {
+    /// The operator.
+    pub const OPERATOR: &str = "operator";
+    /// The adapter.
+    pub const ADAPTER: &str = "adapter";
+}
+
+/// A program is ready within that, or something is wrong: the first takes over a lease that an earlier one may have left.
+const READY_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Chooses where everything will listen. Nothing listens there yet.
+pub fn choose(layout: &Layout, kubeconfig: &std::path::Path, registry: String) -> Result<Endpoints> {
+    Ok(Endpoints {
+        kubeconfig: kubeconfig.to_owned(),
+        registry,
+        store_url: format!("file://{}", layout.dir("store")?.display()),
+        link: format!("https://127.0.0.1:{}", ports::free()?),
+        operator: format!("http://127.0.0.1:{}", ports::free()?),
+        adapter: format!("http://127.0.0.1:{}", ports::free()?),
+    })
+}
+
+/// Starts the operator and waits until it is ready.
+pub async fn start_operator(layout: &Layout, client: &Client, endpoints: &Endpoints) -> Result<Record> {
+    let kubeconfig = install::account(client, layout, &endpoints.kubeconfig, "kerbside-operator").await?;
+    let program = Program::new(name::OPERATOR, tools::own("kerbside-operator")?)
+        .args([
+            "--namespace",
+            SYSTEM_NAMESPACE,
+            "--store-url",
+            &endpoints.store_url,
+            "--log",
+            "info",
+        ])
+        .args(["--listen", address(&endpoints.operator)])
+        .env("KUBECONFIG", kubeconfig.display().to_string());
+    let record = process::start(layout, &program)?;
+    ready(&record, &endpoints.operator).await?;
+    Ok(record)
+}
+
+/// Starts the adapter and waits until it is ready; it needs the operator, which signs its certificate.
+pub async fn start_adapter(layout: &Layout, client: &Client, endpoints: &Endpoints) -> Result<Record> {
+    let kubeconfig = install::account(client, layout, &endpoints.kubeconfig, "kerbside-virtual-kubelet").await?;
+    let program = Program::new(name::ADAPTER, tools::own("kerbside-kubelet")?)
+        .args([
+            "--namespace",
+            SYSTEM_NAMESPACE,
+            "--store-url",
+            &endpoints.store_url,
+            "--log",
+            "info",
+        ])
+        .args([
+            "--link-listen",
+            address(&endpoints.link),
+            "--link-name",
+            "127.0.0.1,localhost",
+        ])
+        .args([
+            "--kubelet-listen",
+            &format!("127.0.0.1:{}", ports::free()?),
+            "--node-address",
+            "127.0.0.1",
+        ])
+        .args(["--replica", "testbed-0", "--listen", address(&endpoints.adapter)])
+        .env("KUBECONFIG", kubeconfig.display().to_string());
+    let record = process::start(layout, &program)?;
+    ready(&record, &endpoints.adapter).await?;
+    Ok(record)
+}
+
+/// Waits until a program says that it is ready.
+pub async fn ready(record: &Record, base: &str) -> Result<()> {
+    process::ready(record, READY_DEADLINE, || async {
+        http::get(base, "/readyz").await.map(drop)
+    })
+    .await
+}
+
+/// `host:port` of a URL.
+fn address(url: &str) -> &str {
+    url.split_once("://").map_or(url, |(_, address)| address)
+}
+
+/// The record of one of Kerbside's programs, which must run.
+pub fn running(layout: &Layout, name: &str) -> Result<Record> {
+    let record = process::find(layout, name).with_context(|| format!("{name} was never started"))?;
+    anyhow::ensure!(
+        record.alive(),
+        "{name} has ended; its log: {}\n{}",
+        record.log.display(),
+        record.tail(15)
+    );
+    Ok(record)
+}

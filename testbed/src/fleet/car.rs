@@ -1,0 +1,292 @@
+//! One simulated car: a directory, the owner's document in it, signals from a file, and the real agent as a process.
+//!
+//! Called by the demo and by tests. Everything that happens to a car goes through what a real one has too: its signals, its
+//! owner's commands, its power, its network. Nothing reaches into the agent.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use kerbside_core::ids::VehicleId;
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use crate::endpoints::Endpoints;
+use crate::kubectl::{Output, Tool};
+use crate::layout::{Layout, write_json};
+use crate::process::{self, Program, Record};
+use crate::tools;
+
+/// What a car's signals say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signals {
+    /// Parked, locked, empty, plugged in, charged.
+    Parked,
+    /// The driver's door opens.
+    DriverReturns,
+    /// The driver's door opens, and soon after the car is on the road.
+    DrivesOff,
+    /// On the road.
+    Driving,
+    /// Nothing is known.
+    Silent,
+}
+
+impl Signals {
+    /// The scenario file: JSON, which every reader of YAML reads.
+    fn script(self) -> Value {
+        match self {
+            Self::Parked => json!({"preset": "parked"}),
+            // A car whose door opens was parked before: its other signals stay what they are.
+            Self::DriverReturns => json!({"preset": "parked", "steps": [{"at": "0s", "preset": "driverReturns"}]}),
+            Self::DrivesOff => json!({"preset": "parked", "steps": [
+                {"at": "0s", "preset": "driverReturns"},
+                {"at": "1500ms", "preset": "driving"},
+            ]}),
+            Self::Driving => json!({"preset": "driving"}),
+            Self::Silent => json!({"preset": "silent"}),
+        }
+    }
+}
+
+/// What a car is when it is made.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// What its signals say first.
+    pub signals: Signals,
+    /// The classes that the owner consents to; without any document at all if `None`.
+    pub consent: Option<Vec<String>>,
+    /// What it gives, in the words of a Node's allocatable.
+    pub cpu: &'static str,
+    /// Likewise.
+    pub memory: &'static str,
+    /// How long it must be parked before it is available.
+    pub dwell: Duration,
+    /// From the decision to leave to the last process gone.
+    pub notice: Duration,
+    /// How long the owner lets frozen work wait.
+    pub resume_within: Duration,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            signals: Signals::Parked,
+            consent: Some(vec!["inference".into()]),
+            cpu: "1",
+            memory: "512Mi",
+            // Short: nobody waits in a test for a driver who might come back.
+            dwell: Duration::from_millis(200),
+            notice: Duration::from_secs(5),
+            resume_within: Duration::from_mins(2),
+        }
+    }
+}
+
+/// A car of the testbed.
+#[derive(Debug, Clone)]
+pub struct Car {
+    /// What people call it; names its directory, its process and its log.
+    pub name: String,
+    /// Who it is to the cluster.
+    pub id: VehicleId,
+    layout: Layout,
+    link: String,
+    registry: String,
+}
+
+/// The longest path of a Unix socket that Linux knows.
+const SOCKET_PATH: usize = 107;
+
+impl Car {
+    /// Makes the directory, writes what owner and maker say, and enrols the car with `token`. It does not run yet.
+    pub async fn enrol(layout: &Layout, endpoints: &Endpoints, name: &str, plan: &Plan, token: &str) -> Result<Self> {
+        let dir = layout.dir(&format!("cars/{name}"))?;
+        let socket = dir.join("control.sock");
+        ensure!(
+            socket.as_os_str().len() <= SOCKET_PATH,
+            "the path {} is too long for a socket; put the testbed into a directory with a shorter name",
+            socket.display()
+        );
+        write_documents(&dir, plan)?;
+        set_signals(&dir, plan.signals)?;
+        let agent = Tool::own("kerbside-agent", &endpoints.kubeconfig)?;
+        let path = dir.to_str().context("a testbed's path is text")?;
+        agent
+            .run(
+                &["enrol", "--dir", path, "--link", &endpoints.link, "--token", token],
+                "",
+            )
+            .await?;
+        let id = certificate_name(&dir)?;
+        Ok(Self {
+            name: name.to_owned(),
+            id,
+            layout: layout.clone(),
+            link: endpoints.link.clone(),
+            registry: endpoints.registry.clone(),
+        })
+    }
+
+    /// Its directory.
+    pub fn dir(&self) -> PathBuf {
+        self.layout.path(&format!("cars/{}", self.name))
+    }
+
+    /// Starts the agent, as when the car's computer boots.
+    pub fn start(&self) -> Result<Record> {
+        let dir = self.dir();
+        let program = Program::new(&process_name(&self.name), tools::own("kerbside-agent")?)
+            .args(["run", "--link", &self.link, "--registry-http", &self.registry])
+            .args(["--dir".to_owned(), dir.display().to_string()])
+            .args(["--scenario".to_owned(), scenario(&dir).display().to_string()]);
+        process::start(&self.layout, &program)
+    }
+
+    /// What its signals say from now on.
+    pub fn signals(&self, signals: Signals) -> Result<()> {
+        set_signals(&self.dir(), signals)
+    }
+
+    /// Replaces the owner's document; `None` takes it away.
+    pub fn consent(&self, plan: &Plan) -> Result<()> {
+        write_documents(&self.dir(), plan)
+    }
+
+    /// The owner's command: `pause`, `resume`, `withdraw` or `status`; gives what the program said.
+    pub async fn owner(&self, command: &str) -> Result<Output> {
+        let agent = Tool::own("kerbside-agent", std::path::Path::new("/nonexistent"))?;
+        let dir = self.dir();
+        let output = agent
+            .attempt(
+                &[command, "--dir", dir.to_str().context("a testbed's path is text")?],
+                "",
+            )
+            .await?;
+        if !output.success {
+            bail!(
+                "`kerbside-agent {command}` failed for {}: {}",
+                self.name,
+                output.stderr.trim()
+            );
+        }
+        Ok(output)
+    }
+
+    /// The agent's process, which must run.
+    pub fn process(&self) -> Result<Record> {
+        super::running(&self.layout, &process_name(&self.name))
+    }
+
+    /// The car's computer loses power.
+    pub async fn crash(&self) -> Result<()> {
+        process::crash(&self.layout, &process_name(&self.name)).await.map(drop)
+    }
+
+    /// The car drives into a tunnel: nothing is heard of it, and it does nothing. Also its program stands still, unlike in a real
+    /// tunnel: what it does while unheard is for tests of the link.
+    pub fn freeze(&self) -> Result<()> {
+        self.process()?.signal(Signal::SIGSTOP);
+        Ok(())
+    }
+
+    /// It comes out of the tunnel.
+    pub fn thaw(&self) -> Result<()> {
+        self.process()?.signal(Signal::SIGCONT);
+        Ok(())
+    }
+
+    /// Ends the agent as a service manager does.
+    pub async fn stop(&self) -> Result<()> {
+        let Some(record) = process::find(&self.layout, &process_name(&self.name)) else {
+            return Ok(());
+        };
+        // A stopped process does not hear that it should end.
+        record.signal(Signal::SIGCONT);
+        process::end(&self.layout, &[record], Duration::from_secs(5)).await
+    }
+}
+
+/// Names of cars' processes begin with this.
+pub const PREFIX: &str = "car-";
+
+fn process_name(name: &str) -> String {
+    format!("{PREFIX}{name}")
+}
+
+fn scenario(dir: &std::path::Path) -> PathBuf {
+    dir.join("scenario.yaml")
+}
+
+fn set_signals(dir: &std::path::Path, signals: Signals) -> Result<()> {
+    write_json(&scenario(dir), &signals.script())
+}
+
+fn write_documents(dir: &std::path::Path, plan: &Plan) -> Result<()> {
+    let owner = dir.join("owner.yaml");
+    match &plan.consent {
+        Some(classes) => write_json(
+            &owner,
+            &json!({
+                "consent": {"givenAt": "2026-01-01T00:00:00Z", "classes": classes},
+                "requirePluggedIn": true,
+                "chargeFloorPercent": 50,
+                "resumeWithin": text(plan.resume_within),
+            }),
+        )?,
+        None if owner.exists() => {
+            std::fs::remove_file(&owner).with_context(|| format!("failed to remove {}", owner.display()))?;
+        }
+        None => {}
+    }
+    write_json(
+        &dir.join("car.yaml"),
+        &json!({
+            "allocatable": {"cpu": plan.cpu, "memory": plan.memory},
+            "freeFor": {"p50": 240, "p90": 60},
+            "parked": {"dwell": text(plan.dwell), "notice": text(plan.notice)},
+        }),
+    )
+}
+
+/// As Kubernetes' fields take it: at most five digits before each unit.
+fn text(duration: Duration) -> String {
+    format!("{}s{}ms", duration.as_secs(), duration.subsec_millis())
+}
+
+/// Who the car is, from the certificate that it got.
+fn certificate_name(dir: &std::path::Path) -> Result<VehicleId> {
+    let read = |name: &str| {
+        let path = dir.join("identity").join(name);
+        std::fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))
+    };
+    let identity =
+        kerbside_link::identity::Identity::from_pem(&read("key.pem")?, &read("chain.pem")?, &read("ca.pem")?)
+            .context("the identity that enrolment left is not valid")?;
+    Ok(identity.vehicle().clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documents_are_what_the_agent_reads() {
+        let dir = tempfile::tempdir().unwrap();
+        write_documents(dir.path(), &Plan::default()).unwrap();
+        let text = std::fs::read_to_string(dir.path().join("owner.yaml")).unwrap();
+        let document: kerbside_core::owner::Document = serde_saphyr::from_str(&text).unwrap();
+        let document = document.check().unwrap();
+        assert_eq!(document.consent.classes, ["inference"]);
+        assert_eq!(document.resume_within, Duration::from_mins(2));
+        write_documents(
+            dir.path(),
+            &Plan {
+                consent: None,
+                ..Plan::default()
+            },
+        )
+        .unwrap();
+        assert!(!dir.path().join("owner.yaml").exists());
+    }
+}

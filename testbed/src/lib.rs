@@ -1,0 +1,24 @@
+//! A real control plane and a fleet on one machine: the demo, the cluster tests, the benchmarks.
+//!
+//! Called by the `kerbside-testbed` program and by `tests/`. Everything it starts is a real process with a record on disk
+//! (see [`process`]), so that any later run can find it and end it; it never ends what it did not start.
+
+pub mod bed;
+pub mod cli;
+pub mod control_plane;
+pub mod demo;
+pub mod digits;
+pub mod endpoints;
+pub mod fleet;
+pub mod http;
+pub mod install;
+pub mod kubectl;
+pub mod layout;
+pub mod ports;
+pub mod process;
+pub mod programs;
+pub mod registry;
+pub mod tools;
+pub mod up;
+pub mod wait;
+pub mod world;

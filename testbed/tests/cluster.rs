@@ -1,0 +1,16 @@
+//! Cluster tests: real control plane, real programs, real cars. `make cluster` runs them; `world::run` clears away after each.
+//!
+//! One binary, one file per subject. `alone` holds the tests that take down what all share: nextest runs each of them by itself.
+
+#[path = "cluster/admission.rs"]
+mod admission;
+#[path = "cluster/alone.rs"]
+mod alone;
+#[path = "cluster/bad_input.rs"]
+mod bad_input;
+#[path = "cluster/consent.rs"]
+mod consent;
+#[path = "cluster/departure.rs"]
+mod departure;
+#[path = "cluster/examples.rs"]
+mod examples;

@@ -1,0 +1,122 @@
+//! No is the default: without the owner's consent nothing runs, whoever asks.
+
+use anyhow::{Context, Result, ensure};
+use kerbside_core::names::reason;
+use kerbside_testbed::fleet::car::{Plan, Signals};
+use kerbside_testbed::world::{self, phase};
+use kube::ResourceExt;
+use serde_json::json;
+
+#[tokio::test]
+async fn car_without_an_owners_document_runs_nothing() -> Result<()> {
+    world::run("noconsent", async |world| {
+        let car = world
+            .car(&Plan {
+                consent: None,
+                ..Plan::default()
+            })
+            .await?;
+        let seen = world.record();
+        world.apply(&world.example("hello/fleetjob.yaml")?).await?;
+        world.pods_unplaced(3).await?;
+        // Somebody who may bind Pods by hand gets a refusal with the owner's reason, not a run.
+        let status = car.owner("status").await?;
+        ensure!(
+            status.stdout.contains(reason::OWNER_CONSENT_MISSING),
+            "the owner is told why: {}",
+            status.stdout
+        );
+        let started = seen.attempts().iter().filter(|p| phase(p) != "Pending").count();
+        ensure!(started == 0, "{started} attempts left Pending");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn class_that_the_owner_did_not_consent_to_stays_away_from_the_car() -> Result<()> {
+    world::run("class", async |world| {
+        world.cars(1).await?;
+        let mut job = world.example("hello/fleetjob.yaml")?;
+        job["spec"]["class"] = "video".into();
+        world.apply(&job).await?;
+        world.pods_unplaced(3).await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn pod_bound_by_hand_to_a_car_without_consent_is_refused_with_the_reason() -> Result<()> {
+    world::run("byhand", async |world| {
+        let car = world.cars(1).await?.remove(0);
+        let mut pod = world.example("batch-job/job.yaml")?["spec"]["template"].take();
+        pod["apiVersion"] = "v1".into();
+        pod["kind"] = "Pod".into();
+        pod["metadata"] = json!({"name": "byhand", "namespace": world.name, "labels": {"kerbside.dev/class": "video"}});
+        pod["spec"]["nodeName"] = car.id.as_str().into();
+        world.apply(&pod).await?;
+        let refused = world
+            .wait_pods("the Pod to be refused", |pods| {
+                let pod = pods.iter().find(|p| p.name_any() == "byhand")?;
+                world::condition(pod, kerbside_core::names::condition::REFUSED)
+                    .map(|c| (c.0.to_owned(), c.1.to_owned()))
+            })
+            .await?;
+        ensure!(
+            refused == ("True".into(), reason::CLASS_NOT_ACCEPTED.into()),
+            "{refused:?}"
+        );
+        let events = world.events("byhand").await?;
+        events
+            .iter()
+            .find(|e| e.0 == reason::CLASS_NOT_ACCEPTED)
+            .context("one Event says why")?;
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn owner_who_withdraws_ends_the_work_and_later_work_stays_away() -> Result<()> {
+    world::run("withdraw", async |world| {
+        let car = world.cars(1).await?.remove(0);
+        world.apply(&world.example("digits/fleetjob.yaml")?).await?;
+        world.running_on(&car).await?;
+        car.owner("withdraw").await?;
+        world.phase(&car, kerbside_api::v1alpha1::VehiclePhase::Away).await?;
+        world
+            .wait_pods("nothing to run on the car", |pods| {
+                let busy = pods
+                    .iter()
+                    .any(|p| world::on(p, car.id.as_str()) && phase(p) == "Running");
+                (!busy).then_some(())
+            })
+            .await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn car_whose_signals_are_silent_is_never_available() -> Result<()> {
+    world::run("silent", async |world| {
+        let silent = world
+            .car(&Plan {
+                signals: Signals::Silent,
+                ..Plan::default()
+            })
+            .await?;
+        // Another car that is made after it, and becomes available, shows that there was time to.
+        let parked = world.car(&Plan::default()).await?;
+        world.apply(&world.example("hello/fleetjob.yaml")?).await?;
+        let seen = world.record();
+        world.complete("hello", world::DEADLINE).await?;
+        let attempts = seen.attempts();
+        ensure!(
+            attempts.iter().all(|p| world::on(p, parked.id.as_str())),
+            "{attempts:?}"
+        );
+        ensure!(silent.process().is_ok(), "the silent car's agent runs all the time");
+        Ok(())
+    })
+    .await
+}

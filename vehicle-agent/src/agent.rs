@@ -1,0 +1,271 @@
+//! Puts the parts together, and takes them apart again.
+//!
+//! Called by the command line. The order matters: the lock before anything is read, the journal before the first Hello, the brake on
+//! until the policy loop releases it.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kerbside_core::clock::Clock;
+use kerbside_core::parked::Terms;
+use kerbside_link::SystemClock;
+use kerbside_link::client::{self, Client, Config, StartError};
+use kerbside_link::identity::{Identity, IdentityError};
+use nix::fcntl::{Flock, FlockArg};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+
+use crate::attempts::{self, Context, Supervisor};
+use crate::config::{Car, ConfigError};
+use crate::control::{self, Remembered};
+use crate::directory::{self, Directory};
+use crate::images::Images;
+use crate::journal::{Journal, JournalError};
+use crate::outlook::Outlook;
+use crate::policy::{Policy, Wires, nothing_known};
+use crate::runtime::wasm::Wasm;
+use crate::runtime::wasm::compiler::Compiler;
+use crate::signals::scenario::{Scenario, ScenarioError};
+use crate::signals::{Signals, Silent};
+
+/// After a signal: as long as attempts may take to stop and the last words to leave.
+const GOODBYE: Duration = Duration::from_secs(3);
+
+/// An agent that cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// Its directory cannot be used.
+    #[error("failed to open directory {path}")]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// There is another one.
+    #[error("failed to start: another agent runs in {0}")]
+    Running(PathBuf),
+    /// The car is nobody yet.
+    #[error("failed to start: this car is not enrolled; run the line that `kubectl fleet enrol` prints")]
+    NotEnrolled,
+    /// Its identity is none.
+    #[error("failed to read identity")]
+    Identity(#[from] IdentityError),
+    /// What the maker says cannot be read.
+    #[error("failed to configure the car")]
+    Config(#[from] ConfigError),
+    /// The journal cannot be opened.
+    #[error("failed to start")]
+    Journal(#[from] JournalError),
+    /// The scenario cannot be played.
+    #[error("failed to start")]
+    Scenario(#[from] ScenarioError),
+    /// The link cannot be set up.
+    #[error("failed to start")]
+    Link(#[from] StartError),
+    /// The system does not give what is needed.
+    #[error("failed to start")]
+    System(#[from] io::Error),
+}
+
+/// What `run` is told.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The agent's directory.
+    pub directory: PathBuf,
+    /// The adapter.
+    pub link: String,
+    /// Simulated signals.
+    pub scenario: Option<PathBuf>,
+    /// Registries that speak plain HTTP.
+    pub registry_http: Vec<String>,
+}
+
+/// Runs until a signal ends it.
+pub async fn run(options: Options) -> Result<(), AgentError> {
+    let directory = open(&options.directory)?;
+    let _lock = lock(&directory)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let identity = read_identity(&directory)?;
+    let car = Car::read(&directory.car())?;
+    let source: Box<dyn Signals> = match options.scenario {
+        Some(path) => Box::new(Scenario::open(path)?),
+        None => Box::new(Silent),
+    };
+    let (journal, recovered) = Journal::open(&directory.journal())?;
+    remove_strangers(&directory, &recovered);
+    let (revived, statuses) = attempts::revive(recovered, &*clock);
+    let cache_bytes = u64::try_from(car.cache_bytes.units()).unwrap_or(0);
+    let images = Images::open(&directory.cache(), options.registry_http, cache_bytes)?;
+    if revived.is_empty() {
+        images.collect().await?;
+    }
+
+    let vehicle = identity.vehicle().clone();
+    let instance = format!("{:016x}", rand::random::<u64>());
+    let config = Config::new(
+        options.link,
+        env!("CARGO_PKG_VERSION"),
+        instance,
+        identity,
+        Arc::clone(&clock),
+    );
+    let renewed = directory.clone();
+    let (client, mut events) = Client::start(config, nothing_known(), statuses, move |identity| {
+        write_identity(&renewed, identity)
+    })?;
+
+    let terms = Arc::new(Terms::from(car.parked.clone()));
+    let command = Remembered::read(&directory.command(), clock.wall()).command(None);
+    let (outlook, outlook_seen) = watch::channel(Outlook::initial(terms, command));
+    let (brake, braked) = watch::channel(true);
+    let (live, lives) = watch::channel(0);
+    let (notes, to_note) = mpsc::unbounded_channel();
+    let context = Arc::new(Context {
+        directory: directory.clone(),
+        clock: Arc::clone(&clock),
+        journal,
+        cluster: client.clone(),
+        runtime: Arc::new(Wasm::new(&directory.cache().join("compiled"), Compiler::own(), braked)),
+        images,
+        outlook: outlook_seen,
+        heard: client.last_acknowledged(),
+        memory: u64::try_from(car.allocatable(None).get("memory").units()).unwrap_or(0),
+        notes,
+    });
+    let (from_link, to_supervisor) = mpsc::channel(1);
+    tokio::spawn(Supervisor::new(context, to_note, revived, live).run(to_supervisor));
+    let link_ended = tokio::spawn(async move {
+        while let Some(event) = events.next().await {
+            if from_link.send(event).await.is_err() {
+                return;
+            }
+        }
+    });
+
+    let (requests, requested) = mpsc::channel(4);
+    let listener = control::listen(&directory.socket())?;
+    let (ending, ends) = watch::channel(false);
+    let mut stopped = lives.clone();
+    let wires = Wires {
+        outlook,
+        brake,
+        live: lives,
+        requests: requested,
+        connection: client.connection(),
+        ending: ends,
+    };
+    let policy = Policy::new(car, directory.clone(), clock, client.clone(), wires);
+    tokio::spawn(control::serve(listener, requests));
+    tokio::spawn(policy.run(source));
+    tracing::info!(vehicle.id = %vehicle, directory = %options.directory.display(), "agent runs");
+
+    end_signal().await?;
+    tracing::info!("agent ends");
+    ending.send_replace(true);
+    // Whatever is not stopped by then dies with the process, and the next agent says so.
+    let _ = timeout(GOODBYE, stopped.wait_for(|live| *live == 0)).await;
+    client.shutdown();
+    let _ = timeout(GOODBYE, link_ended).await;
+    let _ = std::fs::remove_file(directory.socket());
+    Ok(())
+}
+
+/// Trades a token for an identity and keeps it.
+pub async fn enrol(path: &std::path::Path, link: &str, token: &str) -> Result<String, EnrolError> {
+    let directory = open(path)?;
+    if directory.identity().join(CHAIN).exists() {
+        return Err(EnrolError::Already(directory.identity()));
+    }
+    let token = token.parse().map_err(|e| EnrolError::Token(format!("{e}")))?;
+    let identity = client::enrol(link, &token).await.map_err(EnrolError::Link)?;
+    write_identity(&directory, &identity).map_err(EnrolError::Write)?;
+    Ok(identity.vehicle().to_string())
+}
+
+/// A car that cannot enrol.
+#[derive(Debug, thiserror::Error)]
+pub enum EnrolError {
+    /// Its directory cannot be used.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    /// It is somebody already.
+    #[error("failed to enrol: the car has an identity in {0}; remove it to enrol anew under a new name")]
+    Already(PathBuf),
+    /// The token is none.
+    #[error("failed to enrol: {0}")]
+    Token(String),
+    /// The adapter said no, or is not there.
+    #[error(transparent)]
+    Link(client::EnrolError),
+    /// The identity cannot be kept; the token is used up.
+    #[error("failed to write identity; the token is used up, make a new one")]
+    Write(#[source] io::Error),
+}
+
+fn open(path: &std::path::Path) -> Result<Directory, AgentError> {
+    Directory::open(path).map_err(|source| AgentError::Directory {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn lock(directory: &Directory) -> Result<Flock<std::fs::File>, AgentError> {
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(directory.lock())?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| AgentError::Running(directory.lock()))
+}
+
+const KEY: &str = "key.pem";
+const CHAIN: &str = "chain.pem";
+const CA: &str = "ca.pem";
+
+fn read_identity(directory: &Directory) -> Result<Identity, AgentError> {
+    let read = |name| match std::fs::read_to_string(directory.identity().join(name)) {
+        Ok(text) => Ok(text),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Err(AgentError::NotEnrolled),
+        Err(source) => Err(AgentError::Directory {
+            path: directory.identity().join(name),
+            source,
+        }),
+    };
+    Ok(Identity::from_pem(&read(KEY)?, &read(CHAIN)?, &read(CA)?)?)
+}
+
+/// The chain last: an identity without it is none, so a crash in between leaves the old one or none, never a mixture that starts.
+fn write_identity(directory: &Directory, identity: &Identity) -> io::Result<()> {
+    let place = directory.identity();
+    directory::replace(&place.join(CA), identity.ca_pem().as_bytes())?;
+    directory::replace(&place.join(KEY), identity.key_pem().as_bytes())?;
+    directory::replace(&place.join(CHAIN), identity.chain_pem().as_bytes())
+}
+
+/// Files of attempts that the journal does not know: left by an agent that was killed while it removed them.
+fn remove_strangers(directory: &Directory, known: &[crate::journal::Recovered]) {
+    let strangers = directory.attempts_with_files().unwrap_or_default();
+    for name in strangers
+        .iter()
+        .filter(|name| known.iter().all(|known| known.uid.as_str() != name.as_str()))
+    {
+        if let Err(error) = directory.remove_attempt(name) {
+            tracing::warn!(attempt = name, %error, "files of an unknown attempt are left");
+        }
+    }
+}
+
+async fn end_signal() -> io::Result<()> {
+    let (mut term, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,395 @@
+//! The attempts in this car: one actor each, and the supervisor that knows them all.
+//!
+//! The supervisor takes what the link brings, admits or refuses, and routes by uid. What must never happen: two actors for one uid, an
+//! attempt that starts against the owner's word or beyond what the car gives, or a uid that is run twice.
+
+mod actor;
+mod files;
+mod prepare;
+mod quota;
+mod status;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use futures::stream;
+use jiff::Timestamp;
+use kerbside_core::admission;
+use kerbside_core::attempt::{Attempt, Effect, Event as AttemptEvent, Now, Plan, Restart};
+use kerbside_core::clock::{Boottime, Clock};
+use kerbside_core::ids::PodUid;
+use kerbside_core::owner::Refusal;
+use kerbside_core::quantity::Resources;
+use kerbside_link::client::Event;
+use kerbside_link::proto::{AttemptPhase, AttemptStatus, ReadLogs, Run, Stop};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{AbortHandle, JoinSet};
+
+use self::actor::{Actor, Order, Seed};
+use crate::cluster::Cluster;
+use crate::directory::Directory;
+use crate::images::Images;
+use crate::journal::{Journal, Recovered};
+use crate::logs::reader::{LogReader, Wanted};
+use crate::outlook::Outlook;
+use crate::pod::Work;
+use crate::runtime::{Runtime, Usage};
+
+/// Orders that may wait for one actor, which is quick; whoever sends more waits.
+const INBOX: usize = 32;
+/// Uids that were forgotten and are not run again: a Run may have been on its way.
+const REMEMBERED: usize = 256;
+
+/// What every actor uses.
+pub struct Context<C> {
+    /// Where files are.
+    pub directory: Directory,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// What survives.
+    pub journal: Journal,
+    /// Who is told.
+    pub cluster: C,
+    /// What runs programs.
+    pub runtime: Arc<dyn Runtime>,
+    /// Where programs and data come from.
+    pub images: Images,
+    /// What the car may do.
+    pub outlook: watch::Receiver<Outlook>,
+    /// When the newest acknowledged heartbeat was sent.
+    pub heard: watch::Receiver<Option<Boottime>>,
+    /// Bytes that a program without a limit of its own may have.
+    pub memory: u64,
+    /// The way to the supervisor.
+    pub notes: mpsc::UnboundedSender<Note>,
+}
+
+/// What actors tell the supervisor.
+#[derive(Debug)]
+pub enum Note {
+    /// No process of the attempt is alive any more.
+    Stopped(PodUid),
+    /// The attempt is gone from the car.
+    Gone(PodUid),
+}
+
+/// An attempt of a former run of the agent, taken up again.
+pub struct Revived {
+    seed: Seed,
+    effects: Vec<Effect>,
+}
+
+/// Takes up what the journal knows; the statuses are what the first Hello says.
+pub fn revive(recovered: Vec<Recovered>, clock: &dyn Clock) -> (Vec<Revived>, Vec<AttemptStatus>) {
+    let now = Now {
+        boot: clock.boottime(),
+        wall_ms: clock.wall().as_millisecond(),
+    };
+    let mut statuses = Vec::new();
+    let revived = recovered.into_iter().map(|Recovered { uid, run, record }| {
+        let work = Work::read(uid.clone(), &run).ok().map(Arc::new);
+        let plan = work.as_ref().map_or_else(unreadable, |work| work.plan());
+        let (attempt, effects) = Attempt::recover(&plan, record, now);
+        statuses.push(status::status(
+            uid.as_str(),
+            &attempt,
+            work.as_deref(),
+            Usage::default(),
+        ));
+        Revived {
+            seed: Seed {
+                uid,
+                run,
+                work,
+                plan,
+                attempt,
+                in_journal: true,
+            },
+            effects,
+        }
+    });
+    (revived.collect(), statuses)
+}
+
+/// The plan of a Pod that cannot be read: nothing to do.
+fn unreadable() -> Plan {
+    Plan {
+        containers: Vec::new(),
+        restart: Restart::Never,
+        upload: false,
+        run_unheard_for: None,
+        active_deadline: None,
+    }
+}
+
+struct Handle {
+    orders: mpsc::Sender<Order>,
+    requests: Resources,
+    stopped: bool,
+}
+
+/// The one task that knows every attempt.
+pub struct Supervisor<C> {
+    context: Arc<Context<C>>,
+    notes: mpsc::UnboundedReceiver<Note>,
+    attempts: HashMap<PodUid, Handle>,
+    /// Stopped before they were known, or forgotten.
+    taken: VecDeque<PodUid>,
+    readers: BTreeMap<String, AbortHandle>,
+    tasks: JoinSet<()>,
+    live: watch::Sender<usize>,
+}
+
+impl<C: Cluster> Supervisor<C> {
+    /// A supervisor with the attempts of the run before. `live` is the number of attempts with a process.
+    pub fn new(
+        context: Arc<Context<C>>,
+        notes: mpsc::UnboundedReceiver<Note>,
+        revived: Vec<Revived>,
+        live: watch::Sender<usize>,
+    ) -> Self {
+        let mut supervisor = Self {
+            context,
+            notes,
+            attempts: HashMap::new(),
+            taken: VecDeque::new(),
+            readers: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            live,
+        };
+        for Revived { seed, effects } in revived {
+            supervisor.begin(seed, effects, Resources::default());
+        }
+        supervisor
+    }
+
+    /// Takes what the link brings, until it ends.
+    pub async fn run(mut self, mut events: mpsc::Receiver<Event>) {
+        loop {
+            tokio::select! {
+                event = events.recv() => match event {
+                    None => return,
+                    Some(event) => self.take(event).await,
+                },
+                Some(note) = self.notes.recv() => self.note(note),
+            }
+            while self.tasks.try_join_next().is_some() {}
+        }
+    }
+
+    async fn take(&mut self, event: Event) {
+        match event {
+            Event::Run(run) => self.admit(run),
+            Event::Stop(stop) => self.stop(stop).await,
+            Event::Forget(uid) => self.forget(&uid).await,
+            Event::ReadLogs(request) => self.read_logs(request).await,
+            Event::CancelLogs(request) => {
+                if let Some(reader) = self.readers.remove(&request) {
+                    reader.abort();
+                }
+            }
+            Event::Connected { epoch } => tracing::info!(epoch, "connected"),
+            Event::Disconnected { why } => tracing::info!(why, "disconnected"),
+        }
+    }
+
+    fn note(&mut self, note: Note) {
+        match note {
+            Note::Stopped(uid) => {
+                if let Some(handle) = self.attempts.get_mut(&uid) {
+                    handle.stopped = true;
+                }
+            }
+            Note::Gone(uid) => {
+                self.attempts.remove(&uid);
+            }
+        }
+        self.count();
+    }
+
+    fn count(&self) {
+        let live = self.attempts.values().filter(|handle| !handle.stopped).count();
+        self.live
+            .send_if_modified(|known| std::mem::replace(known, live) != live);
+    }
+
+    fn admit(&mut self, run: Run) {
+        let Ok(uid) = run.uid.parse::<PodUid>() else {
+            tracing::warn!(uid = run.uid, "an attempt without a proper uid is not run");
+            return;
+        };
+        if self.attempts.contains_key(&uid) || self.taken.contains(&uid) {
+            return;
+        }
+        let (clock, outlook) = (&self.context.clock, self.context.outlook.borrow().clone());
+        let now = Now {
+            boot: clock.boottime(),
+            wall_ms: clock.wall().as_millisecond(),
+        };
+        let read = Work::read(uid.clone(), &run);
+        // Consent comes first: without it nothing else of the car is told.
+        let admitted = outlook
+            .admit(&run.class, &**clock)
+            .and_then(|()| read.as_ref().map_err(Clone::clone))
+            .and_then(|work| self.fits(&outlook, &work.requests));
+        let work = read.ok().map(Arc::new);
+        let plan = work.as_ref().map_or_else(unreadable, |work| work.plan());
+        let requests = work.as_ref().map(|work| work.requests.clone()).unwrap_or_default();
+        let (attempt, effects) = match admitted {
+            Ok(()) => Attempt::admit(&plan, self.context.heard.borrow().unwrap_or(now.boot), now),
+            Err(Refusal { reason, message }) => {
+                tracing::info!(attempt = %uid, reason, message, "attempt refused");
+                Attempt::refuse(&plan, &reason, &message, now)
+            }
+        };
+        let requests = if attempt.is_stopped() {
+            Resources::default()
+        } else {
+            requests
+        };
+        self.begin(
+            Seed {
+                uid,
+                run,
+                work,
+                plan,
+                attempt,
+                in_journal: false,
+            },
+            effects,
+            requests,
+        );
+    }
+
+    fn fits(&self, outlook: &Outlook, request: &Resources) -> Result<(), Refusal> {
+        let mut used = Resources::default();
+        let mut pods = 0;
+        for handle in self.attempts.values().filter(|handle| !handle.stopped) {
+            used.add(&handle.requests)
+                .map_err(|e| Refusal::new("OutOfcpu", e.to_string()))?;
+            pods += 1;
+        }
+        admission::admit(&outlook.allocatable, &used, pods, request)
+            .map_err(|rejection| Refusal::new(&rejection.reason, rejection.message))
+    }
+
+    fn begin(&mut self, seed: Seed, effects: Vec<Effect>, requests: Resources) {
+        let (orders, inbox) = mpsc::channel(INBOX);
+        let handle = Handle {
+            orders: orders.clone(),
+            requests,
+            stopped: seed.attempt.is_stopped(),
+        };
+        self.attempts.insert(seed.uid.clone(), handle);
+        self.count();
+        let actor = Actor::new(Arc::clone(&self.context), seed, inbox, orders.downgrade());
+        self.tasks.spawn(actor.live(effects));
+    }
+
+    async fn stop(&mut self, stop: Stop) {
+        let Ok(uid) = stop.uid.parse::<PodUid>() else { return };
+        let grace = std::time::Duration::from_millis(stop.grace_ms);
+        if let Some(handle) = self.attempts.get(&uid) {
+            let message = "the cluster has ended the attempt".to_owned();
+            let event = AttemptEvent::Stop {
+                grace,
+                reason: stop.reason,
+                message,
+            };
+            // An actor that is gone has been forgotten.
+            let _ = handle.orders.send(Order::Event(event)).await;
+            return;
+        }
+        // Never seen here, and never to be run: the Run may still be on its way.
+        self.take_for_ever(uid);
+        self.context.cluster.set_status(AttemptStatus {
+            uid: stop.uid,
+            revision: 1,
+            phase: AttemptPhase::Disrupted.into(),
+            reason: "NotInVehicle".to_owned(),
+            message: "the vehicle does not know the attempt".to_owned(),
+            stopped: true,
+            ..AttemptStatus::default()
+        });
+    }
+
+    async fn forget(&mut self, uid: &PodUid) {
+        self.take_for_ever(uid.clone());
+        match self.attempts.get(uid) {
+            Some(handle) => {
+                let _ = handle.orders.send(Order::Forget).await;
+            }
+            None => self.context.cluster.forget(uid),
+        }
+    }
+
+    fn take_for_ever(&mut self, uid: PodUid) {
+        if !self.taken.contains(&uid) {
+            self.taken.push_back(uid);
+        }
+        if self.taken.len() > REMEMBERED {
+            self.taken.pop_front();
+        }
+    }
+
+    async fn read_logs(&mut self, request: ReadLogs) {
+        let wanted = wanted(&request, self.context.clock.wall());
+        let id = request.request_id.clone();
+        let log = self.log(&request).await;
+        let opened = log
+            .and_then(|log| LogReader::open(log, wanted).map_err(|e| format!("the vehicle cannot read the log: {e}")));
+        let chunks = match opened {
+            Ok(reader) => stream::unfold(Some(reader), |reader| async {
+                let mut reader = reader?;
+                match reader.next().await {
+                    Ok(None) => None,
+                    Ok(Some(chunk)) => Some((Ok(chunk), Some(reader))),
+                    Err(error) => Some((Err(format!("the vehicle cannot read the log: {error}")), None)),
+                }
+            })
+            .boxed(),
+            Err(error) => stream::once(async { Err(error) }).boxed(),
+        };
+        let cluster = self.context.cluster.clone();
+        let task = self.tasks.spawn(async move {
+            if let Err(fault) = cluster.send_logs(&id, chunks).await {
+                tracing::debug!(request = id, error = %fault, "log not sent");
+            }
+        });
+        self.readers.retain(|_, reader| !reader.is_finished());
+        self.readers.insert(request.request_id, task);
+    }
+
+    async fn log(&self, request: &ReadLogs) -> Result<crate::logs::Log, String> {
+        let unknown = || format!("the vehicle does not know the attempt {}", request.uid);
+        let uid: PodUid = request.uid.parse().map_err(|_| unknown())?;
+        let handle = self.attempts.get(&uid).ok_or_else(unknown)?;
+        let (reply, answer) = oneshot::channel();
+        let order = Order::Logs {
+            container: request.container.clone(),
+            previous: request.previous,
+            reply,
+        };
+        handle.orders.send(order).await.map_err(|_| unknown())?;
+        answer.await.map_err(|_| unknown())?
+    }
+}
+
+fn wanted(request: &ReadLogs, now: Timestamp) -> Wanted {
+    let positive = |number: Option<i64>| number.and_then(|number| u64::try_from(number).ok());
+    let ago = positive(request.since_ms).and_then(|ms| now.checked_sub(std::time::Duration::from_millis(ms)).ok());
+    let at = request
+        .since_time_ms
+        .and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    Wanted {
+        tail_lines: positive(request.tail_lines),
+        since: at.max(ago),
+        limit_bytes: positive(request.limit_bytes),
+        timestamps: request.timestamps,
+        follow: request.follow,
+    }
+}
+
+#[cfg(test)]
+mod tests;

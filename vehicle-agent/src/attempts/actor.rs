@@ -1,0 +1,326 @@
+//! One task per attempt: it owns everything of the attempt, asks the machine in `core::attempt`, and carries out its effects.
+//!
+//! Started by the supervisor, ended by Forget. Children (downloads, uploads, programs) report back through the same inbox, so the
+//! machine sees one thing after another. Freezing does not wait for any of this: the car's brake acts on programs directly.
+
+mod programs;
+mod upload;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kerbside_core::attempt::{self, Attempt, Effect, Event, NotReady, Now, Plan, State};
+use kerbside_core::ids::PodUid;
+use kerbside_core::names::reason;
+use kerbside_link::proto::Run;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::sleep;
+
+use self::programs::Slot;
+use super::prepare::{self, Prepared};
+use super::status::status;
+use super::{Context, Note};
+use crate::cluster::Cluster;
+use crate::directory::AttemptDirectory;
+use crate::logs::Log;
+use crate::outlook::Posture;
+use crate::pod::Work;
+use crate::runtime::{Ending, Usage};
+
+/// Timers stop while the car's computer sleeps, so a deadline is never waited for longer than this.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What an actor is told.
+pub(super) enum Order {
+    /// For the machine.
+    Event(Event),
+    /// Image, volumes and program of a container are there, or not.
+    Ready(usize, Result<Prepared, NotReady>),
+    /// A program has ended.
+    Ended(usize, Ending),
+    /// Somebody wants to read a log.
+    Logs {
+        /// Of which container.
+        container: String,
+        /// Of the run before this one.
+        previous: bool,
+        /// The log, or what to say instead.
+        reply: oneshot::Sender<Result<Log, String>>,
+    },
+    /// Nobody wants anything of it any more.
+    Forget,
+}
+
+/// What an attempt is and where it stands.
+pub(super) struct Seed {
+    pub(super) uid: PodUid,
+    pub(super) run: Run,
+    /// Missing for a Pod that could not be read, whose attempt is refused.
+    pub(super) work: Option<Arc<Work>>,
+    pub(super) plan: Plan,
+    pub(super) attempt: Attempt,
+    /// The journal has it from a former run of the agent.
+    pub(super) in_journal: bool,
+}
+
+pub(super) struct Actor<C> {
+    context: Arc<Context<C>>,
+    seed: Seed,
+    inbox: mpsc::Receiver<Order>,
+    me: mpsc::WeakSender<Order>,
+    directory: AttemptDirectory,
+    slots: Vec<Slot>,
+    children: JoinSet<()>,
+    watch: Option<AbortHandle>,
+    told_stopped: bool,
+}
+
+impl<C: Cluster> Actor<C> {
+    pub(super) fn new(
+        context: Arc<Context<C>>,
+        seed: Seed,
+        inbox: mpsc::Receiver<Order>,
+        me: mpsc::WeakSender<Order>,
+    ) -> Self {
+        let directory = context.directory.attempt(&seed.uid);
+        let slots = seed.plan.containers.iter().map(|_| Slot::default()).collect();
+        Self {
+            context,
+            seed,
+            inbox,
+            me,
+            directory,
+            slots,
+            children: JoinSet::new(),
+            watch: None,
+            told_stopped: false,
+        }
+    }
+
+    /// Carries out `effects`, and then whatever comes, until the attempt is forgotten.
+    pub(super) async fn live(mut self, effects: Vec<Effect>) {
+        self.carry_out(effects).await;
+        if self.obey().await {
+            self.forget().await;
+        }
+    }
+
+    /// Returns whether the attempt was forgotten; else the agent ends.
+    async fn obey(&mut self) -> bool {
+        let mut outlook = self.context.outlook.clone();
+        let mut heard = self.context.heard.clone();
+        outlook.mark_changed();
+        loop {
+            let deadline = self.seed.attempt.deadline(&self.seed.plan);
+            let wait = deadline.map_or(LOOK, |at| at.since(self.context.clock.boottime()).min(LOOK));
+            tokio::select! {
+                biased;
+                changed = outlook.changed() => {
+                    if changed.is_err() {
+                        return false;
+                    }
+                    let posture = outlook.borrow_and_update().posture();
+                    self.take_posture(posture).await;
+                }
+                order = self.inbox.recv() => match order {
+                    None => return false,
+                    Some(Order::Forget) => return true,
+                    Some(order) => self.take(order).await,
+                },
+                Ok(()) = heard.changed() => {
+                    let sent = *heard.borrow_and_update();
+                    if let Some(sent) = sent {
+                        self.feed(Event::Heard { sent }).await;
+                    }
+                }
+                () = sleep(wait), if deadline.is_some() => self.feed(Event::Tick).await,
+            }
+            while self.children.try_join_next().is_some() {}
+        }
+    }
+
+    async fn take_posture(&mut self, posture: Posture) {
+        let event = match posture {
+            Posture::Run => Event::Thaw,
+            Posture::Freeze => Event::Freeze,
+            Posture::Leave { until } => Event::Depart {
+                grace: until.since(self.now().boot),
+                reason: reason::VEHICLE_DEPARTED.to_owned(),
+                message: "the vehicle left".to_owned(),
+            },
+        };
+        self.feed(event).await;
+    }
+
+    async fn take(&mut self, order: Order) {
+        match order {
+            Order::Event(event) => self.feed(event).await,
+            Order::Ready(container, Ok(prepared)) => {
+                let image_id = prepared.image_id.clone();
+                if let Some(slot) = self.slots.get_mut(container) {
+                    slot.prepared = Some(prepared);
+                }
+                self.feed(Event::Prepared { container, image_id }).await;
+            }
+            Order::Ready(container, Err(why)) => self.feed(Event::NotReady { container, why }).await,
+            Order::Ended(container, ending) => {
+                let exit = self.exit(container, ending);
+                self.feed(Event::Exited { container, exit }).await;
+            }
+            Order::Logs {
+                container,
+                previous,
+                reply,
+            } => {
+                // Whoever asked may have gone.
+                let _ = reply.send(self.log(&container, previous));
+            }
+            Order::Forget => {}
+        }
+    }
+
+    fn now(&self) -> Now {
+        let clock = &self.context.clock;
+        Now {
+            boot: clock.boottime(),
+            wall_ms: clock.wall().as_millisecond(),
+        }
+    }
+
+    fn step(&mut self, event: Event) -> Vec<Effect> {
+        let (attempt, effects) = attempt::step(self.seed.attempt.clone(), &self.seed.plan, event, self.now());
+        self.seed.attempt = attempt;
+        effects
+    }
+
+    async fn feed(&mut self, event: Event) {
+        let effects = self.step(event);
+        self.carry_out(effects).await;
+    }
+
+    /// Effects in their order. What the machine is told meanwhile it is told after them, not in between.
+    async fn carry_out(&mut self, effects: Vec<Effect>) {
+        let mut events = VecDeque::new();
+        self.effects(effects, &mut events).await;
+        while let Some(event) = events.pop_front() {
+            let effects = self.step(event);
+            self.effects(effects, &mut events).await;
+        }
+        if self.seed.attempt.is_stopped() && !std::mem::replace(&mut self.told_stopped, true) {
+            // The supervisor ends only with the agent.
+            let _ = self.context.notes.send(Note::Stopped(self.seed.uid.clone()));
+        }
+        let lives = self.seed.attempt.containers.iter().any(attempt::Container::is_alive);
+        if let Some(watch) = self.watch.take_if(|_| !lives) {
+            watch.abort();
+        }
+    }
+
+    async fn effects(&mut self, effects: Vec<Effect>, events: &mut VecDeque<Event>) {
+        for effect in effects {
+            match effect {
+                Effect::WriteJournal => events.extend(self.write_journal().await),
+                Effect::Prepare(container) => self.prepare(container),
+                Effect::Start(container) => events.push_back(self.start(container)),
+                Effect::Freeze => self.each_process(|process| process.freeze()),
+                Effect::Thaw => self.each_process(|process| process.thaw()),
+                Effect::Stop => {
+                    // Downloads and uploads; the end of a program is told by another task.
+                    self.children.abort_all();
+                    self.each_process(|process| process.stop());
+                }
+                Effect::Kill => self.each_process(|process| process.kill()),
+                Effect::Upload => self.upload(),
+                Effect::Report => self.report(),
+            }
+        }
+    }
+
+    fn report(&self) {
+        let Seed { uid, attempt, work, .. } = &self.seed;
+        let usage = self.slots.iter().map(Slot::usage).fold(Usage::default(), Usage::then);
+        let status = status(uid.as_str(), attempt, work.as_deref(), usage);
+        tracing::info!(
+            attempt = %uid,
+            job.name = work.as_ref().map_or("", |work| work.job.as_str()),
+            phase = status.phase().as_str_name(),
+            reason = status.reason,
+            revision = status.revision,
+            "attempt changed"
+        );
+        self.context.cluster.set_status(status);
+    }
+
+    /// What the machine has to know of the write. A failure after the first write is only logged: a restarted agent says that the
+    /// attempt was disrupted, with a revision above all that were told.
+    async fn write_journal(&mut self) -> Option<Event> {
+        let Seed {
+            uid,
+            run,
+            attempt,
+            in_journal,
+            ..
+        } = &mut self.seed;
+        let record = attempt.record();
+        let written = if *in_journal {
+            self.context.journal.state(uid, record).await
+        } else {
+            self.context.journal.begin(uid, run, record).await
+        };
+        let first = attempt.state == State::Admitted;
+        match written {
+            Ok(()) => {
+                *in_journal = true;
+                first.then_some(Event::Journaled)
+            }
+            Err(error) => {
+                let cause = std::error::Error::source(&error)
+                    .map(ToString::to_string)
+                    .unwrap_or_default();
+                tracing::error!(attempt = %uid, %error, cause, "journal not written");
+                first.then_some(Event::JournalFailed { message: cause })
+            }
+        }
+    }
+
+    /// A child that tells the actor what came of it.
+    fn child(&mut self, work: impl Future<Output = Order> + Send + 'static) -> AbortHandle {
+        let me = self.me.clone();
+        self.children.spawn(async move {
+            let order = work.await;
+            // An actor that is gone does not need to know.
+            if let Some(me) = me.upgrade() {
+                let _ = me.send(order).await;
+            }
+        })
+    }
+
+    fn prepare(&mut self, container: usize) {
+        let Some(work) = self.seed.work.clone() else { return };
+        let (images, runtime) = (self.context.images.clone(), Arc::clone(&self.context.runtime));
+        self.child(
+            async move { Order::Ready(container, prepare::prepare(&work, container, &images, &*runtime).await) },
+        );
+    }
+
+    async fn forget(&mut self) {
+        self.children.shutdown().await;
+        // Programs end when nobody holds them.
+        self.slots.clear();
+        let uid = &self.seed.uid;
+        if let Err(error) = self.context.journal.forget(uid).await {
+            tracing::warn!(attempt = %uid, %error, "attempt not dropped from the journal");
+        }
+        self.context.cluster.forget(uid);
+        let root = self.directory.root().to_owned();
+        let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(root)).await;
+        if let Ok(Err(error)) = removed
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(attempt = %uid, %error, "files of an attempt are removed at the next start");
+        }
+        let _ = self.context.notes.send(Note::Gone(uid.clone()));
+    }
+}

@@ -1,0 +1,213 @@
+//! The programs of an attempt: how they are started, what their end means, where their logs are.
+
+use std::io;
+use std::sync::Arc;
+
+use kerbside_core::attempt::{Event, Exit, Life};
+use tokio::time::sleep;
+
+use super::{Actor, Order};
+use crate::attempts::prepare::Prepared;
+use crate::attempts::{files, quota};
+use crate::cluster::Cluster;
+use crate::logs::writer::LogWriter;
+use crate::logs::{Log, reader};
+use crate::runtime::{Ending, Process, Spec, SpecDirectory, Usage};
+
+/// Of a log that stands in for a termination message, as in the kubelet.
+const FALLBACK_LINES: u64 = 80;
+const FALLBACK_BYTES: usize = 2048;
+
+/// What the car holds of one container.
+#[derive(Default)]
+pub(super) struct Slot {
+    pub(super) prepared: Option<Prepared>,
+    process: Option<Box<dyn Process>>,
+    directories: Vec<SpecDirectory>,
+    log: Option<LogWriter>,
+    past: Usage,
+}
+
+impl Slot {
+    /// What all its runs have used.
+    pub(super) fn usage(&self) -> Usage {
+        self.process
+            .as_ref()
+            .map_or(self.past, |process| self.past.then(process.usage()))
+    }
+}
+
+impl<C: Cluster> Actor<C> {
+    pub(super) fn each_process(&self, act: impl Fn(&dyn Process)) {
+        self.slots
+            .iter()
+            .filter_map(|slot| slot.process.as_deref())
+            .for_each(act);
+    }
+
+    /// Starts a container and says what became of it.
+    pub(super) fn start(&mut self, container: usize) -> Event {
+        match self.try_start(container) {
+            Ok(()) => Event::Started { container },
+            Err(message) => {
+                let ending = Ending {
+                    code: 128,
+                    reason: "StartError",
+                    message,
+                    usage: Usage::default(),
+                };
+                Event::Exited {
+                    container,
+                    exit: self.exit(container, ending),
+                }
+            }
+        }
+    }
+
+    fn try_start(&mut self, index: usize) -> Result<(), String> {
+        let work = self.seed.work.clone().ok_or("the Pod is not known")?;
+        let container = work.containers.get(index).ok_or("the Pod has no such container")?;
+        let slot = &mut self.slots[index];
+        slot.directories.clear();
+        let prepared = slot.prepared.as_ref().ok_or("the container is not ready")?;
+        let program = prepared.program.clone()?;
+        let said = |e: io::Error| e.to_string();
+        slot.directories = files::lay_out(&self.directory, &work, index, &prepared.volumes).map_err(said)?;
+        let restart = self.seed.attempt.containers[index].restarts;
+        let log = LogWriter::create(
+            &self.directory.log(&container.name, restart),
+            Arc::clone(&self.context.clock),
+        );
+        let log = log.map_err(said)?;
+        let running = program.start(Spec {
+            name: container.name.clone(),
+            args: container.args.clone(),
+            env: container.env.clone(),
+            working_dir: container.working_dir.clone(),
+            directories: slot.directories.clone(),
+            memory_limit: container.memory_limit.unwrap_or(self.context.memory),
+            cpu_limit: container.cpu_limit,
+            log: log.clone(),
+        });
+        slot.log = Some(log);
+        let running = running.map_err(said)?;
+        slot.process = Some(running.process);
+        let me = self.me.clone();
+        // Not one of the children that a stop aborts: its end must be heard.
+        tokio::spawn(async move {
+            let lost = || Ending {
+                code: 137,
+                reason: "Error",
+                message: "the program's thread is gone".to_owned(),
+                usage: Usage::default(),
+            };
+            let ending = running.ended.await.unwrap_or_else(|_| lost());
+            if let Some(me) = me.upgrade() {
+                let _ = me.send(Order::Ended(index, ending)).await;
+            }
+        });
+        if let Some(old) = restart.checked_sub(2) {
+            // Only the run before this one can still be asked for.
+            let _ = std::fs::remove_file(self.directory.log(&container.name, old));
+        }
+        self.watch_files();
+        Ok(())
+    }
+
+    /// Ends the attempt when it writes more than it may.
+    fn watch_files(&mut self) {
+        let Some(work) = self.seed.work.as_ref().filter(|_| self.watch.is_none()) else {
+            return;
+        };
+        let bounds = match quota::bounds(&self.directory, work) {
+            Ok(bounds) => Arc::new(bounds),
+            Err(error) => {
+                tracing::warn!(attempt = %self.seed.uid, %error, "sizes of the attempt's files are not watched");
+                return;
+            }
+        };
+        if bounds.is_empty() {
+            return;
+        }
+        self.watch = Some(self.child(async move {
+            loop {
+                sleep(quota::PERIOD).await;
+                let bounds = Arc::clone(&bounds);
+                let broken = tokio::task::spawn_blocking(move || quota::check(&bounds)).await;
+                if let Ok(Some(broken)) = broken {
+                    return Order::Event(Event::Fail {
+                        reason: broken.reason.to_owned(),
+                        message: broken.message,
+                    });
+                }
+            }
+        }));
+    }
+
+    /// The end of a program, with the message that it left.
+    pub(super) fn exit(&mut self, index: usize, ending: Ending) -> Exit {
+        let now_ms = self.now().wall_ms;
+        let life = self.seed.attempt.containers.get(index).map(|container| &container.life);
+        let started_ms = if let Some(Life::Running { started_ms, .. }) = life {
+            *started_ms
+        } else {
+            now_ms
+        };
+        let mut message = None;
+        if let Some(slot) = self.slots.get_mut(index) {
+            slot.process = None;
+            slot.past = slot.past.then(ending.usage);
+            let container = self.seed.work.as_ref().and_then(|work| work.containers.get(index));
+            message = container.and_then(|c| files::termination_message(&slot.directories, &c.message_path));
+            let from_log = ending.code != 0 && container.is_some_and(|container| container.message_from_log);
+            if let Some(log) = slot.log.as_ref().filter(|_| from_log && message.is_none()) {
+                let text = reader::tail(&log.log().path, FALLBACK_LINES, FALLBACK_BYTES);
+                message = text.ok().filter(|text| !text.is_empty());
+            }
+        }
+        Exit {
+            code: ending.code,
+            reason: ending.reason.to_owned(),
+            message: message.unwrap_or(ending.message),
+            started_ms,
+            finished_ms: now_ms,
+        }
+    }
+
+    /// The log of a container, or what the kubelet would say instead.
+    pub(super) fn log(&self, name: &str, previous: bool) -> Result<Log, String> {
+        let pod = self.seed.work.as_ref().map_or("", |work| work.name.as_str());
+        let index = self
+            .seed
+            .plan
+            .containers
+            .iter()
+            .position(|container| container.name == name);
+        let Some(index) = index else {
+            return Err(format!("container {name:?} in pod {pod:?} is not known in the vehicle"));
+        };
+        let restarts = self.seed.attempt.containers[index].restarts;
+        if previous {
+            let path = restarts.checked_sub(1).map(|restart| self.directory.log(name, restart));
+            return path
+                .filter(|path| path.exists())
+                .map(Log::closed)
+                .ok_or_else(|| format!("previous terminated container {name:?} in pod {pod:?} not found"));
+        }
+        if let Some(log) = &self.slots[index].log {
+            return Ok(log.log());
+        }
+        // Written by a former run of the agent.
+        let path = self.directory.log(name, restarts);
+        if path.exists() {
+            return Ok(Log::closed(path));
+        }
+        let reason = match &self.seed.attempt.containers[index].life {
+            Life::Waiting { reason, .. } => reason.as_str(),
+            _ => "ContainerCreating",
+        };
+        Err(format!(
+            "container {name:?} in pod {pod:?} is waiting to start: {reason}"
+        ))
+    }
+}

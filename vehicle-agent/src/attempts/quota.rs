@@ -1,0 +1,122 @@
+//! Bounds on what an attempt writes, looked at while it runs: a program that fills the car's disk is ended.
+//!
+//! Coarse on purpose: a directory is measured once a second. What counts in the end, the size of the output, is measured again when
+//! the program has ended.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use kerbside_core::names::reason;
+
+use super::files::output_directory;
+use crate::directory::AttemptDirectory;
+use crate::images::size_of;
+use crate::pod::{VolumeWork, Work};
+
+/// Between two looks.
+pub(super) const PERIOD: Duration = Duration::from_secs(1);
+
+/// One bound.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Bound {
+    paths: Vec<PathBuf>,
+    limit: u64,
+    reason: &'static str,
+    what: String,
+}
+
+/// A bound that is broken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Broken {
+    pub(super) reason: &'static str,
+    pub(super) message: String,
+}
+
+/// Every bound of an attempt.
+pub(super) fn bounds(directory: &AttemptDirectory, work: &Work) -> io::Result<Vec<Bound>> {
+    let mut bounds = Vec::new();
+    if let Some(output) = &work.output {
+        bounds.push(Bound {
+            paths: vec![output_directory(directory, work)?],
+            limit: output.max_bytes,
+            reason: reason::OUTPUT_TOO_LARGE,
+            what: format!("the output in {}", output.path),
+        });
+    }
+    for (name, volume) in &work.volumes {
+        if let VolumeWork::EmptyDir {
+            size_limit: Some(limit),
+        } = volume
+        {
+            bounds.push(Bound {
+                paths: vec![directory.volume(name)],
+                limit: *limit,
+                reason: "Evicted",
+                what: format!("the emptyDir volume {name}"),
+            });
+        }
+    }
+    for container in &work.containers {
+        if let Some(limit) = container.storage_limit {
+            bounds.push(Bound {
+                paths: vec![directory.rootfs(&container.name), directory.logs(&container.name)],
+                limit,
+                reason: "Evicted",
+                what: format!("ephemeral-storage of container {}", container.name),
+            });
+        }
+    }
+    Ok(bounds)
+}
+
+/// The first bound that is broken. A directory that is not there, or changes while it is measured, is measured the next time.
+pub(super) fn check(bounds: &[Bound]) -> Option<Broken> {
+    bounds.iter().find_map(|bound| {
+        let used = bound
+            .paths
+            .iter()
+            .filter_map(|path| size_of(path).ok())
+            .fold(0_u64, u64::saturating_add);
+        (used > bound.limit).then(|| Broken {
+            reason: bound.reason,
+            message: format!("{} has {used} bytes; its limit is {}", bound.what, bound.limit),
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::directory::Directory;
+    use crate::pod::tests::{pod_json, run_of};
+
+    #[test]
+    fn each_bound_breaks_by_itself() {
+        let uid: kerbside_core::ids::PodUid = "u-1".parse().unwrap();
+        let mut pod = pod_json();
+        pod["spec"]["containers"][0]["resources"]["limits"]["ephemeral-storage"] = json!("10");
+        let work = Work::read(uid.clone(), &run_of(&pod)).unwrap();
+        for (reason, file, size) in [
+            (reason::OUTPUT_TOO_LARGE, "output/x", 1001),
+            ("Evicted", "volumes/scratch/deep/x", (1 << 20) + 1),
+            ("Evicted", "containers/classify/x", 11),
+            ("Evicted", "logs/classify/0.log", 11),
+        ] {
+            let temp = tempfile::tempdir().unwrap();
+            let directory = Directory::open(temp.path()).unwrap().attempt(&uid);
+            let bounds = bounds(&directory, &work).unwrap();
+            assert_eq!(check(&bounds), None);
+            let path = directory.root().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, vec![0; size - 1]).unwrap();
+            assert_eq!(check(&bounds), None, "{file}");
+            std::fs::write(&path, vec![0; size]).unwrap();
+            let broken = check(&bounds).unwrap();
+            assert_eq!(broken.reason, reason);
+            assert!(broken.message.contains(&size.to_string()), "{}", broken.message);
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! What the cluster is told of an attempt.
+
+use kerbside_core::attempt::{Attempt, Container, Exit, Kind, Life, State};
+use kerbside_core::names::reason;
+use kerbside_link::proto;
+use kerbside_link::proto::container_status::State as ContainerState;
+
+use crate::pod::Work;
+use crate::runtime::Usage;
+
+/// The message for an attempt as it is now. `work` is missing for one that could not be read.
+pub(super) fn status(uid: &str, attempt: &Attempt, work: Option<&Work>, usage: Usage) -> proto::AttemptStatus {
+    let (phase, reason, message) = phase(attempt);
+    let containers = work.map_or(&[][..], |work| &work.containers);
+    proto::AttemptStatus {
+        uid: uid.to_owned(),
+        revision: attempt.revision,
+        phase: phase.into(),
+        reason,
+        message,
+        containers: containers
+            .iter()
+            .zip(&attempt.containers)
+            .map(|(work, container)| proto::ContainerStatus {
+                name: work.name.clone(),
+                image: work.image.clone(),
+                image_id: container.image_id.clone(),
+                restart_count: container.restarts,
+                ready: ready(work.init, container, attempt.frozen),
+                state: Some(container_state(container)),
+            })
+            .collect(),
+        stopped: attempt.is_stopped(),
+        usage: Some(proto::Usage {
+            cpu_ms: usage.cpu_ms,
+            memory_peak_bytes: usage.memory_peak,
+        }),
+        started_at_ms: attempt.started_ms,
+    }
+}
+
+fn phase(attempt: &Attempt) -> (proto::AttemptPhase, String, String) {
+    use proto::AttemptPhase as Phase;
+    let said = |phase, reason: &str, message: &str| (phase, reason.to_owned(), message.to_owned());
+    let started = attempt
+        .containers
+        .iter()
+        .any(|c| c.restarts > 0 || matches!(c.life, Life::Starting | Life::Running { .. } | Life::Terminated(_)));
+    match &attempt.state {
+        State::Ended { outcome } => {
+            let phase = match outcome.kind {
+                Kind::Succeeded => Phase::Succeeded,
+                Kind::Failed => Phase::Failed,
+                Kind::Disrupted => Phase::Disrupted,
+                Kind::Refused => Phase::Refused,
+            };
+            said(phase, &outcome.reason, &outcome.message)
+        }
+        State::Uploading { .. } => said(
+            Phase::Running,
+            "UploadingOutput",
+            "the program has ended; its output is on the way to the cluster",
+        ),
+        State::Stopping { outcome, .. } => said(Phase::Running, &outcome.reason, &outcome.message),
+        State::Active if started && attempt.frozen => said(
+            Phase::Frozen,
+            reason::VEHICLE_PAUSED,
+            "somebody is at the vehicle; the program stands still",
+        ),
+        State::Active if started => said(Phase::Running, "", ""),
+        State::Active | State::Admitted => said(Phase::Pending, "", ""),
+    }
+}
+
+/// As the kubelet: an init container is ready when it has succeeded, another one while it runs.
+fn ready(init: bool, container: &Container, frozen: bool) -> bool {
+    match &container.life {
+        Life::Terminated(exit) => init && exit.code == 0,
+        Life::Running { .. } => !init && !frozen,
+        _ => false,
+    }
+}
+
+fn container_state(container: &Container) -> ContainerState {
+    match &container.life {
+        Life::Waiting { reason, message, .. } => ContainerState::Waiting(proto::Waiting {
+            reason: reason.clone(),
+            message: message.clone(),
+        }),
+        Life::Preparing | Life::Starting => ContainerState::Waiting(proto::Waiting {
+            reason: "ContainerCreating".to_owned(),
+            message: String::new(),
+        }),
+        Life::Running { started_ms, .. } => ContainerState::Running(proto::Running {
+            started_at_ms: *started_ms,
+        }),
+        Life::Terminated(exit) => ContainerState::Terminated(terminated(exit)),
+    }
+}
+
+fn terminated(exit: &Exit) -> proto::Terminated {
+    proto::Terminated {
+        exit_code: exit.code,
+        signal: 0,
+        reason: exit.reason.clone(),
+        message: exit.message.clone(),
+        started_at_ms: exit.started_ms,
+        finished_at_ms: exit.finished_ms,
+    }
+}

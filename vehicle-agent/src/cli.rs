@@ -1,0 +1,243 @@
+//! The command line: what the owner types and what the car's init system starts.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+use kerbside_core::clock::Clock as _;
+use kerbside_link::SystemClock;
+
+use crate::agent::{self, Options};
+use crate::control::{self, Answer, Ask, Remembered};
+use crate::directory::Directory;
+use crate::runtime::wasm::compiler;
+
+/// Runs in the car: decides when it works for the cluster, and does the work.
+#[derive(Debug, Parser)]
+#[command(name = "kerbside-agent", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Verb,
+}
+
+#[derive(Debug, Args)]
+struct Place {
+    /// The agent's directory
+    #[arg(long, env = "KERBSIDE_DIR")]
+    dir: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Runs the agent until it is told to end
+    Run {
+        #[command(flatten)]
+        place: Place,
+        /// The cluster's address for cars, <https://host:port>
+        #[arg(long, env = "KERBSIDE_LINK")]
+        link: String,
+        /// Plays simulated signals from this file instead of listening to the car
+        #[arg(long)]
+        scenario: Option<PathBuf>,
+        /// A registry (host:port) that is spoken to without TLS; may be given more than once
+        #[arg(long)]
+        registry_http: Vec<String>,
+        /// What is logged: error, warn, info, debug, or a filter as of tracing-subscriber
+        #[arg(long, default_value = "info", env = "KERBSIDE_LOG")]
+        log: String,
+    },
+    /// Makes this car known to the cluster, once
+    Enrol {
+        #[command(flatten)]
+        place: Place,
+        /// The cluster's address for cars, <https://host:port>
+        #[arg(long, env = "KERBSIDE_LINK")]
+        link: String,
+        /// The token that `kubectl fleet enrol` printed
+        #[arg(
+            long,
+            env = "KERBSIDE_TOKEN",
+            hide_env_values = true,
+            required_unless_present = "token_file"
+        )]
+        token: Option<String>,
+        /// A file with the token, as `kubectl fleet enrol --token-file` writes it
+        #[arg(long, value_name = "FILE", conflicts_with = "token")]
+        token_file: Option<PathBuf>,
+        /// Do nothing if the car is enrolled already, instead of refusing
+        #[arg(long)]
+        unless_enrolled: bool,
+    },
+    /// Lets all work stand still until `resume`
+    Pause(Place),
+    /// Lets work go on after `pause`
+    Resume(Place),
+    /// Takes the consent back: all work ends, and none is accepted until a new consent is given
+    Withdraw(Place),
+    /// Compiles a module into the cache: called by the agent itself
+    #[command(name = compiler::COMMAND, hide = true)]
+    Compile {
+        #[arg(long)]
+        cache: PathBuf,
+        module: PathBuf,
+    },
+    /// Says how things stand
+    Status {
+        #[command(flatten)]
+        place: Place,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+impl Cli {
+    /// What is logged.
+    pub fn log(&self) -> &str {
+        if let Verb::Run { log, .. } = &self.command {
+            log
+        } else {
+            "warn"
+        }
+    }
+
+    /// Does what was asked; the text is for standard output.
+    pub async fn run(self) -> anyhow::Result<String> {
+        match self.command {
+            Verb::Run {
+                place,
+                link,
+                scenario,
+                registry_http,
+                log: _,
+            } => {
+                agent::run(Options {
+                    directory: place.dir,
+                    link,
+                    scenario,
+                    registry_http,
+                })
+                .await?;
+                Ok(String::new())
+            }
+            Verb::Enrol {
+                place,
+                link,
+                token,
+                token_file,
+                unless_enrolled,
+            } => {
+                let token = match token_file {
+                    Some(file) => std::fs::read_to_string(&file)
+                        .map_err(|e| anyhow::anyhow!("failed to read the token from {}: {e}", file.display()))?,
+                    None => token.unwrap_or_default(),
+                };
+                match agent::enrol(&place.dir, &link, token.trim()).await {
+                    Ok(vehicle) => Ok(format!("enrolled as {vehicle}\n")),
+                    Err(agent::EnrolError::Already(_)) if unless_enrolled => Ok("enrolled already\n".to_owned()),
+                    Err(error) => Err(error.into()),
+                }
+            }
+            Verb::Compile { cache, module } => Ok(compiler::compile(&cache, &module)),
+            Verb::Pause(place) => tell(&place.dir, Ask::Pause).await,
+            Verb::Resume(place) => tell(&place.dir, Ask::Resume).await,
+            Verb::Withdraw(place) => tell(&place.dir, Ask::Withdraw).await,
+            Verb::Status { place, json } => {
+                let directory = Directory::open(&place.dir)?;
+                let Some(answer) = control::ask(&directory.socket(), Ask::Status).await? else {
+                    anyhow::bail!("no agent runs in {}", place.dir.display());
+                };
+                Ok(if json {
+                    format!("{}\n", serde_json::to_string(&answer.status)?)
+                } else {
+                    describe(&answer)
+                })
+            }
+        }
+    }
+}
+
+/// Tells a running agent, or writes down what the next one has to know.
+async fn tell(dir: &Path, ask: Ask) -> anyhow::Result<String> {
+    let directory = Directory::open(dir)?;
+    if let Some(answer) = control::ask(&directory.socket(), ask).await? {
+        return Ok(format!("{}\n", answer.text));
+    }
+    let now = SystemClock.wall();
+    let (remembered, says) = Remembered::read(&directory.command(), now).after(ask, now);
+    remembered.write(&directory.command())?;
+    Ok(format!("{says} (no agent runs; this holds when one starts)\n"))
+}
+
+fn describe(answer: &Answer) -> String {
+    let status = &answer.status;
+    let mut text = format!(
+        "standing  {}\nowner     {}\nlink      {}\nattempts  {}\n",
+        status.standing, status.owner, status.link, status.attempts
+    );
+    for (factor, value) in &status.factors {
+        writeln!(text, "{value:<9} {factor}").expect("writing to a String cannot fail");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[tokio::test]
+    async fn car_that_is_enrolled_enrols_again_only_if_that_does_nothing() {
+        let temp = tempfile::tempdir().unwrap();
+        let identity = temp.path().join("identity");
+        std::fs::create_dir(&identity).unwrap();
+        std::fs::write(identity.join("chain.pem"), "x").unwrap();
+        let token = temp.path().join("token");
+        std::fs::write(&token, "not a token\n").unwrap();
+        let run = |more: &[&str]| {
+            let (dir, token) = (temp.path().to_str().unwrap(), token.to_str().unwrap());
+            let line = [
+                "kerbside-agent",
+                "enrol",
+                "--dir",
+                dir,
+                "--link",
+                "https://x:1",
+                "--token-file",
+                token,
+            ];
+            Cli::parse_from(line.iter().chain(more)).run()
+        };
+        assert!(run(&[]).await.unwrap_err().to_string().contains("has an identity"));
+        assert_eq!(run(&["--unless-enrolled"]).await.unwrap(), "enrolled already\n");
+        std::fs::remove_file(identity.join("chain.pem")).unwrap();
+        assert!(
+            run(&["--unless-enrolled"])
+                .await
+                .unwrap_err()
+                .to_string()
+                .contains("failed to enrol")
+        );
+    }
+
+    #[tokio::test]
+    async fn command_without_an_agent_is_kept_for_the_next_one() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().to_str().unwrap();
+        let run = |verb: &str| Cli::parse_from(["kerbside-agent", verb, "--dir", dir]).run();
+        assert!(run("pause").await.unwrap().contains("no agent runs"));
+        assert!(temp.path().join("command.json").exists());
+        assert!(run("status").await.unwrap_err().to_string().contains("no agent runs"));
+        run("withdraw").await.unwrap();
+        assert!(
+            run("resume").await.unwrap().contains("owner.yaml"),
+            "a withdrawal is not resumed"
+        );
+    }
+}

@@ -1,0 +1,308 @@
+//! The two documents in the agent's directory: the owner's, and the one of whoever built the agent into the car.
+//!
+//! Read at start and again when they change. A document that cannot be read is the same as none: the owner's then means no.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use kerbside_core::owner::{Document, DocumentError};
+use kerbside_core::parked::{Gate, Terms};
+use kerbside_core::quantity::{Quantity, Resources};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+/// A document that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("failed to read {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It is not what it should be.
+    #[error("failed to parse {path}: {message}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        message: String,
+    },
+    /// It says something impossible.
+    #[error("failed to accept {path}")]
+    Owner {
+        /// The file.
+        path: PathBuf,
+        /// What.
+        #[source]
+        source: DocumentError,
+    },
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ConfigError> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => {
+            return Err(ConfigError::Read {
+                path: path.to_owned(),
+                source,
+            });
+        }
+    };
+    serde_saphyr::from_str(&text).map(Some).map_err(|e| ConfigError::Parse {
+        path: path.to_owned(),
+        message: e.to_string(),
+    })
+}
+
+/// The owner's document; `None` if there is none.
+pub fn owner(path: &Path) -> Result<Option<Document>, ConfigError> {
+    let document: Option<Document> = read(path)?;
+    document
+        .map(|document| {
+            document.check().map_err(|source| ConfigError::Owner {
+                path: path.to_owned(),
+                source,
+            })
+        })
+        .transpose()
+}
+
+/// What the maker or installer says of the car.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Car {
+    /// What the car can give: cpu, memory, ephemeral-storage, pods and extended resources.
+    pub allocatable: BTreeMap<String, Quantity>,
+    /// How long the car expects to stay, in minutes.
+    pub free_for: FreeFor,
+    /// When the car is parked.
+    pub parked: Parked,
+    /// How many bytes of images are kept.
+    pub cache_bytes: Quantity,
+}
+
+/// Minutes, one of 0, 15, 60, 120, 240, 480, with 50 % and 90 % confidence.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FreeFor {
+    /// With 50 % confidence.
+    pub p50: u32,
+    /// With 90 % confidence.
+    pub p90: u32,
+}
+
+/// The settable part of [`Terms`].
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Parked {
+    /// A signal older than this is unknown.
+    #[serde(with = "kerbside_core::duration::text")]
+    pub stale_after: Duration,
+    /// How long the car must be parked before it becomes available.
+    #[serde(with = "kerbside_core::duration::text")]
+    pub dwell: Duration,
+    /// From the decision to leave until everything is stopped.
+    #[serde(with = "kerbside_core::duration::text")]
+    pub notice: Duration,
+    /// Accessories may be on.
+    pub allow_accessory: bool,
+    /// Every door must be locked.
+    pub require_locked: bool,
+    /// The doors of this car, as VSS branches.
+    pub doors: Vec<String>,
+    /// The seats of this car, as VSS branches.
+    pub seats: Vec<String>,
+    /// Volts below which work stops.
+    pub low_voltage_stop: f64,
+    /// Volts at which work starts.
+    pub low_voltage_start: f64,
+    /// Celsius of the traction battery at which work stops.
+    pub battery_celsius_max: f64,
+    /// Celsius outside at which work stops.
+    pub air_celsius_max: f64,
+}
+
+impl Default for Parked {
+    fn default() -> Self {
+        let terms = Terms::default();
+        Self {
+            stale_after: terms.stale_after,
+            dwell: terms.dwell,
+            notice: terms.notice,
+            allow_accessory: terms.allow_accessory,
+            require_locked: terms.require_locked,
+            doors: terms.doors,
+            seats: terms.seats,
+            low_voltage_stop: terms.low_voltage.stop,
+            low_voltage_start: terms.low_voltage.start,
+            battery_celsius_max: terms.battery_celsius_max,
+            air_celsius_max: terms.air_celsius_max,
+        }
+    }
+}
+
+impl From<Parked> for Terms {
+    fn from(parked: Parked) -> Self {
+        Self {
+            stale_after: parked.stale_after,
+            dwell: parked.dwell,
+            notice: parked.notice,
+            allow_accessory: parked.allow_accessory,
+            require_locked: parked.require_locked,
+            doors: parked.doors,
+            seats: parked.seats,
+            low_voltage: Gate {
+                stop: parked.low_voltage_stop,
+                start: parked.low_voltage_start,
+            },
+            battery_celsius_max: parked.battery_celsius_max,
+            air_celsius_max: parked.air_celsius_max,
+        }
+    }
+}
+
+const GIB: i64 = 1 << 30;
+
+impl Default for Car {
+    fn default() -> Self {
+        let allocatable = [
+            ("cpu", Quantity::from_units(1)),
+            ("memory", Quantity::from_bytes(GIB)),
+            ("ephemeral-storage", Quantity::from_bytes(4 * GIB)),
+            ("pods", Quantity::from_units(8)),
+        ];
+        Self {
+            allocatable: allocatable.map(|(name, amount)| (name.to_owned(), amount)).into(),
+            free_for: FreeFor::default(),
+            parked: Parked::default(),
+            cache_bytes: Quantity::from_bytes(4 * GIB),
+        }
+    }
+}
+
+impl Car {
+    /// The document, or what holds without one.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let mut car: Self = read(path)?.unwrap_or_default();
+        let refuse = |message: &str| ConfigError::Parse {
+            path: path.to_owned(),
+            message: message.to_owned(),
+        };
+        for minutes in [car.free_for.p50, car.free_for.p90] {
+            if ![0, 15, 60, 120, 240, 480].contains(&minutes) {
+                return Err(refuse("freeFor is in minutes: 0, 15, 60, 120, 240 or 480"));
+            }
+        }
+        // What is not said of the four resources that every Node has is the default, so that one may be changed alone.
+        for (name, amount) in Self::default().allocatable {
+            car.allocatable.entry(name).or_insert(amount);
+        }
+        if car.parked.doors.is_empty() || car.parked.seats.is_empty() {
+            return Err(refuse(
+                "parked.doors and parked.seats must name the car's doors and seats",
+            ));
+        }
+        Ok(car)
+    }
+
+    /// What the car gives under the owner's caps.
+    pub fn allocatable(&self, document: Option<&Document>) -> Resources {
+        let mut resources = Resources(self.allocatable.clone());
+        let caps = document.map(|document| [("cpu", document.max_cpu), ("memory", document.max_memory)]);
+        for (name, cap) in caps.into_iter().flatten() {
+            if let Some(cap) = cap {
+                let amount = resources.get(name).min(cap);
+                resources.0.insert(name.to_owned(), amount);
+            }
+        }
+        resources
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[expect(
+        clippy::unwrap_in_result,
+        reason = "a temporary directory that cannot be made fails the test"
+    )]
+    fn car(yaml: &str) -> Result<Car, String> {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("car.yaml");
+        fs::write(&path, yaml).unwrap();
+        Car::read(&path).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn car_without_a_document_has_the_defaults() {
+        let car = Car::read(Path::new("/nonexistent/car.yaml")).unwrap();
+        assert_eq!(Terms::from(car.parked.clone()), Terms::default());
+        assert_eq!(car.allocatable(None).get("pods"), Quantity::from_units(8));
+    }
+
+    #[test]
+    fn document_of_a_car_changes_what_it_says_and_nothing_else() {
+        let car = car("
+allocatable: {cpu: 500m, kerbside.dev/npu: 1}
+freeFor: {p50: 240, p90: 60}
+parked: {dwell: 1s, notice: 3s}
+")
+        .unwrap();
+        let resources = car.allocatable(None);
+        assert_eq!(resources.get("cpu"), Quantity::from_millis(500));
+        assert_eq!(resources.get("kerbside.dev/npu"), Quantity::from_units(1));
+        assert_eq!(resources.get("memory"), Quantity::from_bytes(GIB));
+        let terms = Terms::from(car.parked);
+        assert_eq!(
+            terms,
+            Terms {
+                dwell: Duration::from_secs(1),
+                notice: Duration::from_secs(3),
+                ..Terms::default()
+            }
+        );
+    }
+
+    #[test]
+    fn owner_can_only_narrow_what_the_car_gives() {
+        let document: Document = serde_saphyr::from_str(
+            "{consent: {givenAt: 2026-11-01T10:00:00Z, classes: []}, requirePluggedIn: false, chargeFloorPercent: 30, maxCpu: '64', maxMemory: 64Mi}",
+        )
+        .unwrap();
+        let resources = Car::default().allocatable(Some(&document));
+        assert_eq!(resources.get("cpu"), Quantity::from_units(1));
+        assert_eq!(resources.get("memory"), Quantity::from_bytes(64 << 20));
+    }
+
+    #[test]
+    fn document_with_a_wrong_word_is_refused_with_its_place() {
+        for (yaml, says) in [
+            ("dwell: 1s", "dwell"),
+            ("parked: {dwell: soon}", "soon"),
+            ("freeFor: {p50: 30, p90: 0}", "0, 15, 60"),
+            ("allocatable: {cpu: lots}", "lots"),
+            ("parked: {doors: []}", "doors"),
+        ] {
+            let message = car(yaml).unwrap_err();
+            assert!(message.contains(says) && message.contains("car.yaml"), "{message}");
+        }
+    }
+
+    #[test]
+    fn owner_document_that_is_missing_is_none_and_one_that_is_wrong_is_an_error() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("owner.yaml");
+        assert!(owner(&path).unwrap().is_none());
+        fs::write(&path, "consent: {}").unwrap();
+        assert!(owner(&path).unwrap_err().to_string().contains("owner.yaml"));
+    }
+}

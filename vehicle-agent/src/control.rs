@@ -1,0 +1,285 @@
+//! The owner's commands in the car: a socket in the agent's directory, and a file that keeps the last command over restarts.
+//!
+//! Works without any network, and at once. Whoever may open the directory is the owner; nobody else can reach the socket. What must
+//! never happen: a pause or a withdrawal that is forgotten because the agent was restarted.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kerbside_core::owner::{Command, Document};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use crate::directory;
+use crate::signals::OwnerWord;
+
+/// Longer than the one second in which a command acts, so that a slow disk is not taken for a dead agent.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// No request is longer.
+const REQUEST_MAX: u64 = 1024;
+
+/// What is asked of a running agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Ask {
+    /// Not now.
+    Pause,
+    /// Go on.
+    Resume,
+    /// Never again.
+    Withdraw,
+    /// How do things stand?
+    Status,
+}
+
+/// What it answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Answer {
+    /// One line for people.
+    pub text: String,
+    /// How things stand.
+    pub status: Status,
+}
+
+/// How things stand, for the owner: everything that never leaves the car.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// available, paused, leaving or away.
+    pub standing: String,
+    /// Whether the owner is willing, and if not, why.
+    pub owner: String,
+    /// What must hold for the car to be parked, and whether it does: yes, no or unknown.
+    pub factors: Vec<(String, String)>,
+    /// Attempts with a live process.
+    pub attempts: usize,
+    /// Whether the cluster is reached.
+    pub link: String,
+}
+
+/// A question and where the answer goes.
+pub type Request = (Ask, oneshot::Sender<Answer>);
+
+impl From<OwnerWord> for Ask {
+    fn from(word: OwnerWord) -> Self {
+        match word {
+            OwnerWord::Pause => Self::Pause,
+            OwnerWord::Resume => Self::Resume,
+            OwnerWord::Withdraw => Self::Withdraw,
+        }
+    }
+}
+
+/// The owner's last command, as it is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Remembered {
+    command: Command,
+    at: Timestamp,
+}
+
+impl Remembered {
+    /// Reads the file. One that cannot be read is a withdrawal: what it said is not known, and no is the default.
+    pub fn read(path: &Path, now: Timestamp) -> Self {
+        match std::fs::read(path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or(Self {
+                command: Command::Withdraw,
+                at: now,
+            }),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Self {
+                command: Command::None,
+                at: now,
+            },
+            Err(_) => Self {
+                command: Command::Withdraw,
+                at: now,
+            },
+        }
+    }
+
+    /// What holds after `ask`, and what to say. Resuming does not take back a withdrawal.
+    #[must_use]
+    pub fn after(self, ask: Ask, now: Timestamp) -> (Self, &'static str) {
+        let new = |command| Self { command, at: now };
+        match (self.command, ask) {
+            (_, Ask::Status) => (self, ""),
+            (_, Ask::Withdraw) => (
+                new(Command::Withdraw),
+                "withdrawn: all work ends, and none is accepted until a new consent is given in owner.yaml",
+            ),
+            (Command::Withdraw, _) => (
+                self,
+                "the consent is withdrawn: give a new one (consent.givenAt) in owner.yaml",
+            ),
+            (_, Ask::Pause) => (new(Command::Pause), "paused: work stands still until you resume"),
+            (_, Ask::Resume) => (new(Command::None), "resumed"),
+        }
+    }
+
+    /// What the command means beside this document: a newer consent ends a withdrawal.
+    pub fn command(self, document: Option<&Document>) -> Command {
+        match self.command {
+            Command::Withdraw if document.is_some_and(|document| document.consent.given_at > self.at) => Command::None,
+            command => command,
+        }
+    }
+
+    /// Keeps it.
+    pub fn write(self, path: &Path) -> io::Result<()> {
+        directory::replace(path, &serde_json::to_vec(&self)?)
+    }
+}
+
+/// Opens the socket. One that a dead agent left is replaced; the caller holds the lock that says there is no other agent.
+pub fn listen(path: &Path) -> io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Takes commands until the policy loop is gone.
+pub async fn serve(listener: UnixListener, requests: mpsc::Sender<Request>) {
+    while !requests.is_closed() {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let requests = requests.clone();
+                tokio::spawn(async move {
+                    match timeout(PATIENCE, answer(stream, requests)).await {
+                        Ok(Ok(())) => {}
+                        Ok(Err(error)) => tracing::debug!(%error, "command not answered"),
+                        Err(_) => tracing::debug!("command not answered in time"),
+                    }
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no command can be taken");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+async fn answer(mut stream: UnixStream, requests: mpsc::Sender<Request>) -> io::Result<()> {
+    let (read, mut write) = stream.split();
+    let mut line = String::new();
+    BufReader::new(read.take(REQUEST_MAX)).read_line(&mut line).await?;
+    let ask: Ask = serde_json::from_str(&line)?;
+    let (reply, answer) = oneshot::channel();
+    let gone = || io::Error::other("the agent is ending");
+    requests.send((ask, reply)).await.map_err(|_| gone())?;
+    let mut text = serde_json::to_vec(&answer.await.map_err(|_| gone())?)?;
+    text.push(b'\n');
+    write.write_all(&text).await
+}
+
+/// Asks a running agent. `None` if none runs.
+pub async fn ask(path: &Path, ask: Ask) -> io::Result<Option<Answer>> {
+    let mut stream = match UnixStream::connect(path).await {
+        Ok(stream) => stream,
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let exchange = async {
+        let mut line = serde_json::to_vec(&ask)?;
+        line.push(b'\n');
+        stream.write_all(&line).await?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await?;
+        Ok(Some(serde_json::from_slice(&answer)?))
+    };
+    timeout(PATIENCE, exchange)
+        .await
+        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the agent does not answer"))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now() -> Timestamp {
+        "2026-11-22T10:00:00Z".parse().unwrap()
+    }
+
+    fn remembered(command: Command) -> Remembered {
+        Remembered { command, at: now() }
+    }
+
+    #[test]
+    fn command_that_was_given_is_there_after_a_restart() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("command.json");
+        assert_eq!(Remembered::read(&path, now()).command(None), Command::None);
+        let (paused, _) = Remembered::read(&path, now()).after(Ask::Pause, now());
+        paused.write(&path).unwrap();
+        assert_eq!(Remembered::read(&path, now()).command(None), Command::Pause);
+    }
+
+    #[test]
+    fn file_that_cannot_be_read_is_a_withdrawal() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("command.json");
+        std::fs::write(&path, "{").unwrap();
+        assert_eq!(Remembered::read(&path, now()).command(None), Command::Withdraw);
+    }
+
+    #[test]
+    fn withdrawal_is_ended_by_a_new_consent_and_by_nothing_else() {
+        let (withdrawn, _) = remembered(Command::Pause).after(Ask::Withdraw, now());
+        for ask in [Ask::Resume, Ask::Pause] {
+            let (still, says) = withdrawn.after(ask, now());
+            assert!(still == withdrawn && says.contains("owner.yaml"));
+        }
+        let given = |at: &str| {
+            let yaml =
+                format!("{{consent: {{givenAt: {at}, classes: []}}, requirePluggedIn: false, chargeFloorPercent: 0}}");
+            serde_saphyr::from_str::<Document>(&yaml).unwrap()
+        };
+        assert_eq!(
+            withdrawn.command(Some(&given("2026-11-22T09:59:59Z"))),
+            Command::Withdraw
+        );
+        assert_eq!(withdrawn.command(Some(&given("2026-11-22T10:00:01Z"))), Command::None);
+    }
+
+    #[tokio::test]
+    async fn question_over_the_socket_is_answered() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("control.sock");
+        assert!(ask(&path, Ask::Status).await.unwrap().is_none(), "no agent runs");
+        let (requests, mut asked) = mpsc::channel::<Request>(1);
+        tokio::spawn(serve(listen(&path).unwrap(), requests));
+        tokio::spawn(async move {
+            while let Some((ask, reply)) = asked.recv().await {
+                let status = Status {
+                    attempts: 3,
+                    ..Status::default()
+                };
+                reply
+                    .send(Answer {
+                        text: format!("{ask:?}"),
+                        status,
+                    })
+                    .unwrap();
+            }
+        });
+        let answer = ask(&path, Ask::Pause).await.unwrap().unwrap();
+        assert_eq!((answer.text.as_str(), answer.status.attempts), ("Pause", 3));
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        drop(listen(&path).unwrap());
+        assert!(
+            ask(&path, Ask::Status).await.unwrap().is_none(),
+            "a socket without an agent is none"
+        );
+    }
+}

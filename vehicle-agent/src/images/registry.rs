@@ -1,0 +1,186 @@
+//! Blobs and manifests from a registry, checked against their digests before anything uses them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use data_encoding::HEXLOWER;
+use futures::TryStreamExt as _;
+use oci_client::client::{ClientConfig, ClientProtocol};
+use oci_client::errors::OciDistributionError;
+use oci_client::secrets::RegistryAuth;
+use oci_client::{Client, Reference};
+use sha2::{Digest as _, Sha256};
+use tokio::fs::{self, File};
+use tokio::io::AsyncWriteExt as _;
+
+use super::ImageError;
+use super::manifest::{ACCEPTED, Descriptor};
+
+/// A registry that does not answer within these is tried again later.
+const CONNECT: Duration = Duration::from_secs(10);
+const READ: Duration = Duration::from_secs(30);
+
+/// The way to registries. The client is made at the first pull: an idle car does not pay for it.
+pub(super) struct Registry {
+    plain_http: Vec<String>,
+    client: OnceLock<Client>,
+}
+
+impl Registry {
+    pub(super) fn new(plain_http: Vec<String>) -> Self {
+        Self {
+            plain_http,
+            client: OnceLock::new(),
+        }
+    }
+
+    fn client(&self) -> Result<&Client, ImageError> {
+        if let Some(client) = self.client.get() {
+            return Ok(client);
+        }
+        let config = ClientConfig {
+            protocol: ClientProtocol::HttpsExcept(self.plain_http.clone()),
+            connect_timeout: Some(CONNECT),
+            read_timeout: Some(READ),
+            ..ClientConfig::default()
+        };
+        let client = Client::try_from(config).map_err(|e| ImageError::Pull(describe(&e)))?;
+        Ok(self.client.get_or_init(|| client))
+    }
+
+    /// A manifest and its digest.
+    pub(super) async fn manifest(
+        &self,
+        image: &Reference,
+        credentials: &BTreeMap<String, String>,
+    ) -> Result<(Vec<u8>, String), ImageError> {
+        let client = self.client()?;
+        let auth = auth(image, credentials);
+        let (bytes, _) = client
+            .pull_manifest_raw(image, &auth, ACCEPTED)
+            .await
+            .map_err(|e| failed(image, &e))?;
+        let digest = digest_of(&bytes);
+        match image.digest() {
+            Some(wanted) if wanted != digest => Err(ImageError::Pull(format!(
+                "the registry gave a manifest with digest {digest} for {image}"
+            ))),
+            _ => Ok((bytes.to_vec(), digest)),
+        }
+    }
+
+    /// Puts a blob into `directory` under its digest.
+    pub(super) async fn blob(
+        &self,
+        image: &Reference,
+        blob: &Descriptor,
+        directory: &Path,
+    ) -> Result<PathBuf, ImageError> {
+        let hex = hex_of(&blob.digest)?;
+        let place = directory.join(hex);
+        if fs::metadata(&place)
+            .await
+            .is_ok_and(|metadata| metadata.len() == blob.size)
+        {
+            return Ok(place);
+        }
+        let client = self.client()?;
+        let partial = directory.join(format!("{hex}.{:016x}.part", rand::random::<u64>()));
+        let fetched = fetch(client, image, blob, &partial).await;
+        if fetched.is_ok() {
+            fs::rename(&partial, &place).await.map_err(ImageError::Disk)?;
+        } else {
+            // What is left of a failed download is of no use; that it may stay is no harm.
+            let _ = fs::remove_file(&partial).await;
+        }
+        fetched.map(|()| place)
+    }
+}
+
+async fn fetch(client: &Client, image: &Reference, blob: &Descriptor, partial: &Path) -> Result<(), ImageError> {
+    let response = client
+        .pull_blob_stream(image, blob.digest.as_str())
+        .await
+        .map_err(|e| failed(image, &e))?;
+    let mut stream = response.stream;
+    let mut file = File::create(partial).await.map_err(ImageError::Disk)?;
+    let mut hash = Sha256::new();
+    let mut size = 0_u64;
+    while let Some(bytes) = stream
+        .try_next()
+        .await
+        .map_err(|e| ImageError::Pull(format!("{image}: {e}")))?
+    {
+        size += bytes.len() as u64;
+        if size > blob.size {
+            break;
+        }
+        hash.update(&bytes);
+        file.write_all(&bytes).await.map_err(ImageError::Disk)?;
+    }
+    file.flush().await.map_err(ImageError::Disk)?;
+    file.sync_data().await.map_err(ImageError::Disk)?;
+    if size > blob.size {
+        let (digest, said) = (&blob.digest, blob.size);
+        return Err(ImageError::Pull(format!(
+            "the registry gave more than the {said} bytes of {digest}"
+        )));
+    }
+    let digest = format!("sha256:{}", HEXLOWER.encode(&hash.finalize()));
+    if digest != blob.digest {
+        return Err(ImageError::Pull(format!(
+            "the registry gave bytes with digest {digest} for {}",
+            blob.digest
+        )));
+    }
+    Ok(())
+}
+
+fn auth(image: &Reference, credentials: &BTreeMap<String, String>) -> RegistryAuth {
+    credentials
+        .get(image.registry())
+        .map_or(RegistryAuth::Anonymous, |token| RegistryAuth::Bearer(token.clone()))
+}
+
+pub(super) fn digest_of(bytes: &[u8]) -> String {
+    format!("sha256:{}", HEXLOWER.encode(&Sha256::digest(bytes)))
+}
+
+/// The part of a digest that names a file.
+pub(super) fn hex_of(digest: &str) -> Result<&str, ImageError> {
+    digest
+        .strip_prefix("sha256:")
+        .filter(|hex| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)))
+        .ok_or_else(|| {
+            ImageError::Pull(format!(
+                "'{digest}' is not a SHA-256 digest, the only kind a vehicle takes"
+            ))
+        })
+}
+
+fn failed(image: &Reference, error: &OciDistributionError) -> ImageError {
+    ImageError::Pull(match error {
+        OciDistributionError::ImageManifestNotFoundError(_) => format!("{image} is not in the registry"),
+        OciDistributionError::UnauthorizedError { .. } | OciDistributionError::AuthenticationFailure(_) => {
+            format!("the registry does not let the vehicle read {image}")
+        }
+        other => format!("{image}: {}", describe(other)),
+    })
+}
+
+/// An error with its causes: the outermost alone says "error sending request".
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text.push_str(": ");
+            text.push_str(&inner_text);
+        }
+        cause = inner.source();
+    }
+    text
+}

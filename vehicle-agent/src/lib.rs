@@ -1,0 +1,33 @@
+//! Runs in the car: signals, the owner's policy, runtimes, journal.
+//!
+//! | module | what |
+//! |---|---|
+//! | `agent` | puts the parts together |
+//! | `policy` | signals, the owner's document and commands → standing, brake, offer |
+//! | `attempts` | one actor per attempt, and the supervisor that admits and routes |
+//! | `runtime` | what runs programs: WebAssembly today |
+//! | `images` | programs and data from registries |
+//! | `journal` | what ran, on disk |
+//! | `logs`, `output` | what programs print and leave |
+//! | `signals` | where the car's signals come from |
+//! | `control` | the owner's commands in the car |
+
+pub mod agent;
+pub mod attempts;
+pub mod cli;
+pub mod cluster;
+pub mod config;
+pub mod control;
+pub mod directory;
+pub mod images;
+pub mod journal;
+pub mod logs;
+pub mod outlook;
+pub mod output;
+pub mod pod;
+pub mod policy;
+pub mod runtime;
+pub mod signals;
+
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,137 @@
+//! Pods as the cluster sends them.
+
+use kerbside_link::proto::OutputRequest;
+use rstest::rstest;
+use serde_json::{Value, json};
+
+use super::*;
+
+/// A Pod of a FleetJob with one container.
+pub(crate) fn pod_json() -> Value {
+    json!({
+        "metadata": {"name": "digits-3-abcde", "namespace": "vision", "uid": "u-1", "labels": {"kerbside.dev/job-name": "digits"}},
+        "spec": {
+            "nodeName": "car-aaaaaaaaaaaaaaaa",
+            "restartPolicy": "Never",
+            "runtimeClassName": "kerbside-wasm",
+            "containers": [{
+                "name": "classify",
+                "image": "registry:5000/digits@sha256:1111111111111111111111111111111111111111111111111111111111111111",
+                "args": ["--index", "$(JOB_COMPLETION_INDEX)"],
+                "env": [{"name": "JOB_COMPLETION_INDEX", "value": "3"}],
+                "resources": {"requests": {"cpu": "500m", "memory": "64Mi"}, "limits": {"cpu": "1", "memory": "128Mi"}},
+                "volumeMounts": [{"name": "model", "mountPath": "/model"}, {"name": "scratch", "mountPath": "/scratch/"}],
+            }],
+            "volumes": [
+                {"name": "model", "image": {"reference": "registry:5000/model:v1", "pullPolicy": "IfNotPresent"}},
+                {"name": "scratch", "emptyDir": {"sizeLimit": "1Mi"}},
+            ],
+        },
+    })
+}
+
+pub(crate) fn run_of(pod: &Value) -> Run {
+    Run {
+        uid: "u-1".to_owned(),
+        pod_json: serde_json::to_vec(pod).unwrap().into(),
+        class: "inference".to_owned(),
+        pool: "overnight".to_owned(),
+        run_unheard_for_ms: 60_000,
+        output: Some(OutputRequest {
+            path: "/kerbside/out".to_owned(),
+            max_bytes: 1000,
+        }),
+        pull_credentials: Vec::new(),
+    }
+}
+
+#[expect(clippy::unwrap_in_result, reason = "the uid is a valid one")]
+fn read(pod: &Value) -> Result<Work, Refusal> {
+    Work::read("u-1".parse().unwrap(), &run_of(pod))
+}
+
+#[test]
+fn pod_of_a_job_is_read() {
+    let work = read(&pod_json()).unwrap();
+    let container = &work.containers[0];
+    assert_eq!(container.args, ["classify", "--index", "3"]);
+    assert_eq!(container.pull, PullPolicy::IfNotPresent);
+    assert_eq!(
+        (container.memory_limit, container.cpu_limit),
+        (Some(128 << 20), Some(1000))
+    );
+    assert_eq!(container.mounts[1].path, "/scratch");
+    assert_eq!(container.message_path, "/dev/termination-log");
+    assert_eq!(
+        work.volumes["scratch"],
+        VolumeWork::EmptyDir {
+            size_limit: Some(1 << 20)
+        }
+    );
+    assert_eq!(work.requests.get("cpu"), Quantity::from_millis(500));
+    assert_eq!(work.job, "digits");
+    let plan = work.plan();
+    assert!(plan.upload && plan.restart == Restart::Never);
+    assert_eq!(plan.run_unheard_for, Some(Duration::from_mins(1)));
+}
+
+#[rstest]
+#[case::host_network("/spec", json!({"hostNetwork": true}), "hostNetwork")]
+#[case::probe("/spec/containers/0", json!({"livenessProbe": {"exec": {"command": ["x"]}}}), "livenessProbe")]
+#[case::hook("/spec/containers/0", json!({"lifecycle": {"preStop": {"sleep": {"seconds": 1}}}}), "lifecycle")]
+#[case::env_from("/spec/containers/0", json!({"envFrom": [{"secretRef": {"name": "s"}}]}), "envFrom")]
+#[case::secret_env("/spec/containers/0", json!({"env": [{"name": "T", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]}), "env T")]
+#[case::privileged("/spec/containers/0", json!({"securityContext": {"privileged": true}}), "privileged")]
+#[case::tty("/spec/containers/0", json!({"tty": true}), "tty")]
+#[case::relative("/spec/containers/0", json!({"workingDir": "work"}), "absolute")]
+#[case::dots("/spec/containers/0/volumeMounts/0", json!({"mountPath": "/model/../../etc"}), "..")]
+#[case::sub_path("/spec/containers/0/volumeMounts/0", json!({"subPath": "../x"}), "..")]
+#[case::name("/spec/containers/0", json!({"name": "../x"}), "DNS label")]
+#[case::no_volume("/spec/containers/0/volumeMounts/0", json!({"name": "none"}), "no volume none")]
+#[case::host_path("/spec/volumes/0", json!({"image": null, "hostPath": {"path": "/"}}), "volume model: hostPath")]
+#[case::token("/spec/volumes/0", json!({"image": null, "projected": {"sources": []}}), "projected")]
+#[case::memory_medium("/spec/volumes/1/emptyDir", json!({"medium": "Memory"}), "medium")]
+#[case::no_containers("/spec", json!({"containers": []}), "containers")]
+fn pod_that_asks_for_what_a_car_has_not_is_refused_by_field(
+    #[case] at: &str,
+    #[case] change: Value,
+    #[case] says: &str,
+) {
+    let mut pod = pod_json();
+    let target = pod.pointer_mut(at).unwrap().as_object_mut().unwrap();
+    target.extend(change.as_object().unwrap().clone());
+    let refusal = read(&pod).unwrap_err();
+    assert_eq!(refusal.reason, reason::NOT_SUPPORTED);
+    assert!(refusal.message.contains(says), "{}", refusal.message);
+}
+
+#[test]
+fn pod_for_another_runtime_is_refused() {
+    for class in [Value::Null, json!("gvisor")] {
+        let mut pod = pod_json();
+        pod["spec"]["runtimeClassName"] = class;
+        assert_eq!(read(&pod).unwrap_err().reason, reason::RUNTIME_MISSING);
+    }
+}
+
+#[test]
+fn pod_that_is_not_a_pod_is_refused() {
+    let run = Run {
+        pod_json: b"{".to_vec().into(),
+        ..run_of(&pod_json())
+    };
+    assert_eq!(
+        Work::read("u-1".parse().unwrap(), &run).unwrap_err().reason,
+        reason::NOT_SUPPORTED
+    );
+}
+
+#[rstest]
+#[case("registry/app", PullPolicy::Always)]
+#[case("registry:5000/app", PullPolicy::Always)]
+#[case("registry/app:latest", PullPolicy::Always)]
+#[case("registry/app:v1", PullPolicy::IfNotPresent)]
+#[case("registry/app@sha256:00", PullPolicy::IfNotPresent)]
+fn image_without_a_policy_has_the_default_one(#[case] image: &str, #[case] policy: PullPolicy) {
+    assert_eq!(pull_policy(None, image), policy);
+}

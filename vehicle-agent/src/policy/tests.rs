@@ -1,0 +1,385 @@
+//! The loop with signals, documents and commands from a test, on paused time.
+
+use std::fs;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use kerbside_core::names::reason;
+use kerbside_core::parked::Value;
+use kerbside_core::parked::signals::path;
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::outlook::Posture;
+use crate::signals::{OwnerWord, Update};
+use crate::testing::{FakeCluster, OWNER, TokioClock};
+
+struct Fed(mpsc::UnboundedReceiver<Update>);
+
+impl Signals for Fed {
+    fn next(&mut self) -> BoxFuture<'_, Option<Update>> {
+        self.0.recv().boxed()
+    }
+}
+
+struct Fixture {
+    temp: tempfile::TempDir,
+    clock: Arc<dyn Clock>,
+    cluster: FakeCluster,
+    feed: mpsc::UnboundedSender<Update>,
+    outlook: watch::Receiver<Outlook>,
+    brake: watch::Receiver<bool>,
+    live: watch::Sender<usize>,
+    requests: mpsc::Sender<Request>,
+    ending: watch::Sender<bool>,
+    _connection: watch::Sender<Connection>,
+}
+
+fn parked_signals() -> Vec<(String, Value)> {
+    let text = |value: &str| Value::Text(value.to_owned());
+    let mut signals: Vec<(String, Value)> = Vec::new();
+    let mut set = |path: &str, value| signals.push((path.to_owned(), value));
+    set(path::SPEED, Value::Number(0.0));
+    set(path::IS_MOVING, Value::Bool(false));
+    set(path::LOW_VOLTAGE_SYSTEM_STATE, text("LOCK"));
+    set(path::SELECTED_GEAR, Value::Number(126.0));
+    for door in path::DOORS {
+        set(&format!("{door}.IsOpen"), Value::Bool(false));
+        set(&format!("{door}.IsLocked"), Value::Bool(true));
+    }
+    set(path::TRUNK_OPEN, Value::Bool(false));
+    for seat in path::SEATS {
+        set(&format!("{seat}.OccupancyStatus"), text("EMPTY"));
+    }
+    set(path::CHARGE, Value::Number(80.0));
+    set(
+        &format!("{}AnyPosition.IsChargingCableConnected", path::CHARGING_PORTS),
+        Value::Bool(true),
+    );
+    set(path::LOW_VOLTAGE, Value::Number(13.8));
+    set(path::BATTERY_TEMPERATURE, Value::Number(22.0));
+    set(path::AIR_TEMPERATURE, Value::Number(15.0));
+    set(path::CONNECTIVITY, Value::Bool(true));
+    signals
+}
+
+impl Fixture {
+    fn new(owner: Option<&str>) -> Self {
+        let temp = tempfile::tempdir().unwrap();
+        fs::write(
+            temp.path().join("car.yaml"),
+            "{allocatable: {kerbside.dev/npu: 2}, freeFor: {p50: 60, p90: 15}}",
+        )
+        .unwrap();
+        if let Some(owner) = owner {
+            fs::write(temp.path().join("owner.yaml"), owner).unwrap();
+        }
+        Self::start(temp)
+    }
+
+    fn start(temp: tempfile::TempDir) -> Self {
+        let directory = Directory::open(temp.path()).unwrap();
+        let clock: Arc<dyn Clock> = Arc::new(TokioClock::new());
+        let cluster = FakeCluster::new();
+        let (feed, source) = mpsc::unbounded_channel();
+        let (outlook, seen) = watch::channel(Outlook::initial(Arc::new(Terms::default()), owner::Command::None));
+        let (brake, braked) = watch::channel(true);
+        let (live, lives) = watch::channel(0);
+        let (requests, requested) = mpsc::channel(1);
+        let (ending, ends) = watch::channel(false);
+        let (connection, connected) = watch::channel(Connection::Disconnected {
+            why: "never".to_owned(),
+        });
+        let wires = Wires {
+            outlook,
+            brake,
+            live: lives,
+            requests: requested,
+            connection: connected,
+            ending: ends,
+        };
+        let car = Car::read(&directory.car()).unwrap();
+        let policy = Policy::new(car, directory, Arc::clone(&clock), cluster.clone(), wires);
+        tokio::spawn(policy.run(Box::new(Fed(source))));
+        Self {
+            temp,
+            clock,
+            cluster,
+            feed,
+            outlook: seen,
+            brake: braked,
+            live,
+            requests,
+            ending,
+            _connection: connection,
+        }
+    }
+
+    fn set(&self, set: Vec<(String, Value)>) {
+        self.feed
+            .send(Update {
+                set,
+                ..Update::default()
+            })
+            .unwrap();
+    }
+
+    fn signal(&self, path: &str, value: Value) {
+        self.set(vec![(path.to_owned(), value)]);
+    }
+
+    /// Lets the car stand parked for so long, its signals fresh.
+    async fn parked_for(&self, seconds: u64) {
+        for _ in 0..=(seconds / 10) {
+            self.set(parked_signals());
+            tokio::time::sleep(Duration::from_secs(10)).await;
+        }
+    }
+
+    async fn available() -> Self {
+        let fixture = Self::new(Some(OWNER));
+        fixture.parked_for(120).await;
+        assert_eq!(fixture.standing(), Standing::Available);
+        fixture
+    }
+
+    async fn settle(&self) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+
+    fn said(&self) -> CarState {
+        self.cluster.states().pop().unwrap_or_else(nothing_known)
+    }
+
+    fn standing(&self) -> Standing {
+        self.said().standing()
+    }
+
+    fn posture(&self) -> Posture {
+        self.outlook.borrow().posture()
+    }
+
+    fn refusal(&self) -> Option<String> {
+        let outlook = self.outlook.borrow().clone();
+        outlook
+            .admit("inference", &*self.clock)
+            .err()
+            .map(|refusal| refusal.reason)
+    }
+
+    async fn ask(&self, ask: Ask) -> Answer {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send((ask, reply)).await.unwrap();
+        answer.await.unwrap()
+    }
+}
+
+fn open_door() -> (String, Value) {
+    (format!("{}.IsOpen", path::DOORS[0]), Value::Bool(true))
+}
+
+#[tokio::test(start_paused = true)]
+async fn parked_car_of_a_willing_owner_becomes_available_and_offers_what_it_has() {
+    let fixture = Fixture::new(Some(OWNER));
+    fixture.parked_for(100).await;
+    assert_eq!(fixture.standing(), Standing::Away);
+    assert!(*fixture.brake.borrow());
+    fixture.parked_for(20).await;
+    let said = fixture.said();
+    assert_eq!(said.standing(), Standing::Available);
+    let offer = said.offer.unwrap();
+    assert_eq!(offer.classes, ["inference"]);
+    assert_eq!(
+        (
+            offer.allocatable["cpu"].as_str(),
+            offer.allocatable["kerbside.dev/npu"].as_str()
+        ),
+        ("1", "2")
+    );
+    assert_eq!(offer.free_for, Some(FreeFor { p50: 60, p90: 15 }));
+    assert_eq!(
+        (offer.runtimes, offer.os),
+        (vec!["wasm".to_owned()], "linux".to_owned())
+    );
+    assert!(!*fixture.brake.borrow());
+    assert_eq!(fixture.refusal(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn car_without_a_document_never_becomes_available_and_refuses_for_consent() {
+    for owner in [None, Some("consent: {}"), Some("consent: [")] {
+        let fixture = Fixture::new(owner);
+        fixture.parked_for(600).await;
+        assert_eq!(fixture.standing(), Standing::Away);
+        assert!(fixture.cluster.states().is_empty(), "nothing is said of why");
+        assert_eq!(fixture.refusal().as_deref(), Some(reason::OWNER_CONSENT_MISSING));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn opened_door_brakes_at_once_and_a_car_left_alone_again_goes_on() {
+    let fixture = Fixture::available().await;
+    fixture.live.send_replace(2);
+    fixture.set(vec![open_door()]);
+    fixture.settle().await;
+    assert!(*fixture.brake.borrow());
+    assert_eq!(
+        (fixture.standing(), fixture.posture()),
+        (Standing::Paused, Posture::Freeze)
+    );
+    assert_eq!(fixture.refusal().as_deref(), Some(reason::NOT_PARKED));
+    fixture.parked_for(130).await;
+    assert_eq!(
+        (fixture.standing(), fixture.posture()),
+        (Standing::Available, Posture::Run)
+    );
+    assert!(!*fixture.brake.borrow());
+}
+
+#[tokio::test(start_paused = true)]
+async fn car_that_drives_off_leaves_with_notice_and_is_away_when_all_has_stopped() {
+    let fixture = Fixture::available().await;
+    fixture.live.send_replace(2);
+    fixture.signal(path::IS_MOVING, Value::Bool(true));
+    fixture.settle().await;
+    let said = fixture.said();
+    assert_eq!((said.standing(), said.offer), (Standing::Leaving, None));
+    assert!((9_000..=10_000).contains(&said.notice_ms), "{}", said.notice_ms);
+    assert!(*fixture.brake.borrow() && matches!(fixture.posture(), Posture::Leave { .. }));
+    fixture.live.send_replace(0);
+    fixture.settle().await;
+    assert_eq!(fixture.standing(), Standing::Away);
+    let standings: Vec<_> = fixture.cluster.states().iter().map(CarState::standing).collect();
+    assert_eq!(standings, [Standing::Available, Standing::Leaving, Standing::Away]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn car_whose_signals_fall_silent_freezes_when_they_are_stale() {
+    let fixture = Fixture::available().await;
+    fixture.set(parked_signals());
+    tokio::time::sleep(Duration::from_secs(29)).await;
+    assert_eq!(fixture.posture(), Posture::Run);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(fixture.posture(), Posture::Freeze);
+}
+
+#[tokio::test(start_paused = true)]
+async fn owner_pauses_and_resumes_within_the_second() {
+    let fixture = Fixture::available().await;
+    let answer = fixture.ask(Ask::Pause).await;
+    assert!(answer.text.starts_with("paused") && answer.status.standing == "paused");
+    assert!(*fixture.brake.borrow() && fixture.posture() == Posture::Freeze);
+    let answer = fixture.ask(Ask::Resume).await;
+    assert_eq!(
+        (answer.text.as_str(), answer.status.standing.as_str()),
+        ("resumed", "available")
+    );
+    assert!(!*fixture.brake.borrow());
+}
+
+#[tokio::test(start_paused = true)]
+async fn owner_in_the_scenario_is_obeyed_too() {
+    let fixture = Fixture::available().await;
+    fixture
+        .feed
+        .send(Update {
+            owner: Some(OwnerWord::Pause),
+            ..Update::default()
+        })
+        .unwrap();
+    fixture.settle().await;
+    assert_eq!(fixture.posture(), Posture::Freeze);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pause_holds_over_a_restart() {
+    let fixture = Fixture::available().await;
+    fixture.ask(Ask::Pause).await;
+    let again = Fixture::start(fixture.temp);
+    again.parked_for(200).await;
+    assert_eq!(again.standing(), Standing::Away);
+    assert_eq!(again.refusal().as_deref(), Some(reason::OWNER_PAUSED));
+    again.ask(Ask::Resume).await;
+    assert_eq!(again.standing(), Standing::Available);
+}
+
+#[tokio::test(start_paused = true)]
+async fn withdrawal_ends_work_and_only_a_newer_consent_begins_it_again() {
+    let fixture = Fixture::available().await;
+    fixture.live.send_replace(1);
+    let answer = fixture.ask(Ask::Withdraw).await;
+    assert_eq!(answer.status.standing, "leaving");
+    fixture.live.send_replace(0);
+    fixture.parked_for(300).await;
+    assert_eq!(fixture.standing(), Standing::Away);
+    assert_eq!(fixture.refusal().as_deref(), Some(reason::OWNER_CONSENT_MISSING));
+    let newer = OWNER
+        .replace("2026-11-01", "2026-11-22")
+        .replace("T10:00:00Z", "T10:05:00Z");
+    fs::write(fixture.temp.path().join("owner.yaml"), newer).unwrap();
+    fixture.parked_for(300).await;
+    assert_eq!(fixture.standing(), Standing::Available);
+}
+
+#[tokio::test(start_paused = true)]
+async fn document_that_changes_is_read_again_and_the_offer_follows() {
+    let fixture = Fixture::available().await;
+    let path = fixture.temp.path().join("owner.yaml");
+    fs::write(
+        &path,
+        OWNER.replace("[inference]", "[inference, video]") + "maxCpu: 500m\n",
+    )
+    .unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let offer = fixture.said().offer.unwrap();
+    assert_eq!((offer.classes.len(), offer.allocatable["cpu"].as_str()), (2, "500m"));
+    fs::remove_file(&path).unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(fixture.standing(), Standing::Away);
+}
+
+#[tokio::test(start_paused = true)]
+async fn charge_below_the_floor_ends_work() {
+    let fixture = Fixture::available().await;
+    fixture.signal(path::CHARGE, Value::Number(49.0));
+    fixture.settle().await;
+    assert_eq!(fixture.standing(), Standing::Away);
+    assert_eq!(fixture.refusal().as_deref(), Some(reason::ENERGY_TERMS));
+}
+
+#[tokio::test(start_paused = true)]
+async fn agent_that_ends_leaves() {
+    let fixture = Fixture::available().await;
+    fixture.live.send_replace(1);
+    fixture.ending.send_replace(true);
+    fixture.settle().await;
+    assert_eq!(fixture.standing(), Standing::Leaving);
+    fixture.live.send_replace(0);
+    fixture.parked_for(200).await;
+    assert_eq!(fixture.standing(), Standing::Away);
+}
+
+#[tokio::test(start_paused = true)]
+async fn status_says_what_is_missing() {
+    let fixture = Fixture::available().await;
+    fixture.set(vec![open_door()]);
+    fixture.settle().await;
+    let status = fixture.ask(Ask::Status).await.status;
+    assert_eq!((status.standing.as_str(), status.owner.as_str()), ("paused", "willing"));
+    let no: Vec<_> = status
+        .factors
+        .iter()
+        .filter(|(_, value)| value == "no")
+        .map(|(factor, _)| factor.as_str())
+        .collect();
+    assert_eq!(no, ["doors and trunk are closed"]);
+    assert!(status.link.contains("never"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn idle_car_says_nothing_while_nothing_changes() {
+    let fixture = Fixture::available().await;
+    let said = fixture.cluster.states().len();
+    fixture.parked_for(3600).await;
+    assert_eq!(fixture.cluster.states().len(), said);
+}

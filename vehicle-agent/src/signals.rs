@@ -1,0 +1,48 @@
+//! Where the car's signals come from.
+//!
+//! One source per agent, chosen at start; the policy loop is its only reader. A source that ends or falls silent makes every signal
+//! stale, and stale means no.
+
+pub mod scenario;
+
+use futures::future::BoxFuture;
+use kerbside_core::parked::Value;
+
+/// What a source says at one moment.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Update {
+    /// Signals and their values, by VSS path.
+    pub set: Vec<(String, Value)>,
+    /// Signals that are not known any more.
+    pub forget: Vec<String>,
+    /// What the owner says in the car, where the source has the owner too.
+    pub owner: Option<OwnerWord>,
+}
+
+/// What the owner says in the car.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum OwnerWord {
+    /// Not now.
+    Pause,
+    /// Go on.
+    Resume,
+    /// Never again.
+    Withdraw,
+}
+
+/// A source of signals.
+pub trait Signals: Send {
+    /// What was heard next, as soon as it is heard. `None` if nothing will ever come. Dropping the future loses nothing.
+    fn next(&mut self) -> BoxFuture<'_, Option<Update>>;
+}
+
+/// A car without a source: nothing is ever known.
+#[derive(Debug)]
+pub struct Silent;
+
+impl Signals for Silent {
+    fn next(&mut self) -> BoxFuture<'_, Option<Update>> {
+        Box::pin(std::future::ready(None))
+    }
+}

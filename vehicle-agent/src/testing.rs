@@ -1,0 +1,354 @@
+//! What the tests of several modules need: clocks, a cluster, a runtime, documents.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{FutureExt as _, StreamExt as _};
+use jiff::Timestamp;
+use kerbside_core::clock::{Boottime, Clock};
+use kerbside_core::ids::PodUid;
+use kerbside_core::owner::Document;
+use kerbside_link::client::UploadError;
+use kerbside_link::fault::Fault;
+use kerbside_link::proto::{AttemptStatus, CarState, OutputFile};
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
+
+use crate::cluster::Cluster;
+use crate::runtime::{Ending, Process, Program, Running, Runtime, Spec, Usage};
+
+fn start_of_time() -> Timestamp {
+    "2026-11-22T10:00:00Z".parse().expect("a valid time")
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A clock that stands still.
+#[derive(Debug, Default)]
+pub(crate) struct ManualClock;
+
+impl Clock for ManualClock {
+    fn boottime(&self) -> Boottime {
+        Boottime(Duration::from_secs(1000))
+    }
+
+    fn wall(&self) -> Timestamp {
+        start_of_time()
+    }
+}
+
+/// A clock that goes as tokio's does: tests that pause that one have paused this one.
+#[derive(Debug)]
+pub(crate) struct TokioClock(Instant);
+
+impl TokioClock {
+    pub(crate) fn new() -> Self {
+        Self(Instant::now())
+    }
+}
+
+impl Clock for TokioClock {
+    fn boottime(&self) -> Boottime {
+        Boottime(Duration::from_secs(1000) + self.0.elapsed())
+    }
+
+    fn wall(&self) -> Timestamp {
+        start_of_time() + self.0.elapsed()
+    }
+}
+
+/// An owner who accepts class inference, above 50 % and plugged in.
+pub(crate) const OWNER: &str = "
+consent: {givenAt: 2026-11-01T10:00:00Z, classes: [inference]}
+requirePluggedIn: true
+chargeFloorPercent: 50
+resumeWithin: 10m
+";
+
+pub(crate) fn owner() -> Document {
+    serde_saphyr::from_str(OWNER).expect("a valid document")
+}
+
+/// A cluster that remembers what it is told.
+#[derive(Clone)]
+pub(crate) struct FakeCluster {
+    inner: Arc<FakeClusterInner>,
+}
+
+struct FakeClusterInner {
+    states: watch::Sender<Vec<CarState>>,
+    statuses: watch::Sender<Vec<AttemptStatus>>,
+    forgotten: watch::Sender<Vec<PodUid>>,
+    files: Mutex<BTreeMap<String, Vec<u8>>>,
+    sealed: Mutex<Vec<(Vec<OutputFile>, Vec<OutputFile>)>>,
+    logs: watch::Sender<BTreeMap<String, Result<String, String>>>,
+    /// Whether an upload arrives.
+    reachable: watch::Sender<bool>,
+}
+
+impl FakeCluster {
+    pub(crate) fn new() -> Self {
+        let inner = FakeClusterInner {
+            states: watch::Sender::new(Vec::new()),
+            statuses: watch::Sender::new(Vec::new()),
+            forgotten: watch::Sender::new(Vec::new()),
+            files: Mutex::default(),
+            sealed: Mutex::default(),
+            logs: watch::Sender::new(BTreeMap::new()),
+            reachable: watch::Sender::new(true),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    pub(crate) fn states(&self) -> Vec<CarState> {
+        self.inner.states.borrow().clone()
+    }
+
+    pub(crate) fn statuses(&self) -> Vec<AttemptStatus> {
+        self.inner.statuses.borrow().clone()
+    }
+
+    pub(crate) fn set_reachable(&self, reachable: bool) {
+        self.inner.reachable.send_replace(reachable);
+    }
+
+    pub(crate) fn sealed(&self) -> Vec<(Vec<OutputFile>, Vec<OutputFile>)> {
+        lock(&self.inner.sealed).clone()
+    }
+
+    pub(crate) fn file(&self, path: &str) -> Option<Vec<u8>> {
+        lock(&self.inner.files).get(path).cloned()
+    }
+
+    /// The first status that is as wanted, now or within a while.
+    pub(crate) async fn status(&self, wanted: impl Fn(&AttemptStatus) -> bool) -> AttemptStatus {
+        let mut statuses = self.inner.statuses.subscribe();
+        let found = statuses.wait_for(|statuses| statuses.iter().any(&wanted));
+        let found = tokio::time::timeout(Duration::from_secs(20), found).await;
+        let Ok(Ok(statuses)) = found else {
+            panic!("no such status among {:#?}", self.statuses())
+        };
+        statuses
+            .iter()
+            .find(|status| wanted(status))
+            .cloned()
+            .expect("it was just found")
+    }
+
+    pub(crate) async fn forgotten(&self, uid: &PodUid) {
+        let mut forgotten = self.inner.forgotten.subscribe();
+        forgotten
+            .wait_for(|forgotten| forgotten.contains(uid))
+            .await
+            .expect("the cluster is there");
+    }
+
+    pub(crate) async fn log(&self, request: &str) -> Result<String, String> {
+        let mut logs = self.inner.logs.subscribe();
+        let logs = logs
+            .wait_for(|logs| logs.contains_key(request))
+            .await
+            .expect("the cluster is there");
+        logs[request].clone()
+    }
+}
+
+impl Cluster for FakeCluster {
+    fn set_state(&self, state: CarState) {
+        self.inner.states.send_modify(|states| states.push(state));
+    }
+
+    fn set_status(&self, status: AttemptStatus) {
+        self.inner.statuses.send_modify(|statuses| statuses.push(status));
+    }
+
+    fn forget(&self, uid: &PodUid) {
+        self.inner
+            .forgotten
+            .send_modify(|forgotten| forgotten.push(uid.clone()));
+    }
+
+    async fn upload(&self, _uid: &PodUid, file: &OutputFile, path: &Path) -> Result<(), UploadError> {
+        let mut reachable = self.inner.reachable.subscribe();
+        reachable
+            .wait_for(|reachable| *reachable)
+            .await
+            .expect("the cluster is there");
+        let bytes = std::fs::read(path).map_err(UploadError::Read)?;
+        lock(&self.inner.files).insert(file.path.clone(), bytes);
+        Ok(())
+    }
+
+    async fn seal(&self, _uid: &PodUid, files: Vec<OutputFile>, logs: Vec<OutputFile>) -> Result<(), Fault> {
+        lock(&self.inner.sealed).push((files, logs));
+        Ok(())
+    }
+
+    async fn send_logs(
+        &self,
+        request_id: &str,
+        mut chunks: BoxStream<'static, Result<Bytes, String>>,
+    ) -> Result<(), Fault> {
+        let mut text = Ok(String::new());
+        while let (Some(chunk), Ok(so_far)) = (chunks.next().await, &mut text) {
+            match chunk {
+                Ok(bytes) => so_far.push_str(&String::from_utf8_lossy(&bytes)),
+                Err(error) => text = Err(error),
+            }
+        }
+        self.inner.logs.send_modify(|logs| {
+            logs.insert(request_id.to_owned(), text);
+        });
+        Ok(())
+    }
+}
+
+/// A runtime whose programs do what a test tells them.
+#[derive(Clone)]
+pub(crate) struct FakeRuntime {
+    started: watch::Sender<Vec<FakeProcess>>,
+    /// Every program is one that can never start.
+    broken: Option<&'static str>,
+}
+
+#[derive(Clone)]
+pub(crate) struct FakeProcess {
+    pub(crate) spec: Spec,
+    state: Arc<Mutex<FakeState>>,
+}
+
+#[derive(Default)]
+struct FakeState {
+    tell: Option<oneshot::Sender<Ending>>,
+    frozen: bool,
+    told_to_stop: bool,
+    obstinate: bool,
+}
+
+impl FakeRuntime {
+    pub(crate) fn new() -> Self {
+        Self {
+            started: watch::Sender::new(Vec::new()),
+            broken: None,
+        }
+    }
+
+    /// A runtime in which no program can ever start.
+    pub(crate) fn broken(why: &'static str) -> Self {
+        Self {
+            broken: Some(why),
+            ..Self::new()
+        }
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.started.borrow().len()
+    }
+
+    /// The n-th program that was started, when it is.
+    pub(crate) async fn started(&self, n: usize) -> FakeProcess {
+        let mut started = self.started.subscribe();
+        let wait = tokio::time::timeout(Duration::from_secs(20), started.wait_for(|started| started.len() > n));
+        wait.await.expect("a program is started").expect("the runtime is there")[n].clone()
+    }
+}
+
+impl FakeProcess {
+    pub(crate) fn exits(&self, code: i32) {
+        self.spec.log.finish().expect("the log can be written");
+        let reason = if code == 0 { "Completed" } else { "Error" };
+        let usage = Usage {
+            cpu_ms: 7,
+            memory_peak: 11,
+        };
+        if let Some(tell) = lock(&self.state).tell.take() {
+            let _ = tell.send(Ending {
+                code,
+                reason,
+                message: String::new(),
+                usage,
+            });
+        }
+    }
+
+    pub(crate) fn is_frozen(&self) -> bool {
+        lock(&self.state).frozen
+    }
+
+    pub(crate) fn was_told_to_stop(&self) -> bool {
+        lock(&self.state).told_to_stop
+    }
+
+    /// From now on only a kill ends it.
+    pub(crate) fn becomes_obstinate(&self) {
+        lock(&self.state).obstinate = true;
+    }
+
+    /// Where the program's path is in the car.
+    pub(crate) fn path(&self, guest: &str, file: &str) -> PathBuf {
+        let directory = self.spec.directories.iter().find(|directory| directory.guest == guest);
+        directory.expect("the program has the directory").host.join(file)
+    }
+}
+
+impl Process for FakeProcess {
+    fn freeze(&self) {
+        lock(&self.state).frozen = true;
+    }
+
+    fn thaw(&self) {
+        lock(&self.state).frozen = false;
+    }
+
+    fn stop(&self) {
+        lock(&self.state).told_to_stop = true;
+        if !lock(&self.state).obstinate {
+            self.exits(137);
+        }
+    }
+
+    fn kill(&self) {
+        self.exits(137);
+    }
+
+    fn usage(&self) -> Usage {
+        Usage {
+            cpu_ms: 5,
+            memory_peak: 10,
+        }
+    }
+}
+
+impl Runtime for FakeRuntime {
+    fn load(&self, _module: PathBuf) -> BoxFuture<'static, Result<Arc<dyn Program>, String>> {
+        let loaded = self.broken.map_or_else(
+            || Ok(Arc::new(self.clone()) as Arc<dyn Program>),
+            |why| Err(why.to_owned()),
+        );
+        std::future::ready(loaded).boxed()
+    }
+}
+
+impl Program for FakeRuntime {
+    fn start(&self, spec: Spec) -> io::Result<Running> {
+        let (tell, ended) = oneshot::channel();
+        let state = Arc::new(Mutex::new(FakeState {
+            tell: Some(tell),
+            ..FakeState::default()
+        }));
+        let process = FakeProcess { spec, state };
+        self.started.send_modify(|started| started.push(process.clone()));
+        Ok(Running {
+            process: Box::new(process),
+            ended,
+        })
+    }
+}

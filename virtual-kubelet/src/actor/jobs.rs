@@ -1,0 +1,345 @@
+//! The actor's jobs: each one call to the API server or the store, away from the actor's turn.
+//!
+//! Made by the actor, at most one per object at a time. A job reads nothing of the actor: what it writes was computed before, and carries a
+//! precondition. What it learns goes into the mirrors, its outcome back to the actor.
+
+use std::sync::Arc;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use kerbside_api::v1alpha1::Vehicle;
+use kerbside_core::ids::{PodUid, VehicleId};
+use kerbside_core::names::NODE_TYPE;
+use kerbside_core::names::store::attempt_manifest;
+use kerbside_k8s::apply::{self, Written};
+use kerbside_k8s::events::Severity;
+use kerbside_k8s::lease;
+use kerbside_link::fault::Fault;
+use kerbside_link::server::{Arrival, Greeting, Refusal};
+use kube::Api;
+use kube::api::{Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+
+use crate::context::{Context, MANAGER};
+use crate::pod_writer::{self, PodRef};
+
+/// What a job is about: at most one job per key is at work.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Key {
+    Claim,
+    Vehicle,
+    Node,
+    Lease,
+    Pod(PodUid),
+    Delete(PodUid),
+    Output(PodUid),
+    Event(u64),
+}
+
+/// What became of a job.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    Claimed(u64, Box<Arrival>, oneshot::Sender<Result<Greeting, Refusal>>),
+    Written,
+    /// Done, and only the watch will show what it did.
+    Sent,
+    Renewed,
+    Looked(bool),
+    /// The object is not what it was taken for: look again.
+    Stale,
+    Failed,
+}
+
+impl Outcome {
+    pub(super) fn label(&self) -> &'static str {
+        match self {
+            Self::Stale => "stale",
+            Self::Failed => "failed",
+            _ => "done",
+        }
+    }
+}
+
+/// A finished job.
+#[derive(Debug)]
+pub(super) struct Done {
+    pub(super) key: Key,
+    pub(super) outcome: Outcome,
+}
+
+pub(super) type Job = BoxFuture<'static, Done>;
+
+/// The outcome of a write, with its object taken in.
+fn written<K>(
+    id: &VehicleId,
+    what: &'static str,
+    result: Result<Written<K>, kube::Error>,
+    observe: impl FnOnce(K),
+) -> Outcome {
+    match result {
+        Ok(Written::Done(object)) => {
+            observe(*object);
+            Outcome::Written
+        }
+        Ok(Written::Stale) => Outcome::Stale,
+        Err(error) => {
+            tracing::warn!(vehicle.id = %id, what, %error, "a write failed and will be tried again");
+            Outcome::Failed
+        }
+    }
+}
+
+fn sent(outcome: Outcome) -> Outcome {
+    if matches!(outcome, Outcome::Written) {
+        Outcome::Sent
+    } else {
+        outcome
+    }
+}
+
+/// Raises the epoch of the vehicle's connection and puts this replica's name beside it.
+pub(super) fn claim(
+    context: Arc<Context>,
+    id: VehicleId,
+    arrival: Box<Arrival>,
+    reply: oneshot::Sender<Result<Greeting, Refusal>>,
+) -> Job {
+    async move {
+        let outcome = match raise_epoch(&context, &id).await {
+            Ok(epoch) => Outcome::Claimed(epoch, arrival, reply),
+            Err(refusal) => {
+                let _ = reply.send(Err(refusal));
+                Outcome::Failed
+            }
+        };
+        Done {
+            key: Key::Claim,
+            outcome,
+        }
+    }
+    .boxed()
+}
+
+pub(super) async fn raise_epoch(context: &Context, id: &VehicleId) -> Result<u64, Refusal> {
+    let api: Api<Vehicle> = Api::all(context.client.clone());
+    let mut known = context.roster.vehicle(id.as_str()).map(|v| Vehicle::clone(&v));
+    // Only another replica, or a person, writes at the same time; a handful of tries is plenty.
+    for _ in 0..5 {
+        let Some(vehicle) = known.take() else {
+            return Err(Fault::denied("there is no Vehicle of this id; enrol the car anew").into());
+        };
+        if vehicle.spec.revoked {
+            return Err(Fault::denied("this vehicle is revoked").into());
+        }
+        let epoch = vehicle
+            .status
+            .as_ref()
+            .and_then(|s| s.connection.as_ref())
+            .map_or(0, |c| c.epoch)
+            + 1;
+        let (uid, version) = (
+            vehicle.metadata.uid.as_deref(),
+            vehicle.metadata.resource_version.as_deref(),
+        );
+        let status = json!({ "connection": { "replica": context.replica, "epoch": epoch } });
+        let name = id.as_str();
+        let patched = apply::merge_status(&api, name, uid.unwrap_or_default(), version, MANAGER, status).await;
+        match patched {
+            Ok(Written::Done(vehicle)) => {
+                context.roster.observe(*vehicle);
+                return Ok(epoch);
+            }
+            Ok(Written::Stale) => known = api.get_opt(name).await.map_err(|e| unavailable(id, &e))?,
+            Err(error) => return Err(unavailable(id, &error)),
+        }
+    }
+    Err(Fault::unavailable("the Vehicle is being written by others; connect again").into())
+}
+
+fn unavailable(id: &VehicleId, error: &kube::Error) -> Refusal {
+    tracing::warn!(vehicle.id = %id, %error, "a connection could not be recorded; the car is sent away for now");
+    Fault::unavailable("the cluster is not reachable; connect again").into()
+}
+
+/// Writes the Vehicle's status.
+pub(super) fn vehicle_status(context: Arc<Context>, id: VehicleId, uid: String, status: Value) -> Job {
+    async move {
+        let api: Api<Vehicle> = Api::all(context.client.clone());
+        let result = apply::merge_status(&api, id.as_str(), &uid, None, MANAGER, status).await;
+        Done {
+            key: Key::Vehicle,
+            outcome: written(&id, "Vehicle status", result, |v| context.roster.observe(v)),
+        }
+    }
+    .boxed()
+}
+
+/// Creates the vehicle's Node.
+pub(super) fn create_node(context: Arc<Context>, id: VehicleId, node: Node) -> Job {
+    async move {
+        let api: Api<Node> = Api::all(context.client.clone());
+        let params = PostParams {
+            field_manager: Some(MANAGER.to_owned()),
+            ..PostParams::default()
+        };
+        let result = match api.create(&params, &node).await {
+            Ok(node) => Ok(Written::Done(Box::new(node))),
+            // It is there. If the watch does not show it, it has lost the label by which the watch selects.
+            Err(kube::Error::Api(s)) if s.is_already_exists() => {
+                let label = json!({ "metadata": { "labels": { "type": NODE_TYPE } } });
+                let params = PatchParams {
+                    field_manager: Some(MANAGER.to_owned()),
+                    ..PatchParams::default()
+                };
+                api.patch(id.as_str(), &params, &Patch::Merge(label))
+                    .await
+                    .map(|n| Written::Done(Box::new(n)))
+            }
+            Err(error) => Err(error),
+        };
+        Done {
+            key: Key::Node,
+            outcome: sent(written(&id, "Node", result, |_| {})),
+        }
+    }
+    .boxed()
+}
+
+/// Deletes the vehicle's Node.
+pub(super) fn delete_node(context: Arc<Context>, id: VehicleId, uid: String) -> Job {
+    async move {
+        let api: Api<Node> = Api::all(context.client.clone());
+        let result = apply::delete(&api, id.as_str(), &uid, None).await;
+        Done {
+            key: Key::Node,
+            outcome: sent(written(&id, "Node", result, |()| {})),
+        }
+    }
+    .boxed()
+}
+
+/// Patches the vehicle's Node: first labels and taints, then the status.
+pub(super) fn patch_node(
+    context: Arc<Context>,
+    id: VehicleId,
+    uid: String,
+    metadata: Option<Vec<Value>>,
+    status: Option<Value>,
+) -> Job {
+    async move {
+        let api: Api<Node> = Api::all(context.client.clone());
+        let name = id.as_str();
+        let observe = |n: Node| context.nodes.observe(n);
+        let mut outcome = Outcome::Written;
+        if let Some(operations) = metadata {
+            let result = apply::json_patch(&api, name, MANAGER, operations).await;
+            outcome = written(&id, "Node", result, observe);
+        }
+        if let (Outcome::Written, Some(status)) = (&outcome, status) {
+            let result = apply::strategic_status(&api, name, &uid, MANAGER, status).await;
+            outcome = written(&id, "Node status", result, observe);
+        }
+        Done {
+            key: Key::Node,
+            outcome,
+        }
+    }
+    .boxed()
+}
+
+/// Renews the Lease of the vehicle's Node. `held`: only if this replica still holds it; else it is taken, or made.
+pub(super) fn renew_lease(context: Arc<Context>, id: VehicleId, node_uid: String, held: bool) -> Job {
+    async move {
+        let api: Api<Lease> = Api::namespaced(context.client.clone(), lease::NAMESPACE);
+        let (name, now) = (id.as_str(), context.clock.wall());
+        let outcome = if held {
+            let operations = vec![
+                json!({ "op": "test", "path": "/spec/holderIdentity", "value": context.replica }),
+                json!({ "op": "add", "path": "/spec/renewTime", "value": MicroTime(now) }),
+            ];
+            written(
+                &id,
+                "Lease",
+                apply::json_patch(&api, name, MANAGER, operations).await,
+                |_: Lease| {},
+            )
+        } else {
+            let result = lease::renew(&api, name, &node_uid, &context.replica, MANAGER, now).await;
+            written(&id, "Lease", result.map(|l| Written::Done(Box::new(l))), |_| {})
+        };
+        let outcome = if matches!(outcome, Outcome::Written) {
+            Outcome::Renewed
+        } else {
+            outcome
+        };
+        Done {
+            key: Key::Lease,
+            outcome,
+        }
+    }
+    .boxed()
+}
+
+/// Writes a Pod's status.
+pub(super) fn pod_status(context: Arc<Context>, id: VehicleId, pod: PodRef, status: Value) -> Job {
+    async move {
+        let result = pod_writer::write_status(&context.client, &pod, status).await;
+        let key = Key::Pod(pod.uid);
+        Done {
+            key,
+            outcome: written(&id, "Pod status", result, |p: Pod| context.pods.observe(p)),
+        }
+    }
+    .boxed()
+}
+
+/// Deletes a Pod.
+pub(super) fn delete_pod(context: Arc<Context>, id: VehicleId, pod: PodRef, grace_seconds: u32) -> Job {
+    async move {
+        let result = pod_writer::delete(&context.client, &pod, grace_seconds).await;
+        Done {
+            key: Key::Delete(pod.uid),
+            outcome: sent(written(&id, "Pod", result, |()| {})),
+        }
+    }
+    .boxed()
+}
+
+/// Looks whether an attempt's manifest is in the store.
+pub(super) fn look_for_output(context: Arc<Context>, id: VehicleId, namespace: String, uid: PodUid) -> Job {
+    async move {
+        let outcome = match context.store.size(&attempt_manifest(&namespace, uid.as_str())).await {
+            Ok(size) => Outcome::Looked(size.is_some()),
+            Err(error) => {
+                tracing::warn!(vehicle.id = %id, attempt = %uid, %error, "the store cannot be asked; will be tried again");
+                Outcome::Failed
+            }
+        };
+        Done { key: Key::Output(uid), outcome }
+    }
+    .boxed()
+}
+
+/// Publishes an Event about a Pod.
+pub(super) fn event(context: Arc<Context>, number: u64, about: ObjectReference, event: crate::events::Note) -> Job {
+    async move {
+        let severity = if event.warning {
+            Severity::Warning
+        } else {
+            Severity::Normal
+        };
+        context
+            .recorder
+            .publish(&about, severity, event.reason, event.reason, &event.message)
+            .await;
+        Done {
+            key: Key::Event(number),
+            outcome: Outcome::Written,
+        }
+    }
+    .boxed()
+}

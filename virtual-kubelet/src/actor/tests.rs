@@ -1,0 +1,338 @@
+//! What an actor writes, and what it leaves alone, over a mocked API server. Time is moved by hand; nothing here has a car.
+
+use super::*;
+use crate::fleet::Ends;
+use crate::testing::{TestClock, World, list, respond};
+use crate::vehicle_status;
+use k8s_openapi::api::core::v1::Node;
+use kerbside_core::vehicle::NodeState;
+use kerbside_core::vehicle::{Judgement, NodeWish};
+use serde_json::{Value, json};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+const ID: &str = "car-aaaaaaaaaaaaaaaa";
+
+fn vehicle(replica: &str) -> Vehicle {
+    serde_json::from_value(json!({
+        "apiVersion": "kerbside.dev/v1alpha1", "kind": "Vehicle",
+        "metadata": {"name": ID, "uid": "v-1", "resourceVersion": "10", "generation": 1},
+        "spec": {"pool": "overnight"},
+        "status": {
+            "phase": "Available",
+            "connection": {"replica": replica, "epoch": 3},
+            "offer": {"allocatable": {"cpu": "2"}, "runtimes": ["wasm"], "arch": "arm64", "classes": ["inference"]},
+        },
+    }))
+    .unwrap()
+}
+
+fn pool() -> kerbside_api::v1alpha1::VehiclePool {
+    serde_json::from_value(json!({
+        "apiVersion": "kerbside.dev/v1alpha1", "kind": "VehiclePool",
+        "metadata": {"name": "overnight", "uid": "p-1", "resourceVersion": "1"},
+        "spec": {"allowedNamespaces": {"from": "All"}},
+    }))
+    .unwrap()
+}
+
+fn pod(fence: &str) -> Pod {
+    serde_json::from_value(json!({
+        "metadata": {
+            "name": "digits-0-abcde", "namespace": "vision", "uid": "u-1", "resourceVersion": "20", "generation": 1,
+            "annotations": {"kerbside.dev/run-unheard-for": fence},
+            "ownerReferences": [{"apiVersion": "kerbside.dev/v1alpha1", "kind": "FleetJob", "name": "digits", "uid": "j", "controller": true}],
+        },
+        "spec": {"nodeName": ID, "containers": [{"name": "main", "image": "x"}]},
+        "status": {"phase": "Running", "startTime": "2026-11-23T11:00:00Z"},
+    }))
+    .unwrap()
+}
+
+/// An actor whose API already says what it should, as after a restart of the adapter.
+struct Case {
+    world: World,
+    actor: Actor,
+    _inbox: mpsc::Sender<Message>,
+}
+
+fn case(replica: &str, pods: Vec<Pod>) -> Case {
+    let world = World::new();
+    let context = &world.context;
+    let id: VehicleId = ID.parse().unwrap();
+    let good = NodeState {
+        ready: true,
+        taints: vec![],
+        eligible: Judgement::Yes,
+        heard: Some(true),
+    };
+    let mut vehicle = vehicle(replica);
+    let offer = vehicle.status.as_ref().unwrap().offer.clone();
+    let template = crate::terms::template(None);
+    let wanted = crate::node::wanted(&id, &vehicle, &template, &offer, "linux", good, &context.node);
+    let mut node: Node = wanted.create(context.clock.wall());
+    node.metadata.uid = Some("n-1".into());
+    node.metadata.resource_version = Some("5".into());
+    let now = Boottime::default();
+    let mut facts = Facts::new(Standing::Available, true, now);
+    list(&context.roster.vehicles, vec![vehicle.clone()]);
+    list(&context.roster.pools, vec![pool()]);
+    list(&context.roster.namespaces, vec![]);
+    facts.step(
+        Event::Terms(terms(&vehicle, context.roster.pool("overnight").as_deref(), &offer)),
+        now,
+    );
+    facts.settle(now, |_| None);
+    vehicle.status = Some(vehicle_status::build(
+        &vehicle,
+        &facts.desired(now),
+        &offer,
+        None,
+        context.clock.wall(),
+    ));
+    list(
+        &context.roster.vehicles,
+        vec![Vehicle {
+            metadata: newer(&vehicle.metadata),
+            ..vehicle
+        }],
+    );
+    list(&context.nodes, vec![node]);
+    list(&context.pods, pods);
+    let (inbox_tx, inbox) = mpsc::channel(8);
+    let ends = Ends {
+        inbox,
+        wake: Arc::new(Notify::new()),
+        session: watch::Sender::new(None),
+        stop: CancellationToken::new(),
+    };
+    let actor = Actor::new(id, Arc::clone(context), ends);
+    Case {
+        actor,
+        world,
+        _inbox: inbox_tx,
+    }
+}
+
+fn newer(metadata: &kube::core::ObjectMeta) -> kube::core::ObjectMeta {
+    kube::core::ObjectMeta {
+        resource_version: Some("11".into()),
+        ..metadata.clone()
+    }
+}
+
+impl Case {
+    fn clock(&self) -> &TestClock {
+        &self.world.clock
+    }
+
+    /// The jobs that one turn begins, by what they are about.
+    fn turn(&mut self) -> Vec<Key> {
+        self.actor.turn();
+        let mut keys: Vec<_> = self.actor.at_work.iter().cloned().collect();
+        keys.sort_by_key(|k| format!("{k:?}"));
+        keys
+    }
+
+    /// Lets one job finish, the API server answering `code` and `body`; the request that it made.
+    async fn finish(&mut self, code: u16, body: Value) -> (String, String, Value) {
+        let (done, request) = futures::join!(self.actor.jobs.next(), respond(&mut self.world.server, code, body));
+        self.actor.finish(done.unwrap());
+        request
+    }
+}
+
+fn pod_key() -> Key {
+    Key::Pod("u-1".parse().unwrap())
+}
+
+#[tokio::test]
+async fn vehicle_in_order_costs_one_lease_renewal_and_nothing_else() {
+    let mut case = case("r-0", vec![]);
+    assert_eq!(case.turn(), [Key::Lease]);
+    let (method, path, body) = case.finish(200, json!({"metadata": {"name": ID}})).await;
+    assert_eq!(
+        (method.as_str(), path.as_str()),
+        (
+            "PATCH",
+            "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/car-aaaaaaaaaaaaaaaa"
+        )
+    );
+    assert_eq!(body["spec"]["holderIdentity"], "r-0");
+    assert_eq!(case.turn(), []);
+    case.clock().set(19);
+    assert_eq!(case.turn(), [], "not due yet");
+    case.clock().set(21);
+    assert_eq!(case.turn(), [Key::Lease]);
+    let (_, _, body) = case.finish(200, json!({"metadata": {"name": ID}})).await;
+    assert_eq!(
+        body[0],
+        json!({"op": "test", "path": "/spec/holderIdentity", "value": "r-0"}),
+        "it insists on its own"
+    );
+}
+
+#[tokio::test]
+async fn lease_that_is_not_ours_any_more_is_taken_by_its_vehicles_replica() {
+    let mut case = case("r-0", vec![]);
+    case.turn();
+    case.finish(200, json!({"metadata": {"name": ID}})).await;
+    case.clock().set(21);
+    case.turn();
+    let other = json!({"kind": "Status", "status": "Failure", "code": 422, "reason": "Invalid", "message": "testing value /spec/holderIdentity failed"});
+    case.finish(422, other).await;
+    assert_eq!(case.turn(), [], "not at once");
+    case.clock().set(22);
+    assert_eq!(case.turn(), [Key::Lease]);
+    let (_, _, body) = case.finish(200, json!({"metadata": {"name": ID}})).await;
+    assert_eq!(body["spec"]["holderIdentity"], "r-0");
+}
+
+#[tokio::test]
+async fn vehicle_of_another_replica_is_left_alone() {
+    let mut case = case("r-1", vec![pod("30s")]);
+    assert_eq!(case.turn(), []);
+    case.clock().set(3_600);
+    assert_eq!(case.turn(), []);
+    assert!(!case.actor.is_over(), "its car may be connecting to us");
+}
+
+#[tokio::test]
+async fn vehicle_whose_car_went_to_another_replica_ends_the_actor() {
+    let mut case = case("r-0", vec![]);
+    case.turn();
+    assert!(!case.actor.is_over());
+    let mut moved = vehicle("r-1");
+    moved.metadata.resource_version = Some("12".into());
+    list(&case.world.context.roster.vehicles, vec![moved]);
+    case.turn();
+    assert!(case.actor.is_over());
+}
+
+#[tokio::test]
+async fn vehicle_deleted_ends_the_actor() {
+    let mut case = case("r-0", vec![]);
+    list(&case.world.context.roster.vehicles, vec![]);
+    case.turn();
+    assert!(case.actor.is_over());
+}
+
+#[tokio::test]
+async fn car_that_does_not_come_back_is_suspected_in_one_write_per_object() {
+    let mut case = case("r-0", vec![pod("30s")]);
+    assert_eq!(case.turn(), [Key::Lease, pod_key()]);
+    case.actor.at_work.clear();
+    case.actor.jobs.clear();
+    case.clock().set(30);
+    let keys = case.turn();
+    assert_eq!(keys, [Key::Lease, Key::Node, pod_key(), Key::Vehicle]);
+    assert_eq!(case.turn(), keys, "each once");
+}
+
+#[tokio::test]
+async fn pod_is_ended_on_silence_only_after_a_fresh_renewal() {
+    let mut case = case("r-0", vec![pod("30s")]);
+    case.turn();
+    case.actor.at_work.clear();
+    case.actor.jobs.clear();
+    case.actor.lease.renewed(Boottime(Duration::from_secs(50)));
+    case.clock().set(66);
+    case.actor.turn();
+    assert!(!case.actor.at_work.contains(&pod_key()), "the last renewal is 16 s old");
+    case.actor.turn();
+    assert!(case.actor.at_work.contains(&Key::Lease));
+    case.actor.lease.renewed(Boottime(Duration::from_secs(66)));
+    assert!(case.turn().contains(&pod_key()));
+}
+
+#[tokio::test]
+async fn end_of_a_pod_is_written_for_the_version_that_was_read() {
+    let mut case = case("r-0", vec![pod("30s")]);
+    case.actor.lease.renewed(Boottime(Duration::from_secs(65)));
+    case.clock().set(30);
+    case.turn();
+    case.actor.at_work.clear();
+    case.actor.jobs.clear();
+    case.clock().set(66);
+    case.actor.turn();
+    case.actor.at_work.retain(|k| *k == pod_key());
+    let ended = loop {
+        let (_, path, body) = case.finish(200, serde_json::to_value(pod("30s")).unwrap()).await;
+        if path.ends_with("/pods/digits-0-abcde/status") {
+            break body;
+        }
+    };
+    assert_eq!(ended["metadata"], json!({"uid": "u-1", "resourceVersion": "20"}));
+    assert_eq!(
+        (&ended["status"]["phase"], &ended["status"]["reason"]),
+        (&json!("Failed"), &json!("VehicleLost"))
+    );
+}
+
+#[tokio::test]
+async fn write_that_fails_is_made_again_after_a_wait() {
+    let mut case = case("r-0", vec![]);
+    assert_eq!(case.turn(), [Key::Lease]);
+    case.finish(
+        403,
+        json!({"kind": "Status", "status": "Failure", "code": 403, "reason": "Forbidden", "message": "no"}),
+    )
+    .await;
+    assert_eq!(case.turn(), []);
+    case.clock().set(1);
+    assert_eq!(case.turn(), [Key::Lease]);
+}
+
+#[tokio::test]
+async fn node_deleted_by_somebody_is_made_again() {
+    let mut case = case("r-0", vec![]);
+    case.turn();
+    case.finish(200, json!({"metadata": {"name": ID}})).await;
+    list(&case.world.context.nodes, vec![]);
+    assert_eq!(case.turn(), [Key::Node]);
+    let (method, path, body) = case.finish(201, json!({"metadata": {"name": ID}})).await;
+    assert_eq!((method.as_str(), path.as_str()), ("POST", "/api/v1/nodes"));
+    assert_eq!(body["metadata"]["ownerReferences"][0]["uid"], "v-1");
+    assert_eq!(case.turn(), [], "not again before the watch has shown it");
+}
+
+#[tokio::test]
+async fn epoch_is_raised_over_a_conflict_and_never_twice_the_same() {
+    let World {
+        context, mut server, ..
+    } = World::new();
+    list(&context.roster.vehicles, vec![vehicle("r-1")]);
+    let id: VehicleId = ID.parse().unwrap();
+    let mut found = vehicle("r-1");
+    found.metadata.resource_version = Some("15".into());
+    found.status.as_mut().unwrap().connection.as_mut().unwrap().epoch = 8;
+    let answers = async {
+        let conflict =
+            json!({"kind": "Status", "status": "Failure", "code": 409, "reason": "Conflict", "message": "modified"});
+        let (_, _, first) = respond(&mut server, 409, conflict).await;
+        respond(&mut server, 200, serde_json::to_value(&found).unwrap()).await;
+        let (_, _, second) = respond(&mut server, 200, serde_json::to_value(&found).unwrap()).await;
+        (first, second)
+    };
+    let (epoch, (first, second)) = futures::join!(jobs::raise_epoch(&context, &id), answers);
+    assert_eq!(epoch.unwrap(), 9);
+    assert_eq!(first["metadata"]["resourceVersion"], "10");
+    assert_eq!(second["metadata"]["resourceVersion"], "15");
+    assert_eq!(second["status"]["connection"], json!({"replica": "r-0", "epoch": 9}));
+}
+
+#[tokio::test]
+async fn epoch_of_a_revoked_vehicle_is_not_raised() {
+    let World { context, .. } = World::new();
+    let mut revoked = vehicle("r-0");
+    revoked.spec.revoked = true;
+    list(&context.roster.vehicles, vec![revoked]);
+    let refusal = jobs::raise_epoch(&context, &ID.parse().unwrap()).await.unwrap_err();
+    assert!(matches!(refusal, Refusal::Fault(fault) if !fault.is_retryable()));
+}
+
+#[test]
+fn node_wish_of_a_vehicle_never_heard_is_absent() {
+    let facts = Facts::new(Standing::Away, false, Boottime::default());
+    assert_eq!(facts.desired(Boottime::default()).node, NodeWish::Absent);
+}

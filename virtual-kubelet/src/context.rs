@@ -1,0 +1,103 @@
+//! What every vehicle's actor shares: the cluster, the clock, the mirrors, the store. Built once by `run`; nothing in it belongs to
+//! one vehicle.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kerbside_core::clock::{Boottime, Clock};
+use kerbside_core::ids::VehicleId;
+use kerbside_core::vehicle::brake::{Brake, BrakeTerms};
+use kerbside_k8s::events::Recorder;
+use kerbside_k8s::store::Store;
+use kube::Client;
+
+use crate::metrics::Metrics;
+use crate::mirror::Mirror;
+use crate::node::NodeConfig;
+use crate::refusal::RefusalLedger;
+use crate::vehicle_watch::Roster;
+
+/// The field manager of everything that the adapter writes.
+pub(crate) const MANAGER: &str = "kerbside-virtual-kubelet";
+
+/// Shared by all actors.
+pub(crate) struct Context {
+    pub(crate) client: Client,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// The name of this adapter replica.
+    pub(crate) replica: String,
+    pub(crate) node: NodeConfig,
+    pub(crate) pods: Mirror<Pod>,
+    pub(crate) nodes: Mirror<Node>,
+    pub(crate) roster: Roster,
+    pub(crate) store: Store,
+    pub(crate) recorder: Recorder,
+    pub(crate) metrics: Metrics,
+    pub(crate) refusals: RefusalLedger,
+    pub(crate) brakes: Brakes,
+}
+
+impl Context {
+    /// Waits until everything that an actor reads has been listed once.
+    pub(crate) async fn synced(&self) {
+        futures::join!(self.pods.synced(), self.nodes.synced(), self.roster.synced());
+    }
+
+    /// Whether everything has been listed once.
+    pub(crate) fn is_synced(&self) -> bool {
+        self.pods.is_synced() && self.nodes.is_synced() && self.roster.is_synced()
+    }
+}
+
+/// The brakes of all pools, each over this adapter's own cars.
+#[derive(Debug, Default)]
+pub(crate) struct Brakes {
+    pools: Mutex<HashMap<String, PoolBrake>>,
+}
+
+#[derive(Debug, Default)]
+struct PoolBrake {
+    cars: usize,
+    brake: Brake,
+}
+
+impl Brakes {
+    fn with<R>(&self, pool: &str, f: impl FnOnce(&mut PoolBrake) -> R) -> R {
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        f(pools.entry(pool.to_owned()).or_default())
+    }
+
+    /// A car of the pool works from now on (`1`), or no more (`-1`).
+    pub(crate) fn count(&self, pool: &str, change: isize) {
+        self.with(pool, |p| p.cars = p.cars.saturating_add_signed(change));
+    }
+
+    /// A car has fallen silent: until when is nothing to be concluded from it?
+    pub(crate) fn silent(
+        &self,
+        pool: &str,
+        id: &VehicleId,
+        since: Boottime,
+        terms: BrakeTerms,
+        now: Boottime,
+    ) -> Option<Boottime> {
+        self.with(pool, |p| {
+            let before = p.brake.holds(now);
+            let until = p.brake.silent(id, since, p.cars, terms, now);
+            if until.is_some() && !before {
+                tracing::warn!(
+                    pool,
+                    cars = p.cars,
+                    "many vehicles fell silent together; the adapter suspects itself first"
+                );
+            }
+            until
+        })
+    }
+
+    /// A car is heard again.
+    pub(crate) fn heard(&self, pool: &str, id: &VehicleId) {
+        self.with(pool, |p| p.brake.heard(id));
+    }
+}

@@ -1,0 +1,163 @@
+//! The kubelet port's listener: TLS with a client certificate if the caller has one, HTTP/1.1 behind it.
+//!
+//! A client certificate counts only if the cluster's client CA signed it; that CA is read from where kube-apiserver publishes it for
+//! extension servers. The serving certificate is the link's, and is replaced in flight.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::{Extension, Router};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{Api, Client};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::Peer;
+use super::auth::User;
+use crate::identity::Certificate;
+
+/// Where kube-apiserver publishes the CA of its clients.
+const CLIENT_CA: (&str, &str, &str) = ("kube-system", "extension-apiserver-authentication", "client-ca-file");
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// `kubectl logs -f` holds a connection each.
+const MOST_CONNECTIONS: usize = 1024;
+/// After a failed accept (out of file descriptors) there is nothing to do but to wait a moment.
+const AFTER_FAILURE: Duration = Duration::from_millis(200);
+
+/// Why the port's TLS cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TlsError {
+    #[error("failed to read a certificate or key")]
+    Pem(#[from] rustls_pki_types::pem::Error),
+    #[error("failed to use the serving certificate or a client CA")]
+    Rustls(#[from] rustls::Error),
+    #[error("failed to verify clients by the cluster's client CA")]
+    Verifier(#[from] rustls::server::VerifierBuilderError),
+}
+
+/// The cluster's client CA; None: it publishes none, and only tokens count.
+pub(crate) async fn client_ca(client: &Client) -> Result<Option<String>, kube::Error> {
+    let (namespace, name, key) = CLIENT_CA;
+    let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    Ok(api.get_opt(name).await?.and_then(|m| m.data?.remove(key)))
+}
+
+/// TLS with this certificate, for clients of this CA and for those without a certificate.
+pub(crate) fn config(certificate: &Certificate, client_ca: Option<&str>) -> Result<Arc<ServerConfig>, TlsError> {
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(certificate.chain_pem.as_bytes()).collect::<Result<_, _>>()?;
+    let key = PrivateKeyDer::from_pem_slice(certificate.key_pem.as_bytes())?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
+    let builder = match client_ca {
+        None => builder.with_no_client_auth(),
+        Some(pem) => {
+            let mut roots = RootCertStore::empty();
+            for ca in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+                roots.add(ca?)?;
+            }
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            builder.with_client_cert_verifier(verifier.allow_unauthenticated().build()?)
+        }
+    };
+    let mut config = builder.with_single_cert(chain, key)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// Serves `routes` until the future is dropped; `tls` may change in flight.
+pub(crate) async fn serve(listener: TcpListener, tls: watch::Receiver<Arc<ServerConfig>>, routes: Router) {
+    let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    loop {
+        let Ok(permit) = Arc::clone(&room).acquire_owned().await else {
+            return;
+        };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "the kubelet port cannot accept a connection");
+                tokio::time::sleep(AFTER_FAILURE).await;
+                continue;
+            }
+        };
+        let (config, routes) = (Arc::clone(&tls.borrow()), routes.clone());
+        tokio::spawn(async move {
+            connection(stream, config, routes).await;
+            drop(permit);
+        });
+    }
+}
+
+async fn connection(stream: TcpStream, config: Arc<ServerConfig>, routes: Router) {
+    let handshake = TlsAcceptor::from(config).accept(stream);
+    let stream = match tokio::time::timeout(HANDSHAKE, handshake).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake on the kubelet port failed"),
+        Err(_) => return tracing::debug!("a TLS handshake on the kubelet port took too long"),
+    };
+    let user = stream
+        .get_ref()
+        .1
+        .peer_certificates()
+        .and_then(|c| c.first())
+        .and_then(|c| user_of(c));
+    let service = TowerToHyperService::new(routes.layer(Extension(Peer(user))));
+    let served = auto::Builder::new(TokioExecutor::new())
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(error = %error, "a connection to the kubelet port broke");
+    }
+}
+
+/// As kube-apiserver reads a client certificate: the common name is the user, the organisations are the groups.
+fn user_of(der: &[u8]) -> Option<User> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    let subject = certificate.subject();
+    let name = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
+    let mut groups: Vec<_> = subject
+        .iter_organization()
+        .filter_map(|o| o.as_str().ok())
+        .map(str::to_owned)
+        .collect();
+    groups.push("system:authenticated".to_owned());
+    Some(User {
+        name,
+        groups,
+        ..User::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{CertificateParams, DnType, KeyPair};
+
+    #[test]
+    fn user_is_the_common_name_and_groups_are_the_organisations() {
+        let mut params = CertificateParams::default();
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "kube-apiserver-kubelet-client");
+        params
+            .distinguished_name
+            .push(DnType::OrganizationName, "kubeadm:cluster-admins");
+        let der = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        let user = user_of(der.der()).unwrap();
+        assert_eq!(user.name, "kube-apiserver-kubelet-client");
+        assert_eq!(user.groups, ["kubeadm:cluster-admins", "system:authenticated"]);
+    }
+
+    #[test]
+    fn bytes_that_are_no_certificate_are_nobody() {
+        assert_eq!(user_of(b"no"), None);
+    }
+}

@@ -1,0 +1,112 @@
+//! Who gets what from the port, over a mocked API server; no sockets.
+
+use super::*;
+use crate::testing::{World, list, respond};
+use axum::http::Request;
+use http_body_util::BodyExt;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+fn pod() -> Pod {
+    serde_json::from_value(json!({
+        "metadata": {"name": "p", "namespace": "ns", "uid": "u-1"},
+        "spec": {"nodeName": "car-aaaaaaaaaaaaaaaa", "containers": [{"name": "main"}]},
+        "status": {"phase": "Running"},
+    }))
+    .unwrap()
+}
+
+fn ann() -> Peer {
+    Peer(Some(User {
+        name: "ann".into(),
+        ..User::default()
+    }))
+}
+
+async fn get(context: &Arc<Context>, peer: Peer, path: &str) -> (u16, String) {
+    list(&context.pods, vec![pod()]);
+    let api = Arc::new(KubeletApi {
+        fleet: Fleet::new(Arc::clone(context), CancellationToken::new()),
+        desk: Arc::default(),
+        auth: Auth::new(context.client.clone(), Arc::clone(&context.clock)),
+        stored: StoredLogs::new(context.store.clone(), Arc::clone(&context.clock)),
+    });
+    let routes = routes(api).layer(Extension(peer));
+    let request = Request::builder().uri(path).body(Body::empty()).unwrap();
+    let response = routes.oneshot(request).await.unwrap();
+    let status = response.status().as_u16();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8_lossy(&body).into_owned())
+}
+
+/// Answers every review that comes with this.
+async fn reviewing(world: &mut crate::testing::Server, allowed: bool, times: usize) -> Vec<serde_json::Value> {
+    let mut asked = Vec::new();
+    for _ in 0..times {
+        asked.push(
+            respond(world, 201, json!({"spec": {}, "status": {"allowed": allowed}}))
+                .await
+                .2,
+        );
+    }
+    asked
+}
+
+#[rstest::rstest]
+#[case("/healthz")]
+#[case("/pods")]
+#[case("/containerLogs/ns/p/main")]
+#[case("/exec/ns/p/main")]
+#[tokio::test]
+async fn request_of_nobody_is_unauthorized(#[case] path: &str) {
+    let world = World::new();
+    assert_eq!(get(&world.context, Peer(None), path).await.0, 401);
+}
+
+#[tokio::test]
+async fn log_of_a_node_that_one_may_not_read_is_forbidden_and_tells_nothing() {
+    let mut world = World::new();
+    for path in ["/containerLogs/ns/p/main", "/containerLogs/ns/missing/main"] {
+        let (answer, asked) = futures::join!(get(&world.context, ann(), path), reviewing(&mut world.server, false, 1));
+        assert_eq!(answer.0, 403, "{}", answer.1);
+        assert_eq!(asked[0]["spec"]["resourceAttributes"]["subresource"], "proxy");
+    }
+}
+
+#[rstest::rstest]
+#[case::no_pod("/containerLogs/ns/missing/main", 404, "pod \"missing\" not found")]
+#[case::no_container("/containerLogs/ns/p/side", 404, "container \"side\" not found")]
+#[case::bad_option("/containerLogs/ns/p/main?tailLines=x", 400, "tailLines=x")]
+#[case::senseless_option("/containerLogs/ns/p/main?tailLines=-1", 422, "tailLines: must be 0 or more")]
+#[case::car_away("/containerLogs/ns/p/main", 503, "the vehicle is not connected")]
+#[case::not_yet("/attach/ns/p/main", 501, "neither exec nor attach")]
+#[tokio::test]
+async fn request_that_cannot_be_met_says_why(#[case] path: &str, #[case] status: u16, #[case] says: &str) {
+    let mut world = World::new();
+    let ((code, text), _) = futures::join!(get(&world.context, ann(), path), reviewing(&mut world.server, true, 1));
+    assert_eq!(code, status, "{text}");
+    assert!(text.contains(says), "{text}");
+}
+
+#[tokio::test]
+async fn pods_need_the_fine_right_or_the_coarse_one() {
+    let mut world = World::new();
+    let (answer, asked) = futures::join!(
+        get(&world.context, ann(), "/pods"),
+        reviewing(&mut world.server, false, 2)
+    );
+    assert_eq!(answer.0, 403);
+    let subresources: Vec<_> = asked
+        .iter()
+        .map(|a| a["spec"]["resourceAttributes"]["subresource"].clone())
+        .collect();
+    assert_eq!(subresources, ["pods", "proxy"]);
+    let (answer, _) = futures::join!(
+        get(&world.context, ann(), "/pods"),
+        reviewing(&mut world.server, true, 1)
+    );
+    assert_eq!(answer.0, 200);
+    let listed: serde_json::Value = serde_json::from_str(&answer.1).unwrap();
+    assert_eq!(listed["items"][0]["metadata"]["name"], "p");
+}

@@ -1,0 +1,368 @@
+//! Statuses as a kubelet writes them, as golden files: the path of one attempt, and each way it may end.
+
+use std::time::Duration;
+
+use kerbside_core::clock::Boottime;
+use kerbside_core::vehicle::{Event, Facts, Judgement, Refusal, Standing, Terms};
+use kerbside_link::proto::container_status::State;
+use serde_json::json;
+
+use super::*;
+use crate::{offer, pod_facts};
+
+const NOW: &str = "2026-11-23T12:00:00Z";
+const LATER: &str = "2026-11-23T12:00:30Z";
+
+fn pod() -> Pod {
+    serde_json::from_value(json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": "digits-0-abcde", "namespace": "vision", "uid": "u-1", "generation": 1,
+            "ownerReferences": [{"apiVersion": "kerbside.dev/v1alpha1", "kind": "FleetJob", "name": "digits", "uid": "j", "controller": true}],
+            "annotations": {"kerbside.dev/run-unheard-for": "30s"},
+        },
+        "spec": {"nodeName": "car-aaaaaaaaaaaaaaaa", "containers": [{"name": "main", "image": "reg/digits:1"}]},
+        "status": {
+            "phase": "Pending", "qosClass": "Burstable",
+            "conditions": [{"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-11-23T11:59:59Z"}],
+        },
+    }))
+    .unwrap()
+}
+
+fn around(now: &str) -> Around<'static> {
+    let now = now.parse().unwrap();
+    Around {
+        node_address: "10.99.0.1",
+        now,
+        heard_at: "2026-11-23T12:00:20Z".parse().unwrap(),
+    }
+}
+
+fn container(state: Option<State>, ready: bool) -> proto::ContainerStatus {
+    proto::ContainerStatus {
+        name: "main".into(),
+        image: "reg/digits:1".into(),
+        image_id: "reg/digits@sha256:00".into(),
+        ready,
+        state,
+        ..proto::ContainerStatus::default()
+    }
+}
+
+fn said(
+    revision: u64,
+    phase: proto::AttemptPhase,
+    stopped: bool,
+    container: proto::ContainerStatus,
+) -> proto::AttemptStatus {
+    proto::AttemptStatus {
+        uid: "u-1".into(),
+        revision,
+        phase: phase.into(),
+        stopped,
+        containers: vec![container],
+        ..proto::AttemptStatus::default()
+    }
+}
+
+fn running() -> proto::AttemptStatus {
+    let state = State::Running(proto::Running {
+        started_at_ms: 1_795_435_205_500,
+    });
+    said(2, proto::AttemptPhase::Running, false, container(Some(state), true))
+}
+
+fn ended(phase: proto::AttemptPhase, exit_code: i32, reason: &str) -> proto::AttemptStatus {
+    let state = State::Terminated(proto::Terminated {
+        exit_code,
+        reason: reason.into(),
+        message: "bye".into(),
+        started_at_ms: 1_795_435_205_500,
+        finished_at_ms: 1_795_435_215_500,
+        ..proto::Terminated::default()
+    });
+    said(3, phase, true, container(Some(state), false))
+}
+
+/// A vehicle with one Pod, driven as its actor does.
+struct Case {
+    facts: Facts,
+    pod: Pod,
+    car: Option<proto::AttemptStatus>,
+}
+
+impl Case {
+    fn new(pod: Pod) -> Self {
+        let mut facts = Facts::new(Standing::Away, false, Boottime::default());
+        let terms = Terms {
+            suspect_after: Duration::from_secs(10),
+            keep_node_for: Duration::from_mins(10),
+            revoked: false,
+            eligible: Judgement::Yes,
+        };
+        facts.step(Event::Terms(terms), Boottime::default());
+        facts.step(Event::PodsSynced, Boottime::default());
+        let connected = Event::Connected {
+            epoch: 1,
+            standing: Standing::Available,
+            reports: vec![],
+        };
+        facts.step(connected, Boottime::default());
+        let mut case = Self { facts, pod, car: None };
+        case.observed();
+        case.on(Event::Judged("u-1".parse().unwrap(), None));
+        case
+    }
+
+    fn observed(&mut self) {
+        self.on(Event::Pod(pod_facts::facts(&self.pod).unwrap()));
+    }
+
+    fn on(&mut self, event: Event) {
+        self.facts.step(event, Boottime::default());
+        self.facts.settle(Boottime::default(), |_| None);
+        for command in self.facts.desired(Boottime::default()).commands {
+            self.facts.step(Event::Sent(command), Boottime::default());
+        }
+    }
+
+    fn says(&mut self, status: proto::AttemptStatus) {
+        self.on(Event::Report(offer::report(&status).unwrap()));
+        self.car = Some(status);
+    }
+
+    fn build(&self, seconds: u64, now: &str) -> PodStatus {
+        let mut facts = self.facts.clone();
+        let boottime = Boottime(Duration::from_secs(seconds));
+        facts.settle(boottime, |_| None);
+        let desired = facts.desired(boottime);
+        let report = desired.pods.get(&"u-1".parse().unwrap()).unwrap();
+        build(&self.pod, report, self.car.as_ref(), around(now))
+    }
+
+    /// The API has what was written.
+    fn write(&mut self, now: &str) {
+        let status = self.build(0, now);
+        self.pod.status = Some(status);
+        self.observed();
+    }
+}
+
+fn at_work() -> Case {
+    let mut case = Case::new(pod());
+    case.says(running());
+    case.write(NOW);
+    case
+}
+
+#[test]
+fn status_of_a_pod_just_bound_is_a_kubelets() {
+    insta::assert_yaml_snapshot!(Case::new(pod()).build(0, NOW));
+}
+
+#[test]
+fn status_of_a_running_pod_is_a_kubelets() {
+    let mut case = Case::new(pod());
+    case.says(running());
+    insta::assert_yaml_snapshot!(case.build(0, NOW));
+}
+
+#[test]
+fn status_of_a_failed_pull_shows_where_users_look() {
+    let mut case = Case::new(pod());
+    let waiting = State::Waiting(proto::Waiting {
+        reason: "ImagePullBackOff".into(),
+        message: "no such host".into(),
+    });
+    case.says(said(
+        1,
+        proto::AttemptPhase::Pending,
+        false,
+        container(Some(waiting), false),
+    ));
+    let status = case.build(0, NOW);
+    let waiting = status
+        .container_statuses
+        .unwrap()
+        .remove(0)
+        .state
+        .unwrap()
+        .waiting
+        .unwrap();
+    assert_eq!(
+        (waiting.reason.as_deref(), waiting.message.as_deref()),
+        (Some("ImagePullBackOff"), Some("no such host"))
+    );
+    assert_eq!(status.phase.as_deref(), Some("Pending"));
+}
+
+#[test]
+fn status_of_a_succeeded_pod_is_a_kubelets() {
+    let mut case = at_work();
+    case.says(ended(proto::AttemptPhase::Succeeded, 0, ""));
+    insta::assert_yaml_snapshot!(case.build(0, LATER));
+}
+
+#[test]
+fn status_of_a_failed_program_has_no_disruption() {
+    let mut case = at_work();
+    case.says(ended(proto::AttemptPhase::Failed, 137, "OOMKilled"));
+    insta::assert_yaml_snapshot!(case.build(0, LATER));
+}
+
+#[test]
+fn status_of_a_departed_attempt_is_one_disruption() {
+    let mut case = at_work();
+    let mut status = ended(proto::AttemptPhase::Disrupted, 137, "VehicleDeparted");
+    status.reason = "VehicleDeparted".into();
+    case.says(status);
+    insta::assert_yaml_snapshot!(case.build(0, LATER));
+}
+
+#[test]
+fn status_of_a_suspect_cars_pod_is_unheard_and_not_ready() {
+    let mut case = at_work();
+    case.on(Event::Closed(1));
+    insta::assert_yaml_snapshot!(case.build(1, LATER));
+}
+
+#[test]
+fn status_of_a_fenced_attempt_ends_when_the_car_was_last_heard() {
+    let mut case = at_work();
+    case.on(Event::Closed(1));
+    insta::assert_yaml_snapshot!(case.build(36, LATER));
+}
+
+#[test]
+fn status_of_a_refused_attempt_has_the_refusal() {
+    let mut case = Case::new(pod());
+    let mut status = said(1, proto::AttemptPhase::Refused, true, container(None, false));
+    status.reason = "OwnerConsentMissing".into();
+    status.message = "the owner has not consented to anything".into();
+    status.containers.clear();
+    case.says(status);
+    insta::assert_yaml_snapshot!(case.build(0, NOW));
+}
+
+#[test]
+fn status_of_a_held_pod_shows_the_refusal_as_what_it_waits_for() {
+    let mut pod = pod();
+    pod.metadata.owner_references = None;
+    let mut case = Case::new(pod);
+    let refusal = Refusal {
+        reason: "ClassNotAccepted".into(),
+        message: "no".into(),
+    };
+    case.on(Event::Judged("u-1".parse().unwrap(), Some(refusal)));
+    let status = case.build(0, NOW);
+    assert_eq!(status.phase.as_deref(), Some("Pending"));
+    let waiting = status
+        .container_statuses
+        .unwrap()
+        .remove(0)
+        .state
+        .unwrap()
+        .waiting
+        .unwrap();
+    assert_eq!(waiting.reason.as_deref(), Some("ClassNotAccepted"));
+}
+
+#[test]
+fn status_written_once_needs_no_second_write() {
+    let mut case = at_work();
+    assert_eq!(patch(case.pod.status.as_ref(), &case.build(0, LATER)), None);
+    case.says(ended(proto::AttemptPhase::Succeeded, 0, ""));
+    let first = case.build(0, LATER);
+    assert!(patch(case.pod.status.as_ref(), &first).is_some());
+    case.pod.status = Some(first);
+    case.observed();
+    assert_eq!(patch(case.pod.status.as_ref(), &case.build(0, LATER)), None);
+}
+
+#[test]
+fn status_read_back_from_the_server_needs_no_second_write() {
+    let case = at_work();
+    let text = serde_json::to_string(&case.pod).unwrap();
+    let read: Pod = serde_json::from_str(&text).unwrap();
+    assert_eq!(patch(read.status.as_ref(), &case.build(0, LATER)), None);
+}
+
+#[test]
+fn patch_carries_changed_conditions_only() {
+    let mut case = at_work();
+    case.on(Event::Closed(1));
+    let patch = patch(case.pod.status.as_ref(), &case.build(1, LATER)).unwrap();
+    let keys: Vec<_> = patch.as_object().unwrap().keys().collect();
+    assert_eq!(keys, ["conditions"]);
+    let types: Vec<_> = patch["conditions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| c["type"].as_str().unwrap())
+        .collect();
+    assert_eq!(types, ["Ready", "kerbside.dev/Unheard"]);
+}
+
+#[test]
+fn disruption_announced_by_others_keeps_its_reason() {
+    let mut case = at_work();
+    let conditions = case.pod.status.as_mut().unwrap().conditions.as_mut().unwrap();
+    let evicted = Says {
+        type_: "DisruptionTarget",
+        status: Some(true),
+        reason: "EvictionByEvictionAPI",
+        message: "",
+    };
+    set_pod(conditions, &evicted, None, NOW.parse().unwrap());
+    case.observed();
+    case.says(ended(proto::AttemptPhase::Disrupted, 137, "Stopped"));
+    let status = case.build(0, LATER);
+    let found = status
+        .conditions
+        .unwrap()
+        .into_iter()
+        .find(|c| c.type_ == "DisruptionTarget")
+        .unwrap();
+    assert_eq!(found.reason.as_deref(), Some("EvictionByEvictionAPI"));
+}
+
+#[test]
+fn container_started_again_remembers_its_last_end() {
+    let mut case = at_work();
+    let mut again = running();
+    again.containers[0].restart_count = 1;
+    let mut crashed = ended(proto::AttemptPhase::Running, 1, "Error");
+    crashed.stopped = false;
+    case.says(crashed);
+    case.write(NOW);
+    again.revision = 9;
+    case.says(again);
+    let container = case.build(0, LATER).container_statuses.unwrap().remove(0);
+    assert_eq!(container.restart_count, 1);
+    assert!(container.state.unwrap().running.is_some());
+    assert_eq!(container.last_state.unwrap().terminated.unwrap().exit_code, 1);
+}
+
+#[test]
+fn pod_ended_by_others_gets_only_the_word_that_it_is_stopped() {
+    let mut case = at_work();
+    let status = case.pod.status.as_mut().unwrap();
+    status.phase = Some("Failed".into());
+    status.reason = Some("Terminated".into());
+    case.observed();
+    case.says(ended(proto::AttemptPhase::Disrupted, 137, "Stopped"));
+    let status = case.build(0, LATER);
+    assert_eq!(
+        (status.phase.as_deref(), status.reason.as_deref()),
+        (Some("Failed"), Some("Terminated"))
+    );
+    assert!(
+        status
+            .conditions
+            .unwrap()
+            .iter()
+            .any(|c| c.type_ == "kerbside.dev/Stopped" && c.status == "True")
+    );
+}

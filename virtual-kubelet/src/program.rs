@@ -1,0 +1,294 @@
+//! Wires the adapter: the watches, the fleet, the link, the kubelet port, the admin port. Called by `main` once.
+//!
+//! Ready means that both ports serve and everything has been listed. If any part ends by itself, the program ends: half an adapter would
+//! keep Nodes alive that nobody looks after.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use kerbside_core::clock::Clock;
+use kerbside_k8s::admin::{self, Admin};
+use kerbside_k8s::client::{self, ConnectError};
+use kerbside_k8s::events::Recorder;
+use kerbside_k8s::store::{Store, StoreError};
+use kerbside_k8s::telemetry::LogLevel;
+use kerbside_link::identity::IdentityError;
+use kerbside_link::server::{self as link, ServerTls};
+use kube::Client;
+use prometheus_client::registry::Registry;
+use rustls::ServerConfig;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::args::Args;
+use crate::context::{Brakes, Context, MANAGER};
+use crate::enrolment::Enrolment;
+use crate::fleet::Fleet;
+use crate::identity::{Asker, Certificate};
+use crate::kubelet_api::auth::Auth;
+use crate::kubelet_api::logs::StoredLogs;
+use crate::kubelet_api::server::TlsError;
+use crate::kubelet_api::{self, KubeletApi};
+use crate::link_service::LinkService;
+use crate::logs::LogDesk;
+use crate::metrics::Metrics;
+use crate::node::NodeConfig;
+use crate::output::Output;
+use crate::refusal::RefusalLedger;
+use crate::vehicle_watch::Roster;
+use crate::{pod_watch, replica};
+
+/// Why the adapter cannot do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// There is no cluster, or not one that is supported.
+    #[error("failed to connect to the cluster")]
+    Connect(#[from] ConnectError),
+    /// The store cannot be opened.
+    #[error("failed to open the store")]
+    Store(#[from] StoreError),
+    /// An address is taken or not ours.
+    #[error("failed to listen on {address} for {what}")]
+    Listen {
+        /// What would be served there.
+        what: &'static str,
+        /// The address.
+        address: std::net::SocketAddr,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The spool directory cannot be used.
+    #[error("failed to prepare the spool directory")]
+    Spool(#[source] std::io::Error),
+    /// The serving certificate cannot be used.
+    #[error("failed to use the serving certificate")]
+    Identity(#[from] IdentityError),
+    /// The link's TLS cannot be set up.
+    #[error("failed to set up TLS for the link")]
+    LinkTls(#[from] link::TlsError),
+    /// The kubelet port's TLS cannot be set up.
+    #[error("failed to set up TLS for the kubelet port")]
+    KubeletTls(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The cluster's client CA cannot be read.
+    #[error("failed to read the cluster's client CA")]
+    ClientCa(#[source] Box<kube::Error>),
+    /// A part that must not end has ended.
+    #[error("a part of the adapter ended by itself: {0}")]
+    Ended(&'static str),
+}
+
+impl From<TlsError> for RunError {
+    fn from(error: TlsError) -> Self {
+        Self::KubeletTls(Box::new(error))
+    }
+}
+
+async fn listen(what: &'static str, address: std::net::SocketAddr) -> Result<TcpListener, RunError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| RunError::Listen { what, address, source })
+}
+
+/// Runs until `stop`, or until a part fails.
+pub async fn run(
+    args: Args,
+    log_level: LogLevel,
+    clock: Arc<dyn Clock>,
+    stop: CancellationToken,
+) -> Result<(), RunError> {
+    let admin_listener = listen("the admin endpoints", args.listen).await?;
+    let link_listener = listen("the link", args.link_listen).await?;
+    let kubelet_listener = listen("the kubelet port", args.kubelet_listen).await?;
+    let client = client::connect(&format!(
+        "kerbside-kubelet/{} {}",
+        env!("CARGO_PKG_VERSION"),
+        args.replica
+    ))
+    .await?;
+    let store = Store::open(&args.store_url)?;
+    let spool = Spool::prepare(args.spool.clone()).map_err(RunError::Spool)?;
+    let mut registry = Registry::default();
+    let context = context(&args, &client, &store, &clock, Metrics::new(&mut registry));
+    // The actors end before the link does: that its sessions then end one by one must not look like silence.
+    let fleet = Fleet::new(Arc::clone(&context), stop.clone());
+    let (ready, is_ready) = watch::channel(Err("the cluster to be read".to_owned()));
+
+    let mut parts: JoinSet<&'static str> = JoinSet::new();
+    let routes = Admin::new(registry, is_ready, Some(log_level)).routes();
+    parts.spawn(async move {
+        let _ = admin::serve(admin_listener, routes, std::future::pending()).await;
+        "the admin endpoints"
+    });
+    spawn_watches(&mut parts, &context, &fleet);
+    let (me, namespace) = (Arc::clone(&context), args.namespace.clone());
+    parts.spawn(async move {
+        replica::run(me, namespace).await;
+        "this replica's Lease"
+    });
+
+    tokio::select! {
+        () = stop.cancelled() => return Ok(()),
+        () = context.synced() => {}
+        Some(ended) = parts.join_next() => return Err(RunError::Ended(ended.unwrap_or("a panicked task"))),
+    }
+    fleet.begin();
+    drop(ready.send_replace(Err("a serving certificate".to_owned())));
+    let asker = Asker {
+        client: client.clone(),
+        clock: Arc::clone(&clock),
+        namespace: args.namespace.clone(),
+        replica: args.replica.clone(),
+        names: args.certificate_names(),
+    };
+    let certificate = tokio::select! {
+        () = stop.cancelled() => return Ok(()),
+        certificate = asker.certificate() => certificate,
+        Some(ended) = parts.join_next() => return Err(RunError::Ended(ended.unwrap_or("a panicked task"))),
+    };
+    let client_ca = kubelet_api::server::client_ca(&client)
+        .await
+        .map_err(|e| RunError::ClientCa(Box::new(e)))?;
+    if client_ca.is_none() {
+        tracing::warn!("the cluster publishes no client CA; the kubelet port takes tokens only");
+    }
+    let link_tls = ServerTls::new(&certificate.link()?)?;
+    let kubelet_tls = kubelet_api::server::config(&certificate, client_ca.as_deref())?;
+    let (kubelet_tls, kubelet_tls_now) = watch::channel(kubelet_tls);
+    let ca_pem = certificate.ca_pem.clone();
+    let (current, certificates) = watch::channel(certificate);
+    parts.spawn(async move {
+        asker.keep(current).await;
+        "the renewal of the certificate"
+    });
+    parts.spawn(replace(certificates, link_tls.clone(), kubelet_tls, client_ca));
+
+    let desk = Arc::new(LogDesk::default());
+    let api = Arc::new(KubeletApi {
+        fleet: Arc::clone(&fleet),
+        desk: Arc::clone(&desk),
+        auth: Auth::new(client.clone(), Arc::clone(&clock)),
+        stored: StoredLogs::new(store.clone(), Arc::clone(&clock)),
+    });
+    parts.spawn(async move {
+        kubelet_api::server::serve(kubelet_listener, kubelet_tls_now, kubelet_api::routes(api)).await;
+        "the kubelet port"
+    });
+    let pods = Arc::clone(&context);
+    let service = Arc::new(LinkService {
+        fleet: Arc::clone(&fleet),
+        logs: desk,
+        output: Output::new(
+            store,
+            Box::new(move |uid| pods.pods.by_uid(uid.as_str())),
+            spool.path().to_owned(),
+        ),
+        enrolment: Enrolment::new(client, ca_pem),
+    });
+    let options = link::Options {
+        drain: args.drain,
+        ..link::Options::new(clock)
+    };
+    drop(ready.send_replace(Ok(())));
+    tracing::info!(replica = args.replica, link = %args.link_listen, kubelet = %args.kubelet_listen, "the adapter is at work");
+    let served = tokio::select! {
+        served = link::serve(link_listener, link_tls, service, options, stop.cancelled()) => served.map_err(|_| RunError::Ended("the link")),
+        Some(ended) = parts.join_next() => Err(RunError::Ended(ended.unwrap_or("a panicked task"))),
+    };
+    stop.cancel();
+    fleet.end().await;
+    served
+}
+
+fn context(args: &Args, client: &Client, store: &Store, clock: &Arc<dyn Clock>, metrics: Metrics) -> Arc<Context> {
+    Arc::new(Context {
+        client: client.clone(),
+        clock: Arc::clone(clock),
+        replica: args.replica.clone(),
+        node: NodeConfig {
+            address: args.node_address.to_string(),
+            port: args.kubelet_listen.port(),
+            provider_id_prefix: args.provider_id_prefix.clone(),
+        },
+        pods: pod_watch::pods(),
+        nodes: pod_watch::nodes(),
+        roster: Roster::new(),
+        store: store.clone(),
+        recorder: Recorder::new(client.clone(), MANAGER, Some(&args.replica)),
+        metrics,
+        refusals: RefusalLedger::default(),
+        brakes: Brakes::default(),
+    })
+}
+
+fn spawn_watches(parts: &mut JoinSet<&'static str>, context: &Arc<Context>, fleet: &Arc<Fleet>) {
+    let (me, wake) = (Arc::clone(context), Arc::clone(fleet));
+    parts.spawn(async move {
+        pod_watch::follow_pods(me.client.clone(), &me.pods, |id| wake.changed(id)).await;
+        "the Pod watch"
+    });
+    let (me, wake) = (Arc::clone(context), Arc::clone(fleet));
+    parts.spawn(async move {
+        pod_watch::follow_nodes(me.client.clone(), &me.nodes, |id| wake.changed(id)).await;
+        "the Node watch"
+    });
+    let (me, wake) = (Arc::clone(context), Arc::clone(fleet));
+    parts.spawn(async move {
+        me.roster.run(me.client.clone(), |id| wake.changed(id)).await;
+        "the Vehicle watch"
+    });
+}
+
+/// Puts each new certificate in place, on both ports.
+async fn replace(
+    mut certificates: watch::Receiver<Certificate>,
+    link: ServerTls,
+    kubelet: watch::Sender<Arc<ServerConfig>>,
+    client_ca: Option<String>,
+) -> &'static str {
+    while certificates.changed().await.is_ok() {
+        let certificate = certificates.borrow_and_update().clone();
+        match certificate.link().map(|identity| link.replace(&identity)) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the link keeps its old certificate"),
+            Err(error) => tracing::warn!(%error, "the link keeps its old certificate"),
+        }
+        match kubelet_api::server::config(&certificate, client_ca.as_deref()) {
+            Ok(config) => {
+                kubelet.send_replace(config);
+            }
+            Err(error) => tracing::warn!(%error, "the kubelet port keeps its old certificate"),
+        }
+    }
+    "the replacement of the certificate"
+}
+
+/// Where outputs wait; a temporary directory goes with the program.
+enum Spool {
+    Given(PathBuf),
+    Temporary(tempfile::TempDir),
+}
+
+impl Spool {
+    fn prepare(given: Option<PathBuf>) -> std::io::Result<Self> {
+        let Some(path) = given else {
+            return tempfile::tempdir().map(Self::Temporary);
+        };
+        // Its own directory below the given one, which may be a mount point. What an adapter before us left is of uploads that begin anew.
+        let path = path.join("kerbside-spool");
+        match std::fs::remove_dir_all(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+            _ => std::fs::create_dir_all(&path)?,
+        }
+        Ok(Self::Given(path))
+    }
+
+    fn path(&self) -> &std::path::Path {
+        match self {
+            Self::Given(path) => path,
+            Self::Temporary(directory) => directory.path(),
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! The status of a Vehicle: a pure function of what the machine decided and of what the car offers.
+//!
+//! Called by the actor; `connection` is written elsewhere, when the car connects. Nothing in it tells why a car is away, and its times
+//! are rounded so that they do not tell when somebody comes and goes.
+
+use jiff::Timestamp;
+use kerbside_api::v1alpha1::{Offer, Vehicle, VehiclePhase, VehicleStatus};
+use kerbside_core::names::condition;
+use kerbside_core::vehicle::{Desired, Judgement, Phase};
+use kerbside_k8s::conditions::{Says, set};
+use serde_json::{Map, Value};
+
+/// Times are told to five minutes.
+const ROUNDED_TO_SECONDS: i64 = 300;
+
+/// The status that the Vehicle should have.
+pub(crate) fn build(
+    vehicle: &Vehicle,
+    desired: &Desired,
+    offer: &Offer,
+    agent: Option<&str>,
+    now: Timestamp,
+) -> VehicleStatus {
+    let mut status = vehicle.status.clone().unwrap_or_default();
+    let generation = vehicle.metadata.generation;
+    status.observed_generation = generation;
+    status.phase = match desired.phase {
+        Phase::Available => VehiclePhase::Available,
+        Phase::Leaving => VehiclePhase::Leaving,
+        Phase::Away => VehiclePhase::Away,
+    };
+    status.offer = if desired.phase == Phase::Away {
+        Offer::default()
+    } else {
+        offer.clone()
+    };
+    if let Some(agent) = agent {
+        status.agent_version = Some(agent.chars().take(64).collect());
+    }
+    let now = rounded(now);
+    let mut says = |type_, status_, reason: &str, message: &str| {
+        set(
+            &mut status.conditions,
+            &Says {
+                type_,
+                status: status_,
+                reason,
+                message,
+            },
+            generation,
+            now,
+        );
+    };
+    match &desired.eligible {
+        _ if desired.phase == Phase::Away => {
+            says(condition::ELIGIBLE, Some(false), "VehicleAway", "the vehicle is away");
+        }
+        Judgement::Yes => says(condition::ELIGIBLE, Some(true), "Eligible", "every term is met"),
+        Judgement::No { reason, message } => says(condition::ELIGIBLE, Some(false), reason, message),
+    }
+    match desired.heard {
+        Some(true) => says(condition::HEARD, Some(true), "VehicleHeard", ""),
+        Some(false) => says(
+            condition::HEARD,
+            Some(false),
+            "VehicleUnheard",
+            "the vehicle is not heard",
+        ),
+        None => says(condition::HEARD, None, "VehicleAway", ""),
+    }
+    status
+}
+
+fn rounded(at: Timestamp) -> Timestamp {
+    let seconds = at.as_second();
+    Timestamp::from_second(seconds - seconds.rem_euclid(ROUNDED_TO_SECONDS)).unwrap_or(at)
+}
+
+/// The merge patch that makes `old` into `new`, without `connection`; None: nothing differs.
+pub(crate) fn patch(old: Option<&VehicleStatus>, new: &VehicleStatus) -> Option<Value> {
+    let value = |s: &VehicleStatus| {
+        let s = VehicleStatus {
+            connection: None,
+            ..s.clone()
+        };
+        serde_json::to_value(s).unwrap_or_default()
+    };
+    difference(&old.map(value).unwrap_or_default(), &value(new))
+}
+
+/// RFC 7386: what must be merged into `old` so that it becomes `new`.
+fn difference(old: &Value, new: &Value) -> Option<Value> {
+    if old == new {
+        return None;
+    }
+    let (Value::Object(old), Value::Object(new)) = (old, new) else {
+        return Some(new.clone());
+    };
+    let mut patch = Map::new();
+    for (key, value) in new {
+        if let Some(d) = difference(old.get(key).unwrap_or(&Value::Null), value) {
+            patch.insert(key.clone(), d);
+        }
+    }
+    patch.extend(
+        old.keys()
+            .filter(|k| !new.contains_key(*k))
+            .map(|k| (k.clone(), Value::Null)),
+    );
+    Some(Value::Object(patch))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kerbside_core::clock::Boottime;
+    use kerbside_core::vehicle::{Event, Facts, Standing, Terms};
+    use serde_json::json;
+    use std::time::Duration;
+
+    const NOW: &str = "2026-11-23T12:03:59Z";
+
+    fn vehicle() -> Vehicle {
+        serde_json::from_value(json!({
+            "apiVersion": "kerbside.dev/v1alpha1", "kind": "Vehicle",
+            "metadata": {"name": "car-aaaaaaaaaaaaaaaa", "generation": 2}, "spec": {"pool": "overnight"},
+            "status": {"connection": {"replica": "r", "epoch": 7}},
+        }))
+        .unwrap()
+    }
+
+    fn desired(standing: Standing) -> Desired {
+        let now = Boottime::default();
+        let mut facts = Facts::new(Standing::Away, false, now);
+        let terms = Terms {
+            suspect_after: Duration::from_secs(10),
+            keep_node_for: Duration::from_mins(10),
+            revoked: false,
+            eligible: Judgement::Yes,
+        };
+        facts.step(Event::Terms(terms), now);
+        facts.step(
+            Event::Connected {
+                epoch: 1,
+                standing,
+                reports: vec![],
+            },
+            now,
+        );
+        facts.settle(now, |_| None);
+        facts.desired(now)
+    }
+
+    fn offer() -> Offer {
+        serde_json::from_value(json!({"allocatable": {"cpu": "2"}, "classes": ["inference"]})).unwrap()
+    }
+
+    #[test]
+    fn status_of_an_available_car_shows_its_offer_and_rounded_times() {
+        let status = build(
+            &vehicle(),
+            &desired(Standing::Available),
+            &offer(),
+            Some("1.0"),
+            NOW.parse().unwrap(),
+        );
+        insta::assert_yaml_snapshot!(status);
+    }
+
+    #[test]
+    fn status_of_a_car_that_is_away_shows_no_offer_and_no_reason() {
+        let status = build(
+            &vehicle(),
+            &desired(Standing::Away),
+            &offer(),
+            Some("1.0"),
+            NOW.parse().unwrap(),
+        );
+        assert_eq!(status.offer, Offer::default());
+        assert!(status.conditions.iter().all(|c| c.reason == "VehicleAway"));
+    }
+
+    #[test]
+    fn patch_never_carries_the_connection_and_nulls_what_went() {
+        let old = build(
+            &vehicle(),
+            &desired(Standing::Available),
+            &offer(),
+            Some("1.0"),
+            NOW.parse().unwrap(),
+        );
+        assert_eq!(patch(Some(&old), &old), None);
+        let mut other = offer();
+        other.allocatable.clear();
+        let vehicle = Vehicle {
+            status: Some(old.clone()),
+            ..vehicle()
+        };
+        let new = build(
+            &vehicle,
+            &desired(Standing::Available),
+            &other,
+            Some("1.0"),
+            NOW.parse().unwrap(),
+        );
+        assert_eq!(
+            patch(Some(&old), &new).unwrap(),
+            json!({"offer": {"allocatable": {"cpu": null}}})
+        );
+        assert!(patch(None, &new).unwrap().get("connection").is_none());
+    }
+}
