@@ -31,8 +31,8 @@ make_images() {
 # goes with it.
 snapshot() {
   local kinds
-  kinds=$(on kubectl api-resources --verbs=list -o name | grep -vE '^(events|events\.events\.k8s\.io|componentstatuses)$' | paste -sd,)
-  on kubectl get "$kinds" --all-namespaces --ignore-not-found -o custom-columns=KIND:.kind,NAMESPACE:.metadata.namespace,NAME:.metadata.name --no-headers |
+  kinds=$(on kubectl api-resources --verbs=list -o name | grep -vE '^(endpoints|events|events\.events\.k8s\.io|componentstatuses)$' | paste -sd,)
+  on kubectl get "$kinds" --all-namespaces --ignore-not-found -o custom-columns=KIND:.kind,NAMESPACE:.metadata.namespace,NAME:.metadata.name --no-headers 2>>"$dir/log" |
     tr -s ' ' | sort
 }
 
@@ -123,25 +123,41 @@ job_runs() {
   [ -n "$(on kubectl -n busy get pods --field-selector=status.phase=Running -o name)" ]
 }
 
+# The hook's Job is deleted when it is done; what it says is read while it runs.
+hear_hook() {
+  for _ in $(seq 100); do
+    on kubectl -n "$system" logs --follow --selector app.kubernetes.io/name=kerbside-uninstall --tail=-1 2>/dev/null | grep . && return
+    sleep 0.2
+  done
+}
+
 uninstall() {
   apply_job digits busy
   wait_for 120 "the job to run" job_runs
+  hear_hook &
   on helm uninstall kerbside --namespace "$system" --timeout 300s
   # Suspended, not lost: what a user gave is the user's until the definitions go.
   [ "$(on kubectl -n busy get fleetjob digits -o jsonpath='{.spec.suspend}')" = true ]
+  if on kubectl get pods --all-namespaces -o jsonpath='{.items[*].metadata.finalizers}' | grep kerbside.dev; then
+    echo "a Pod has a finalizer of ours still"
+    return 1
+  fi
   on helm uninstall kerbside-crds --namespace "$system" --wait --timeout 60s
-  # None of them hangs.
-  on kubectl delete namespace busy kubelet "$system" --wait --timeout=90s
 }
 
+# The difference to how the cluster was before. First with the namespaces that were made for this, which hold what every namespace holds
+# and nothing else, then without them.
 no_trace() {
   snapshot >"$dir/after"
-  diff <(grep -v " kube-root-ca.crt$" "$dir/before") <(grep -v " kube-root-ca.crt$" "$dir/after")
+  diff "$dir/before" <(sed -E "/^Namespace <none> (busy|kubelet|$system)$/d; /^(ConfigMap|ServiceAccount) (busy|kubelet|$system) (kube-root-ca.crt|default)$/d" "$dir/after")
 }
 
 check_no_trace() {
-  # The garbage collector and the namespaces' controller are a little behind.
-  wait_for 60 "the last objects to go" no_trace
+  # The garbage collectors of objects and of Pods without a Node are a little behind.
+  wait_for 120 "the last objects to go" no_trace
+  # None of them hangs.
+  on kubectl delete namespace busy kubelet "$system" --wait --timeout=60s
+  wait_for 30 "the namespaces' objects to go" no_trace
 }
 
 # What a person would look at first.

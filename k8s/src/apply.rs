@@ -43,10 +43,21 @@ pub fn is_stale(error: &kube::Error) -> bool {
     }
 }
 
-/// The API server answers a patch that carries another `metadata.uid` with 422 and "field is immutable" on `metadata.uid`, and a
-/// JSON patch whose `test` fails with 422 and "testing value … failed".
+/// The API server answers a patch that carries another `metadata.uid` with 422 and "field is immutable" on `metadata.uid`.
 fn says_uid(message: &str) -> bool {
-    message.contains("metadata.uid") || message.contains("testing value") || message.contains("test failed")
+    message.contains("metadata.uid")
+}
+
+/// The API server (1.37, seen) answers a JSON patch that does not apply, by a failed `test` or a missing path, with a 422 that says
+/// nothing at all; one whose *result* is invalid names the object and the field.
+fn does_not_apply(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(s) => {
+            let details = s.details.as_ref();
+            s.is_invalid() && details.is_none_or(|d| d.name.is_empty() && d.causes.is_empty())
+        }
+        _ => false,
+    }
 }
 
 fn stale_or<K>(result: Result<K, kube::Error>) -> Result<Written<K>, kube::Error> {
@@ -70,6 +81,9 @@ where
 }
 
 /// Merge patch of `status` for the object with this `uid`, optionally only if nobody wrote since `resource_version`.
+///
+/// The UID is a precondition for built-in kinds only: the API server ignores it in the status of custom resources, where
+/// `resource_version` is what keeps a write from an object of the same name.
 pub async fn merge_status<K>(
     api: &Api<K>,
     name: &str,
@@ -113,7 +127,7 @@ where
     stale_or(api.patch_status(name, &params, &Patch::Strategic(patch)).await)
 }
 
-/// JSON patch; put a `test` first. A failed test is [`Written::Stale`].
+/// JSON patch; put a `test` first. A patch that does not apply, for its test fails or its path is gone, is [`Written::Stale`].
 pub async fn json_patch<K>(
     api: &Api<K>,
     name: &str,
@@ -131,7 +145,10 @@ where
         field_manager: Some(manager.to_owned()),
         ..PatchParams::default()
     };
-    stale_or(api.patch(name, &params, &patch).await)
+    match api.patch(name, &params, &patch).await {
+        Err(e) if does_not_apply(&e) => Ok(Written::Stale),
+        other => stale_or(other),
+    }
 }
 
 /// DELETE of the object with this `uid` and no other; [`Written::Stale`] if it is already gone or replaced.
@@ -185,4 +202,50 @@ where
         Written::Done(_) => Written::Done(Box::new(())),
         Written::Stale => Written::Stale,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// As kube-apiserver 1.37 answered.
+    fn answer(code: u16, reason: &str, message: &str, details: Value) -> kube::Error {
+        let status = json!({
+            "status": "Failure", "code": code, "reason": reason, "message": message, "details": details,
+        });
+        kube::Error::Api(Box::new(serde_json::from_value(status).expect("it is a Status")))
+    }
+
+    const GENERIC: &str = "the server rejected our request due to an error in our request";
+
+    #[test]
+    fn json_patch_whose_test_fails_does_not_apply() {
+        assert!(does_not_apply(&answer(422, "Invalid", GENERIC, json!({}))));
+    }
+
+    #[test]
+    fn json_patch_whose_result_is_invalid_is_an_error() {
+        let details = json!({ "name": "p", "kind": "Pod", "causes": [{ "field": "metadata.labels" }] });
+        let error = answer(
+            422,
+            "Invalid",
+            "Pod \"p\" is invalid: metadata.labels: Invalid value",
+            details,
+        );
+        assert!(!does_not_apply(&error) && !is_stale(&error));
+    }
+
+    #[rstest::rstest]
+    #[case(404, "NotFound", "pods \"p\" not found")]
+    #[case(409, "Conflict", "the object has been modified")]
+    #[case(
+        422,
+        "Invalid",
+        "Pod \"p\" is invalid: metadata.uid: Invalid value: \"u\": field is immutable"
+    )]
+    fn answer_that_the_object_is_another_is_stale(#[case] code: u16, #[case] reason: &str, #[case] message: &str) {
+        assert!(is_stale(&answer(code, reason, message, json!({ "name": "p" }))));
+    }
 }

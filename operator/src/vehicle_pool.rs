@@ -11,6 +11,7 @@ mod update_status;
 mod validate;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kerbside_api::v1alpha1::VehiclePool;
 use kerbside_core::clock::Clock;
@@ -27,6 +28,8 @@ use crate::report;
 use crate::retry::Failures;
 
 const KIND: &str = "VehiclePool";
+/// By then the watch has shown what somebody else wrote.
+const AFTER_A_RACE: Duration = Duration::from_millis(500);
 
 /// What the reconciler works with.
 pub(crate) struct Context {
@@ -62,7 +65,7 @@ impl Error {
 pub(crate) async fn reconcile(pool: Arc<DeserializeGuard<VehiclePool>>, ctx: Arc<Context>) -> Result<Action, Error> {
     let started = Instant::now();
     let result = verbs(&pool, &ctx).await;
-    let outcome = result.as_ref().map_or_else(Error::category, |()| "ok");
+    let outcome = result.as_ref().map_or_else(Error::category, |_| "ok");
     ctx.metrics.reconciled(KIND, outcome, started.elapsed());
     if let Err(error) = &result {
         let note = report::with_causes(error);
@@ -73,10 +76,16 @@ pub(crate) async fn reconcile(pool: Arc<DeserializeGuard<VehiclePool>>, ctx: Arc
     } else {
         ctx.failures.succeeded(&name(&pool));
     }
-    result.map(|()| Action::await_change())
+    result.map(|done| {
+        if done {
+            Action::await_change()
+        } else {
+            Action::requeue(AFTER_A_RACE)
+        }
+    })
 }
 
-async fn verbs(pool: &DeserializeGuard<VehiclePool>, ctx: &Context) -> Result<(), Error> {
+async fn verbs(pool: &DeserializeGuard<VehiclePool>, ctx: &Context) -> Result<bool, Error> {
     let pool = pool.0.as_ref().map_err(|e| Error::Unreadable(e.error.clone()))?;
     let found = dereference::dereference(pool, &ctx.vehicles);
     let terms = validate::validate(pool);

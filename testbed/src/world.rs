@@ -186,23 +186,23 @@ impl World {
         .await
     }
 
-    /// Events about an object of the test, newest last: reason and note.
-    pub async fn events(&self, about: &str) -> Result<Vec<(String, String)>> {
+    /// Waits for an Event with `reason` about an object of the test; gives its note.
+    pub async fn event(&self, about: &str, reason: &str) -> Result<String> {
         use k8s_openapi::api::events::v1::Event;
         let api: Api<Event> = Api::namespaced(self.client(), &self.name);
-        let mut events = api
-            .list(&ListParams::default())
-            .await
-            .context("failed to list events")?
-            .items;
-        events.sort_by_key(|e| e.metadata.creation_timestamp.clone());
-        let about = |e: &Event| e.regarding.as_ref().and_then(|r| r.name.as_deref()) == Some(about);
-        let text = |t: Option<String>| t.unwrap_or_default();
-        Ok(events
-            .into_iter()
-            .filter(about)
-            .map(|e| (text(e.reason), text(e.note)))
-            .collect())
+        let wanted = |e: &&Event| {
+            let regarding = e.regarding.as_ref().and_then(|r| r.name.as_deref());
+            regarding == Some(about) && e.reason.as_deref() == Some(reason)
+        };
+        let config = kube::runtime::watcher::Config::default();
+        wait::objects(
+            &api,
+            config,
+            &format!("the Event {reason} about {about}"),
+            DEADLINE,
+            |events| events.iter().find(wanted).map(|e| e.note.clone().unwrap_or_default()),
+        )
+        .await
     }
 
     /// What a person would look at first.

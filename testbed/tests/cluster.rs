@@ -14,3 +14,11 @@ mod consent;
 mod departure;
 #[path = "cluster/examples.rs"]
 mod examples;
+#[path = "cluster/identity.rs"]
+mod identity;
+#[path = "cluster/limits.rs"]
+mod limits;
+#[path = "cluster/logs.rs"]
+mod logs;
+#[path = "cluster/loss.rs"]
+mod loss;

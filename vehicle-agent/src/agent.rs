@@ -135,7 +135,6 @@ pub async fn run(options: Options) -> Result<(), AgentError> {
         images,
         outlook: outlook_seen,
         heard: client.last_acknowledged(),
-        memory: u64::try_from(car.allocatable(None).get("memory").units()).unwrap_or(0),
         notes,
     });
     let (from_link, to_supervisor) = mpsc::channel(1);

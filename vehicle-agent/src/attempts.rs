@@ -59,8 +59,6 @@ pub struct Context<C> {
     pub outlook: watch::Receiver<Outlook>,
     /// When the newest acknowledged heartbeat was sent.
     pub heard: watch::Receiver<Option<Boottime>>,
-    /// Bytes that a program without a limit of its own may have.
-    pub memory: u64,
     /// The way to the supervisor.
     pub notes: mpsc::UnboundedSender<Note>,
 }
@@ -139,6 +137,8 @@ pub struct Supervisor<C> {
     readers: BTreeMap<String, AbortHandle>,
     tasks: JoinSet<()>,
     live: watch::Sender<usize>,
+    /// The cache is being cleared of what is old; nothing may be fetched meanwhile.
+    clearing: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl<C: Cluster> Supervisor<C> {
@@ -157,6 +157,7 @@ impl<C: Cluster> Supervisor<C> {
             readers: BTreeMap::new(),
             tasks: JoinSet::new(),
             live,
+            clearing: None,
         };
         for Revived { seed, effects } in revived {
             supervisor.begin(seed, effects, Resources::default());
@@ -180,7 +181,13 @@ impl<C: Cluster> Supervisor<C> {
 
     async fn take(&mut self, event: Event) {
         match event {
-            Event::Run(run) => self.admit(run),
+            Event::Run(run) => {
+                if let Some(clearing) = self.clearing.take() {
+                    // A panic in it would have been told already.
+                    let _ = clearing.await;
+                }
+                self.admit(run);
+            }
             Event::Stop(stop) => self.stop(stop).await,
             Event::Forget(uid) => self.forget(&uid).await,
             Event::ReadLogs(request) => self.read_logs(request).await,
@@ -200,12 +207,25 @@ impl<C: Cluster> Supervisor<C> {
                 if let Some(handle) = self.attempts.get_mut(&uid) {
                     handle.stopped = true;
                 }
+                if self.attempts.values().all(|handle| handle.stopped) {
+                    self.clear();
+                }
             }
             Note::Gone(uid) => {
                 self.attempts.remove(&uid);
             }
         }
         self.count();
+    }
+
+    /// Makes room on the disk, now that nothing uses the cache.
+    fn clear(&mut self) {
+        let images = self.context.images.clone();
+        self.clearing = Some(tokio::spawn(async move {
+            if let Err(error) = images.collect().await {
+                tracing::warn!(%error, "old images are kept");
+            }
+        }));
     }
 
     fn count(&self) {
@@ -305,7 +325,8 @@ impl<C: Cluster> Supervisor<C> {
         self.take_for_ever(uid);
         self.context.cluster.set_status(AttemptStatus {
             uid: stop.uid,
-            revision: 1,
+            // Above whatever an agent that has lost its journal may have told of it.
+            revision: u64::try_from(self.context.clock.wall().as_millisecond()).unwrap_or(1),
             phase: AttemptPhase::Disrupted.into(),
             reason: "NotInVehicle".to_owned(),
             message: "the vehicle does not know the attempt".to_owned(),

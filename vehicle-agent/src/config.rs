@@ -273,6 +273,20 @@ parked: {dwell: 1s, notice: 3s}
     }
 
     #[test]
+    fn documents_that_explain_are_valid_and_say_the_defaults() {
+        let mut said = car(include_str!("../documents/car.yaml")).unwrap();
+        assert!(said.allocatable.remove("kerbside.dev/npu").is_some());
+        let default = Car::default();
+        assert_eq!(
+            (said.allocatable, said.free_for, said.cache_bytes),
+            (default.allocatable, default.free_for, default.cache_bytes)
+        );
+        assert_eq!(Terms::from(said.parked), Terms::default());
+        let owner: Document = serde_saphyr::from_str(include_str!("../documents/owner.yaml")).unwrap();
+        owner.check().unwrap();
+    }
+
+    #[test]
     fn owner_can_only_narrow_what_the_car_gives() {
         let document: Document = serde_saphyr::from_str(
             "{consent: {givenAt: 2026-11-01T10:00:00Z, classes: []}, requirePluggedIn: false, chargeFloorPercent: 30, maxCpu: '64', maxMemory: 64Mi}",

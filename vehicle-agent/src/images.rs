@@ -13,6 +13,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kerbside_core::attempt::NotReady;
+use nix::fcntl::AT_FDCWD;
+use nix::sys::stat::{UtimensatFlags, utimensat};
+use nix::sys::time::TimeSpec;
 use oci_client::Reference;
 use serde::{Deserialize, Serialize};
 use tokio::fs;
@@ -149,6 +152,7 @@ impl Images {
             )));
         }
         let path = self.inner.registry.blob(&image, module, &self.blobs()).await?;
+        used(&path);
         Ok(Module {
             image_id: id(&image, &digest),
             path,
@@ -167,6 +171,7 @@ impl Images {
         let (manifest, digest) = self.resolve(&image, policy, credentials).await?;
         let tree = self.inner.root.join("trees").join(hex_of(&digest)?);
         if fs::try_exists(&tree).await.map_err(ImageError::Disk)? {
+            used(&tree);
             return Ok(Files { path: tree });
         }
         let layers = manifest
@@ -255,7 +260,7 @@ impl Images {
         Some((Manifest::parse(&bytes).ok()?, resolved.digest))
     }
 
-    /// Deletes what was fetched longest ago until the cache is below its limit. Only called while no attempt uses anything.
+    /// Deletes what was used longest ago until the cache is below its limit. Only called while no attempt uses anything.
     pub async fn collect(&self) -> io::Result<()> {
         let (root, limit) = (self.inner.root.clone(), self.inner.limit);
         tokio::task::spawn_blocking(move || collect(&root, limit))
@@ -312,9 +317,9 @@ fn collect(root: &Path, limit: u64) -> io::Result<()> {
                 continue;
             }
             let size = size_of(&path)?;
-            let fetched = std::fs::symlink_metadata(&path)?;
+            let used = std::fs::symlink_metadata(&path)?;
             total += size;
-            items.push((std::os::unix::fs::MetadataExt::mtime(&fetched), size, path));
+            items.push((std::os::unix::fs::MetadataExt::mtime(&used), size, path));
         }
     }
     items.sort();
@@ -335,6 +340,17 @@ fn collect(root: &Path, limit: u64) -> io::Result<()> {
         );
     }
     Ok(())
+}
+
+/// Notes that something in the cache is used, in its time of modification. If that fails it only goes earlier.
+fn used(path: &Path) {
+    let _ = utimensat(
+        AT_FDCWD,
+        path,
+        &TimeSpec::UTIME_NOW,
+        &TimeSpec::UTIME_NOW,
+        UtimensatFlags::NoFollowSymlink,
+    );
 }
 
 fn remove(path: &Path) -> io::Result<()> {

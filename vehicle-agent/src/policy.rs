@@ -4,7 +4,6 @@
 //! is brake, tell the attempts, tell the cluster, write down.
 
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,14 +53,24 @@ pub struct Policy<C> {
     wires: Wires,
     outlook: Outlook,
     remembered: Remembered,
-    owner_file: Option<Stamp>,
+    /// The owner's document as it was read last.
+    seen: Option<Stamp>,
+    /// A missing or broken one that may be about to change.
+    doubted: Option<Stamp>,
     next_look: Boottime,
     said: CarState,
 }
 
 /// What tells one content of a file from another.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Stamp(PathBuf, u64, i64, i64, u64);
+enum Stamp {
+    Missing,
+    File {
+        inode: u64,
+        modified: (i64, i64),
+        size: u64,
+    },
+}
 
 /// What the cluster is told before anything is known.
 pub fn nothing_known() -> CarState {
@@ -87,7 +96,8 @@ impl<C: Cluster> Policy<C> {
             wires,
             outlook,
             remembered,
-            owner_file: None,
+            seen: None,
+            doubted: None,
             next_look,
             said,
         }
@@ -222,25 +232,29 @@ impl<C: Cluster> Policy<C> {
         }
         self.next_look = now + LOOK;
         let path = self.directory.owner();
-        let stamp = std::fs::metadata(&path)
-            .ok()
-            .map(|m| Stamp(path.clone(), m.ino(), m.mtime(), m.mtime_nsec(), m.size()));
-        if stamp.is_some() && stamp == self.owner_file {
+        let stamp = std::fs::metadata(&path).map_or(Stamp::Missing, |file| Stamp::File {
+            inode: file.ino(),
+            modified: (file.mtime(), file.mtime_nsec()),
+            size: file.size(),
+        });
+        if self.seen.as_ref() == Some(&stamp) {
             return;
         }
-        let had = self.owner_file.is_some();
-        self.owner_file = stamp;
-        let document = match config::owner(&path) {
-            Ok(document) => document,
-            Err(error) => {
-                let cause = std::error::Error::source(&error).map(ToString::to_string);
-                tracing::error!(%error, cause, "the owner's document counts as none");
-                None
-            }
-        };
-        if document.is_some() || had {
-            tracing::info!(valid = document.is_some(), "owner's document read");
+        let read = config::owner(&path);
+        // An editor may be writing it at this moment: what is gone or broken counts when it still is at the next look.
+        let usable = matches!(&read, Ok(Some(_)));
+        if !usable && self.outlook.document.is_some() && self.doubted.as_ref() != Some(&stamp) {
+            self.doubted = Some(stamp);
+            return;
         }
+        self.doubted = None;
+        self.seen = Some(stamp);
+        let document = read.unwrap_or_else(|error| {
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            tracing::error!(%error, cause, "the owner's document counts as none");
+            None
+        });
+        tracing::info!(usable, "owner's document read");
         self.outlook.command = self.remembered.command(document.as_ref());
         self.outlook.allocatable = self.car.allocatable(document.as_ref());
         self.outlook.document = document.map(Arc::new);

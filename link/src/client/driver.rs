@@ -9,8 +9,8 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
-use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, sleep};
 
 use super::connect::Address;
 use super::context::{Context, Live};
@@ -25,18 +25,24 @@ const HOPS: u32 = 4;
 /// Longer than that nobody means to send a car away.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(1);
 
+/// The end of a session that its successor has replaced, and the greeting of that successor, come over two connections in either
+/// order. So long nobody is told of a break that is none.
+const GREETING_ON_ITS_WAY: Duration = Duration::from_secs(2);
+
 pub(super) async fn drive(context: Arc<Context>, mut hand_over: mpsc::Receiver<Duration>) {
     let mut renewal = renewal::renew_for_ever(Arc::clone(&context)).boxed();
     let mut tries = Backoff::new(context.pace.first, context.pace.longest);
     let mut current: Option<Running> = None;
-    let mut pending = Some(establish(&context, context.home.clone(), Duration::ZERO));
+    let mut pending = Some(Pending::new(&context, context.home.clone(), Duration::ZERO));
+    let mut unsaid: Option<BoxFuture<'static, Ended>> = None;
     loop {
         tokio::select! {
             biased;
             () = context.stopped() => break,
             () = &mut renewal => {}
-            session = maybe(&mut pending) => {
+            session = maybe(pending.as_mut().map(|pending| &mut pending.session)) => {
                 pending = None;
+                unsaid = None;
                 begin(&context, &session);
                 // The older session, if there is one, ends here: the newer one has been welcomed.
                 current = Some(Running {
@@ -50,16 +56,31 @@ pub(super) async fn drive(context: Arc<Context>, mut hand_over: mpsc::Receiver<D
                 if lived >= context.pace.settled {
                     tries.reset();
                 }
-                let next = after(&context, &ended, not_after, &mut tries);
-                end(&context, &ended);
-                // A successor that was waiting for its moment has it now.
-                if let Some((address, delay)) = next {
-                    pending = Some(establish(&context, address, delay));
+                match (ended, &pending) {
+                    // By its own successor, most likely, whose greeting is on its way.
+                    (ended @ Ended::Replaced(_), Some(successor)) => {
+                        successor.hasten.notify_one();
+                        unsaid = Some(sleep(GREETING_ON_ITS_WAY).map(|()| ended).boxed());
+                    }
+                    (ended @ (Ended::Lost(_) | Ended::Refused(_)), Some(successor)) => {
+                        successor.hasten.notify_one();
+                        end(&context, &ended);
+                    }
+                    (ended, _) => {
+                        end(&context, &ended);
+                        if let Some((address, delay)) = after(&context, &ended, not_after, &mut tries) {
+                            pending = Some(Pending::new(&context, address, delay));
+                        }
+                    }
                 }
+            }
+            ended = maybe(unsaid.as_mut()) => {
+                unsaid = None;
+                end(&context, &ended);
             }
             Some(delay) = hand_over.recv() => {
                 if current.is_some() && pending.is_none() {
-                    pending = Some(establish(&context, context.home.clone(), delay));
+                    pending = Some(Pending::new(&context, context.home.clone(), delay));
                 }
             }
         }
@@ -78,7 +99,32 @@ struct Running {
     run: BoxFuture<'static, Ended>,
 }
 
-async fn maybe<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
+/// A session that is to come.
+struct Pending {
+    /// Ends the wait before the first try.
+    hasten: Arc<Notify>,
+    session: BoxFuture<'static, Session>,
+}
+
+impl Pending {
+    fn new(context: &Arc<Context>, address: Address, delay: Duration) -> Self {
+        let (context, hasten) = (Arc::clone(context), Arc::new(Notify::new()));
+        let hastened = Arc::clone(&hasten);
+        let session = async move {
+            tokio::select! {
+                () = pause(&context, delay) => {}
+                () = hastened.notified() => {}
+            }
+            establish(context, address).await
+        };
+        Self {
+            hasten,
+            session: session.boxed(),
+        }
+    }
+}
+
+async fn maybe<T>(future: Option<&mut BoxFuture<'static, T>>) -> T {
     match future {
         Some(future) => future.await,
         None => std::future::pending().await,
@@ -120,7 +166,7 @@ fn reason(ended: &Ended) -> String {
     match ended {
         Ended::Redirect(address) => format!("the adapter sends the car to {address}"),
         Ended::RetryAfter(delay, why) => format!("the adapter sends the car away for {} s: {why}", delay.as_secs()),
-        Ended::Lost(why) | Ended::Refused(why) => why.clone(),
+        Ended::Lost(why) | Ended::Replaced(why) | Ended::Refused(why) => why.clone(),
         Ended::Stopped => "the agent shuts down".to_owned(),
     }
 }
@@ -141,15 +187,13 @@ fn after(context: &Context, ended: &Ended, not_after: Timestamp, tries: &mut Bac
         Ended::RetryAfter(delay, _) => Some((home(), stretched((*delay).min(LONGEST_RETRY_AFTER), rand::random()))),
         // With the certificate that has been renewed since, all may be well.
         Ended::Refused(_) if !renewed => Some((home(), stretched(context.pace.refused_first / 2, rand::random()))),
-        Ended::Lost(_) | Ended::Refused(_) => Some((home(), tries.next(rand::random()))),
+        Ended::Lost(_) | Ended::Replaced(_) | Ended::Refused(_) => Some((home(), tries.next(rand::random()))),
     }
 }
 
 /// Tries until there is a session.
-fn establish(context: &Arc<Context>, address: Address, delay: Duration) -> BoxFuture<'static, Session> {
-    let context = Arc::clone(context);
+fn establish(context: Arc<Context>, address: Address) -> BoxFuture<'static, Session> {
     async move {
-        pause(&context, delay).await;
         let mut tries = Backoff::new(context.pace.first, context.pace.longest);
         let mut refusals = Backoff::new(context.pace.refused_first, context.pace.refused_longest);
         let mut target = address;
@@ -172,7 +216,7 @@ fn establish(context: &Arc<Context>, address: Address, delay: Duration) -> BoxFu
             let wait = match ended {
                 Ended::RetryAfter(delay, _) => stretched(delay.min(LONGEST_RETRY_AFTER), rand::random()),
                 Ended::Refused(_) => refusals.next(rand::random()),
-                Ended::Redirect(_) | Ended::Lost(_) | Ended::Stopped => tries.next(rand::random()),
+                Ended::Redirect(_) | Ended::Lost(_) | Ended::Replaced(_) | Ended::Stopped => tries.next(rand::random()),
             };
             hops = 0;
             tracing::info!(adapter = %from, %why, ?wait, "failed to open session");

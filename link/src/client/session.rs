@@ -40,6 +40,8 @@ pub(super) enum Ended {
     RetryAfter(Duration, String),
     /// The connection or the adapter is gone.
     Lost(String),
+    /// A newer session of the same car is there.
+    Replaced(String),
     /// The adapter does not want this car as it is.
     Refused(String),
     /// The agent shuts down.
@@ -52,6 +54,7 @@ impl From<Fault> for Ended {
             FaultKind::Unauthenticated | FaultKind::Denied | FaultKind::Invalid | FaultKind::Unsupported => {
                 Self::Refused(fault.message().to_owned())
             }
+            FaultKind::Conflict => Self::Replaced(fault.message().to_owned()),
             _ => Self::Lost(fault.message().to_owned()),
         }
     }

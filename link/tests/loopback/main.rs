@@ -11,6 +11,7 @@
 mod bulk;
 mod enrolment;
 mod foreign;
+mod foreign_adapter;
 mod moves;
 mod proxy;
 mod sessions;

@@ -67,7 +67,11 @@ pub(crate) async fn apply(ctx: &Context, recorded: Resources<Recorded>) -> Resul
         |d, seen| remove(&api, d, seen),
     )
     .await;
-    let released = each(&found, release, Clone::clone, |_, seen| let_go(&api, seen)).await;
+    let due = release
+        .into_iter()
+        .filter(|uid| !ctx.memory.was_let_go(&job.uid, uid))
+        .collect();
+    let released = each(&found, due, PodUid::clone, |_, seen| let_go(ctx, &job, &api, seen)).await;
     if expired {
         expire(ctx, &job).await?;
     }
@@ -199,12 +203,16 @@ async fn remove(api: &Api<Pod>, deletion: Deletion, seen: &Seen) -> Result<(), k
         .map(drop)
 }
 
-async fn let_go(api: &Api<Pod>, seen: &Seen) -> Result<(), kube::Error> {
-    let (name, uid) = (&seen.attempt.name, seen.attempt.uid.as_str());
+async fn let_go(ctx: &Context, job: &ValidatedJob, api: &Api<Pod>, seen: &Seen) -> Result<(), kube::Error> {
+    let (name, uid) = (&seen.attempt.name, &seen.attempt.uid);
     // A stale answer means that somebody changed the finalizers or that the Pod is gone; the watch will show it.
-    apply::remove_finalizer(api, name, uid, &seen.finalizers, finalizer::TRACKING, FIELD_MANAGER)
-        .await
-        .map(drop)
+    let finalizers = &seen.finalizers;
+    let written =
+        apply::remove_finalizer(api, name, uid.as_str(), finalizers, finalizer::TRACKING, FIELD_MANAGER).await?;
+    if !written.is_stale() {
+        ctx.memory.let_go(&job.uid, uid.clone());
+    }
+    Ok(())
 }
 
 async fn expire(ctx: &Context, job: &ValidatedJob) -> Result<(), Error> {

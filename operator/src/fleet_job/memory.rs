@@ -9,10 +9,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kerbside_api::v1alpha1::FleetJob;
-use kerbside_core::ids::JobUid;
+use kerbside_core::ids::{JobUid, PodUid};
 use kerbside_core::job::Refusals;
 use kube::ResourceExt;
 use tokio::time::Instant;
+
+/// After this long without a trace in the cache the patch is repeated; somebody may have put the finalizer back.
+const LET_GO_FOR: Duration = Duration::from_secs(30);
+/// From then on those whose time is over are thrown out.
+const MANY_LET_GO: usize = 1_024;
 
 #[derive(Debug, Default)]
 struct Job {
@@ -20,6 +25,8 @@ struct Job {
     written: Option<Arc<FleetJob>>,
     written_at: Option<Instant>,
     refusals: Refusals,
+    /// Pods that were let go, and when: the cache may not show it yet.
+    let_go: HashMap<PodUid, Instant>,
     /// The generation whose first Pod the API server has accepted in a dry run.
     tried: Option<i64>,
 }
@@ -65,6 +72,27 @@ impl Memory {
 
     pub(crate) fn learned(&self, uid: &JobUid, refusals: Refusals) {
         self.with(uid, |job| job.refusals = refusals);
+    }
+
+    /// Whether the Pod was let go a moment ago, so that the patch need not be repeated.
+    pub(crate) fn was_let_go(&self, uid: &JobUid, pod: &PodUid) -> bool {
+        let now = Instant::now();
+        self.with(uid, |job| {
+            job.let_go
+                .get(pod)
+                .is_some_and(|at| now.duration_since(*at) < LET_GO_FOR)
+        })
+    }
+
+    /// The Pod was let go.
+    pub(crate) fn let_go(&self, uid: &JobUid, pod: PodUid) {
+        let now = Instant::now();
+        self.with(uid, |job| {
+            if job.let_go.len() >= MANY_LET_GO {
+                job.let_go.retain(|_, at| now.duration_since(*at) < LET_GO_FOR);
+            }
+            job.let_go.insert(pod, now);
+        });
     }
 
     /// Whether the first Pod of this generation has been tried.
@@ -127,6 +155,16 @@ mod tests {
         assert_eq!(memory.write_after(&uid, second), Some(second * 3 / 4));
         tokio::time::advance(second).await;
         assert_eq!(memory.write_after(&uid, second), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pod_that_was_let_go_is_remembered_for_half_a_minute() {
+        let (memory, uid, pod) = (Memory::default(), "u".parse().unwrap(), "p".parse().unwrap());
+        assert!(!memory.was_let_go(&uid, &pod));
+        memory.let_go(&uid, PodUid::clone(&pod));
+        assert!(memory.was_let_go(&uid, &pod));
+        tokio::time::advance(LET_GO_FOR).await;
+        assert!(!memory.was_let_go(&uid, &pod));
     }
 
     #[test]

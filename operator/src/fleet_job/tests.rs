@@ -59,6 +59,41 @@ async fn turn_without_a_change_writes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn pod_cache_that_is_behind_lets_nothing_go_twice() {
+    let mut fleet = Fleet::new(&json!({ "completions": 2 }), all(End::Succeeds, 2));
+    let operator = fleet.operator(Fate::Lives);
+    fleet.reconcile(&operator).await.unwrap();
+    fleet.work().await;
+    fleet.reconcile(&operator).await.unwrap();
+    writes(&fleet);
+    for _ in 0..3 {
+        fleet.reconcile_blindly(&operator).await.unwrap();
+    }
+    assert!(!writes(&fleet).iter().any(|w| w.contains("/pods/")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn pod_that_changed_meanwhile_is_let_go_when_the_watch_has_shown_it() {
+    let mut fleet = Fleet::new(&json!({ "completions": 1 }), all(End::Succeeds, 1));
+    let operator = fleet.operator(Fate::Lives);
+    fleet.reconcile(&operator).await.unwrap();
+    fleet.work().await;
+    fleet.watch(&operator);
+    let name = fleet.pods()[0].name_any();
+    fleet.change_pod(&name, |p| {
+        p["metadata"]["finalizers"] = json!(["acme.io/keep", "kerbside.dev/job-tracking"]);
+    });
+    fleet.reconcile_blindly(&operator).await.unwrap();
+    assert_eq!(
+        fleet.pods()[0].finalizers().len(),
+        2,
+        "a patch that does not apply is no error and does nothing"
+    );
+    fleet.reconcile(&operator).await.unwrap();
+    assert_eq!(fleet.pods()[0].finalizers(), ["acme.io/keep"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn pod_cache_that_is_behind_makes_no_second_attempt() {
     let fleet = Fleet::new(&json!({ "completions": 5 }), all(End::Works, 5));
     let operator = fleet.operator(Fate::Lives);

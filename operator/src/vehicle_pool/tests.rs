@@ -116,6 +116,17 @@ async fn pool_with_a_broken_expression_says_which_rule_and_why() {
 }
 
 #[tokio::test]
+async fn pool_that_somebody_changed_meanwhile_is_looked_at_again() {
+    let api = FakeApi::new();
+    api.put("vehiclepools", pool("true"));
+    let ctx = context(&api);
+    let stale = Arc::new(guard(api.get("vehiclepools", "", "overnight")));
+    let key = ("vehiclepools".to_owned(), String::new(), "overnight".to_owned());
+    api.change(&key, |p| p["metadata"]["labels"] = json!({ "a": "b" }));
+    assert_eq!(reconcile(stale, ctx).await.unwrap(), Action::requeue(AFTER_A_RACE));
+}
+
+#[tokio::test]
 async fn pool_that_cannot_be_read_waits_for_a_change_and_says_so() {
     let api = FakeApi::new();
     let ctx = context(&api);

@@ -9,10 +9,14 @@ use serde_json::json;
 use super::Error;
 use crate::FIELD_MANAGER;
 
-/// The status is computed from everything there is, so a stale cache can at worst write what the next reconcile repairs.
-pub(super) async fn update_status(client: &Client, pool: &VehiclePool, status: VehiclePoolStatus) -> Result<(), Error> {
+/// False: somebody changed the pool meanwhile, and it is to be looked at again.
+pub(super) async fn update_status(
+    client: &Client,
+    pool: &VehiclePool,
+    status: VehiclePoolStatus,
+) -> Result<bool, Error> {
     if pool.status.as_ref() == Some(&status) {
-        return Ok(());
+        return Ok(true);
     }
     let (name, uid) = (pool.name_any(), pool.uid().unwrap_or_default());
     let mut patch = json!(status);
@@ -22,11 +26,10 @@ pub(super) async fn update_status(client: &Client, pool: &VehiclePool, status: V
         patch["capacity"][gone] = serde_json::Value::Null;
     }
     let api: Api<VehiclePool> = Api::all(client.clone());
-    let written: Written<VehiclePool> = apply::merge_status(&api, &name, &uid, None, FIELD_MANAGER, patch)
-        .await
-        .map_err(|e| Error::Status(Box::new(e)))?;
-    if written.is_stale() {
-        tracing::debug!(pool.name = name, "the pool is gone or replaced");
-    }
-    Ok(())
+    let version = pool.resource_version();
+    let written: Written<VehiclePool> =
+        apply::merge_status(&api, &name, &uid, version.as_deref(), FIELD_MANAGER, patch)
+            .await
+            .map_err(|e| Error::Status(Box::new(e)))?;
+    Ok(!written.is_stale())
 }

@@ -31,8 +31,20 @@ async fn job(world: &World, name: &str, program: &str) -> Result<Value> {
 
 /// Waits for the end of the one container that there is.
 async fn end(world: &World) -> Result<ContainerStateTerminated> {
-    let ended = |p: &Pod| p.status.as_ref()?.container_statuses.as_ref()?.first()?.state.as_ref()?.terminated.clone();
-    world.wait_pods("the container to end", |pods| pods.iter().find_map(ended)).await
+    let ended = |p: &Pod| {
+        p.status
+            .as_ref()?
+            .container_statuses
+            .as_ref()?
+            .first()?
+            .state
+            .as_ref()?
+            .terminated
+            .clone()
+    };
+    world
+        .wait_pods("the container to end", |pods| pods.iter().find_map(ended))
+        .await
 }
 
 /// A good job runs on the same car: nothing else was harmed.
@@ -52,11 +64,21 @@ async fn program_that_traps_fails_with_the_trap_and_is_tried_again_as_often_as_a
         world.apply(&job).await?;
         let end = end(world).await?;
         ensure!(end.exit_code != 0 && end.reason.as_deref() == Some("Error"), "{end:?}");
-        ensure!(end.message.as_deref().is_some_and(|m| m.contains("unreachable")), "{end:?}");
-        let failed = world.complete("hello", world::DEADLINE).await.err().context("the job must fail")?;
+        ensure!(
+            end.message.as_deref().is_some_and(|m| m.contains("unreachable")),
+            "{end:?}"
+        );
+        let failed = world
+            .complete("hello", world::DEADLINE)
+            .await
+            .err()
+            .context("the job must fail")?;
         ensure!(format!("{failed:#}").contains("failed"), "{failed:#}");
         let status = world.job("hello", "its status", |_, s| Some(s.clone())).await?;
-        ensure!(status.failed == 2 && status.failed_indexes == "0", "one try and one more: {status:?}");
+        ensure!(
+            status.failed == 2 && status.failed_indexes == "0",
+            "one try and one more: {status:?}"
+        );
         car_goes_on(world).await
     })
     .await
@@ -68,7 +90,10 @@ async fn program_that_wants_more_memory_than_its_limit_is_oom_killed() -> Result
         world.cars(1).await?;
         world.apply(&job(world, "hog", HOG).await?).await?;
         let end = end(world).await?;
-        ensure!(end.reason.as_deref() == Some("OOMKilled") && end.exit_code == 137, "{end:?}");
+        ensure!(
+            end.reason.as_deref() == Some("OOMKilled") && end.exit_code == 137,
+            "{end:?}"
+        );
         car_goes_on(world).await
     })
     .await
@@ -82,15 +107,24 @@ async fn program_that_never_ends_is_ended_by_the_jobs_deadline() -> Result<()> {
         job["spec"]["activeDeadlineSeconds"] = 5.into();
         world.apply(&job).await?;
         world.running_on(&car).await?;
-        let failed = world.complete("hello", world::DEADLINE).await.err().context("the job must fail")?;
+        let failed = world
+            .complete("hello", world::DEADLINE)
+            .await
+            .err()
+            .context("the job must fail")?;
         let reason = world
             .job("hello", "its reason", |_, s| {
-                s.conditions.iter().find(|c| c.type_ == "Failed").map(|c| c.reason.clone())
+                s.conditions
+                    .iter()
+                    .find(|c| c.type_ == "Failed")
+                    .map(|c| c.reason.clone())
             })
             .await?;
         ensure!(reason == "DeadlineExceeded", "{reason}: {failed:#}");
         world
-            .wait_pods("nothing to run", |p| p.iter().all(|p| phase(p) != "Running").then_some(()))
+            .wait_pods("nothing to run", |p| {
+                p.iter().all(|p| phase(p) != "Running").then_some(())
+            })
             .await?;
         car_goes_on(world).await
     })
@@ -112,7 +146,11 @@ async fn output_larger_than_the_job_allows_is_a_failure_that_says_so() -> Result
                 (status.reason.as_deref() == Some(reason::OUTPUT_TOO_LARGE)).then_some(())
             })
             .await?;
-        world.complete("hello", world::DEADLINE).await.err().context("the job must fail")?;
+        world
+            .complete("hello", world::DEADLINE)
+            .await
+            .err()
+            .context("the job must fail")?;
         car_goes_on(world).await
     })
     .await
@@ -129,7 +167,10 @@ async fn module_that_is_not_webassembly_does_not_start_and_says_so() -> Result<(
         world.apply(&job).await?;
         let end = end(world).await?;
         ensure!(end.reason.as_deref() == Some("StartError"), "{end:?}");
-        ensure!(end.message.as_deref().is_some_and(|m| m.contains("WebAssembly")), "{end:?}");
+        ensure!(
+            end.message.as_deref().is_some_and(|m| m.contains("WebAssembly")),
+            "{end:?}"
+        );
         car_goes_on(world).await
     })
     .await

@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 
 /// A pool that gives up hope sooner than the default, so that a test is short.
 fn impatient(pool: &mut Value) {
-    pool["spec"]["loss"] = json!({"suspectAfter": "3s", "keepNodeFor": "1m", "brake": {"share": 100, "atLeast": 5, "window": "30s"}});
+    pool["spec"]["loss"] =
+        json!({"suspectAfter": "5s", "keepNodeFor": "1m", "brake": {"share": 100, "atLeast": 5, "window": "30s"}});
 }
 
 fn suspected(node: Option<&Node>) -> Option<()> {
@@ -36,9 +37,20 @@ async fn two_attempts_of_one_index_that_both_finish_give_one_result() -> Result<
         let cars = world.cars(2).await?;
         let seen = world.record();
         world.apply(&long_job(world)?).await?;
-        let first = world.wait_pods("an attempt to run", |p| p.iter().find(|p| phase(p) == "Running").cloned()).await?;
-        let node = first.spec.as_ref().and_then(|s| s.node_name.clone()).context("a Pod that runs is bound")?;
-        let silent = cars.iter().find(|c| c.id.as_str() == node).context("the attempt runs on one of the cars")?;
+        let first = world
+            .wait_pods("an attempt to run", |p| {
+                p.iter().find(|p| phase(p) == "Running").cloned()
+            })
+            .await?;
+        let node = first
+            .spec
+            .as_ref()
+            .and_then(|s| s.node_name.clone())
+            .context("a Pod that runs is bound")?;
+        let silent = cars
+            .iter()
+            .find(|c| c.id.as_str() == node)
+            .context("the attempt runs on one of the cars")?;
         silent.freeze()?;
         world.node(silent, "the silent car to be suspected", suspected).await?;
         world
@@ -52,9 +64,14 @@ async fn two_attempts_of_one_index_that_both_finish_give_one_result() -> Result<
         // Both are alive now; the race is theirs.
         silent.thaw()?;
         let status = world.complete("digits", Duration::from_mins(5)).await?;
-        ensure!(status.succeeded == 1 && status.completed_indexes == "0" && status.failed == 0, "{status:?}");
+        ensure!(
+            status.succeeded == 1 && status.completed_indexes == "0" && status.failed == 0,
+            "{status:?}"
+        );
         let results = world.results("digits").await?;
-        let files = std::fs::read_dir(results.join("0")).context("index 0 left results")?.count();
+        let files = std::fs::read_dir(results.join("0"))
+            .context("index 0 left results")?
+            .count();
         ensure!(files == 1, "one attempt's one file, not {files}");
         let attempts = seen.attempts();
         ensure!(attempts.len() == 2, "one replacement, not {}", attempts.len() - 1);
@@ -74,12 +91,22 @@ async fn car_that_is_silent_for_a_while_is_adopted_with_its_work() -> Result<()>
         car.freeze()?;
         world.node(&car, "the silent car to be suspected", suspected).await?;
         car.thaw()?;
-        world.node(&car, "the car to be heard again", |n| suspected(n).is_none().then_some(())).await?;
+        world
+            .node(&car, "the car to be heard again", |n| {
+                suspected(n).is_none().then_some(())
+            })
+            .await?;
         let status = world.complete("digits", Duration::from_mins(5)).await?;
         ensure!(status.succeeded == 1 && status.failed == 0, "{status:?}");
         let attempts = seen.attempts();
-        let same = attempts.iter().find(|p| p.uid() == pod.uid()).context("the first attempt is on record")?;
-        ensure!(phase(same) == "Succeeded", "the attempt went on and was not made again: {same:?}");
+        let same = attempts
+            .iter()
+            .find(|p| p.uid() == pod.uid())
+            .context("the first attempt is on record")?;
+        ensure!(
+            phase(same) == "Succeeded",
+            "the attempt went on and was not made again: {same:?}"
+        );
         Ok(())
     })
     .await
@@ -94,9 +121,20 @@ async fn work_that_may_run_once_only_is_replaced_after_its_fence_and_not_before(
         let mut job = long_job(world)?;
         job["spec"]["onLoss"] = json!({"replace": "WhenFenced", "runUnheardFor": "10s"});
         world.apply(&job).await?;
-        let first = world.wait_pods("an attempt to run", |p| p.iter().find(|p| phase(p) == "Running").cloned()).await?;
-        let node = first.spec.as_ref().and_then(|s| s.node_name.clone()).context("a Pod that runs is bound")?;
-        let lost = cars.iter().find(|c| c.id.as_str() == node).context("the attempt runs on one of the cars")?;
+        let first = world
+            .wait_pods("an attempt to run", |p| {
+                p.iter().find(|p| phase(p) == "Running").cloned()
+            })
+            .await?;
+        let node = first
+            .spec
+            .as_ref()
+            .and_then(|s| s.node_name.clone())
+            .context("a Pod that runs is bound")?;
+        let lost = cars
+            .iter()
+            .find(|c| c.id.as_str() == node)
+            .context("the attempt runs on one of the cars")?;
         lost.crash().await?;
         let fenced = world
             .wait_pods("the lost attempt to be fenced", |pods| {
@@ -106,7 +144,10 @@ async fn work_that_may_run_once_only_is_replaced_after_its_fence_and_not_before(
                 Some((alone, stopped.0.to_owned(), stopped.1.to_owned()))
             })
             .await?;
-        ensure!(fenced == (true, "True".into(), reason::FENCED.into()), "alone until fenced: {fenced:?}");
+        ensure!(
+            fenced == (true, "True".into(), reason::FENCED.into()),
+            "alone until fenced: {fenced:?}"
+        );
         let status = world.complete("digits", Duration::from_mins(5)).await?;
         ensure!(status.succeeded == 1 && status.failed == 0, "{status:?}");
         let lost = status.disruptions.get(reason::VEHICLE_LOST).copied();
@@ -123,12 +164,20 @@ async fn car_that_lost_power_forgets_nothing_that_it_had_finished() -> Result<()
         let car = world.cars(1).await?.remove(0);
         let seen = world.record();
         world.apply(&world.example("hello/fleetjob.yaml")?).await?;
-        world.job("hello", "an index to be complete", |_, s| (s.succeeded > 0).then_some(())).await?;
+        world
+            .job("hello", "an index to be complete", |_, s| {
+                (s.succeeded > 0).then_some(())
+            })
+            .await?;
         car.crash().await?;
         car.start()?;
         let status = world.complete("hello", Duration::from_mins(3)).await?;
         ensure!(status.succeeded == 3 && status.failed == 0, "{status:?}");
-        ensure!(seen.repeated().is_empty(), "indexes that ran again after success: {:?}", seen.repeated());
+        ensure!(
+            seen.repeated().is_empty(),
+            "indexes that ran again after success: {:?}",
+            seen.repeated()
+        );
         Ok(())
     })
     .await

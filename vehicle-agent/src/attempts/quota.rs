@@ -33,9 +33,14 @@ pub(super) struct Broken {
     pub(super) message: String,
 }
 
-/// Every bound of an attempt.
-pub(super) fn bounds(directory: &AttemptDirectory, work: &Work) -> io::Result<Vec<Bound>> {
-    let mut bounds = Vec::new();
+/// Every bound of an attempt. All its files together may have `disk` bytes, the car's ephemeral storage.
+pub(super) fn bounds(directory: &AttemptDirectory, work: &Work, disk: u64) -> io::Result<Vec<Bound>> {
+    let mut bounds = vec![Bound {
+        paths: vec![directory.root().to_owned()],
+        limit: disk,
+        reason: "Evicted",
+        what: "the attempt".to_owned(),
+    }];
     if let Some(output) = &work.output {
         bounds.push(Bound {
             paths: vec![output_directory(directory, work)?],
@@ -104,10 +109,11 @@ mod tests {
             ("Evicted", "volumes/scratch/deep/x", (1 << 20) + 1),
             ("Evicted", "containers/classify/x", 11),
             ("Evicted", "logs/classify/0.log", 11),
+            ("Evicted", "containers/other/x", (2 << 20) + 1),
         ] {
             let temp = tempfile::tempdir().unwrap();
             let directory = Directory::open(temp.path()).unwrap().attempt(&uid);
-            let bounds = bounds(&directory, &work).unwrap();
+            let bounds = bounds(&directory, &work, 2 << 20).unwrap();
             assert_eq!(check(&bounds), None);
             let path = directory.root().join(file);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();

@@ -33,6 +33,7 @@ fn outlook(clock: &dyn Clock, state: State) -> Outlook {
     let allocatable = [
         ("cpu", Quantity::from_millis(1200)),
         ("memory", Quantity::from_bytes(1 << 30)),
+        ("ephemeral-storage", Quantity::from_bytes(1 << 30)),
         ("pods", Quantity::from_units(8)),
     ];
     Outlook {
@@ -98,7 +99,6 @@ impl Fixture {
             images,
             outlook: seen,
             heard: acknowledged,
-            memory: 1 << 30,
             notes,
         });
         let (events, link) = mpsc::channel(1);

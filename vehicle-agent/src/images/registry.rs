@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use data_encoding::HEXLOWER;
 use futures::TryStreamExt as _;
-use oci_client::client::{ClientConfig, ClientProtocol};
+use oci_client::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
 use oci_client::errors::OciDistributionError;
 use oci_client::secrets::RegistryAuth;
 use oci_client::{Client, Reference};
@@ -22,32 +22,40 @@ use super::manifest::{ACCEPTED, Descriptor};
 const CONNECT: Duration = Duration::from_secs(10);
 const READ: Duration = Duration::from_secs(30);
 
-/// The way to registries. The client is made at the first pull: an idle car does not pay for it.
+/// The way to registries. A client is made at the first pull that needs it: an idle car does not pay for one.
 pub(super) struct Registry {
     plain_http: Vec<String>,
-    client: OnceLock<Client>,
+    plain: OnceLock<Client>,
+    secure: OnceLock<Client>,
 }
 
 impl Registry {
     pub(super) fn new(plain_http: Vec<String>) -> Self {
         Self {
             plain_http,
-            client: OnceLock::new(),
+            plain: OnceLock::new(),
+            secure: OnceLock::new(),
         }
     }
 
-    fn client(&self) -> Result<&Client, ImageError> {
-        if let Some(client) = self.client.get() {
+    fn client(&self, image: &Reference) -> Result<&Client, ImageError> {
+        let plain = self.plain_http.iter().any(|host| host == image.resolve_registry());
+        let client = if plain { &self.plain } else { &self.secure };
+        if let Some(client) = client.get() {
             return Ok(client);
         }
-        let config = ClientConfig {
-            protocol: ClientProtocol::HttpsExcept(self.plain_http.clone()),
+        let mut config = ClientConfig {
+            protocol: ClientProtocol::Https,
             connect_timeout: Some(CONNECT),
             read_timeout: Some(READ),
             ..ClientConfig::default()
         };
-        let client = Client::try_from(config).map_err(|e| ImageError::Pull(describe(&e)))?;
-        Ok(self.client.get_or_init(|| client))
+        if plain {
+            config.protocol = ClientProtocol::Http;
+            config.tls_certs_only = vec![nobody()?];
+        }
+        let new = Client::try_from(config).map_err(|e| ImageError::Pull(describe(&e)))?;
+        Ok(client.get_or_init(|| new))
     }
 
     /// A manifest and its digest.
@@ -56,7 +64,7 @@ impl Registry {
         image: &Reference,
         credentials: &BTreeMap<String, String>,
     ) -> Result<(Vec<u8>, String), ImageError> {
-        let client = self.client()?;
+        let client = self.client(image)?;
         let auth = auth(image, credentials);
         let (bytes, _) = client
             .pull_manifest_raw(image, &auth, ACCEPTED)
@@ -86,7 +94,7 @@ impl Registry {
         {
             return Ok(place);
         }
-        let client = self.client()?;
+        let client = self.client(image)?;
         let partial = directory.join(format!("{hex}.{:016x}.part", rand::random::<u64>()));
         let fetched = fetch(client, image, blob, &partial).await;
         if fetched.is_ok() {
@@ -97,6 +105,16 @@ impl Registry {
         }
         fetched.map(|()| place)
     }
+}
+
+/// A certificate whose key nobody has. Without TLS there is nobody to trust, but a client is not made without a certificate,
+/// and a car with such a registry need not have any.
+fn nobody() -> Result<Certificate, ImageError> {
+    let made = rcgen::generate_simple_self_signed(Vec::new()).map_err(|e| ImageError::Pull(e.to_string()))?;
+    Ok(Certificate {
+        encoding: CertificateEncoding::Der,
+        data: made.cert.der().to_vec(),
+    })
 }
 
 async fn fetch(client: &Client, image: &Reference, blob: &Descriptor, partial: &Path) -> Result<(), ImageError> {

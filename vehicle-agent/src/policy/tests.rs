@@ -333,8 +333,17 @@ async fn document_that_changes_is_read_again_and_the_offer_follows() {
     tokio::time::sleep(Duration::from_secs(3)).await;
     let offer = fixture.said().offer.unwrap();
     assert_eq!((offer.classes.len(), offer.allocatable["cpu"].as_str()), (2, "500m"));
-    fs::remove_file(&path).unwrap();
+    fs::write(&path, "consent: [").unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    fs::write(&path, OWNER).unwrap();
     tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(
+        fixture.standing(),
+        Standing::Available,
+        "half a document for a moment is an editor at work"
+    );
+    fs::remove_file(&path).unwrap();
+    tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(fixture.standing(), Standing::Away);
 }
 

@@ -376,6 +376,17 @@ steps:
     }
 
     #[test]
+    fn scenario_that_explains_is_valid() {
+        assert_eq!(
+            parse(include_str!("../../documents/scenario.yaml"))
+                .unwrap()
+                .steps
+                .len(),
+            7
+        );
+    }
+
+    #[test]
     fn scenario_that_is_wrong_is_refused_with_the_reason() {
         let temp = tempfile::tempdir().unwrap();
         for (text, says) in [

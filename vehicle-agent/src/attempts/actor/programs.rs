@@ -79,14 +79,23 @@ impl<C: Cluster> Actor<C> {
             Arc::clone(&self.context.clock),
         );
         let log = log.map_err(said)?;
+        // Whatever a Pod says, no program gets more than the owner lets the car give.
+        let given = self.context.outlook.borrow().allocatable.clone();
+        let most = |resource: &str, limit: Option<u64>, amount: i64| {
+            let most = given
+                .0
+                .contains_key(resource)
+                .then(|| u64::try_from(amount).unwrap_or(0));
+            limit.into_iter().chain(most).min()
+        };
         let running = program.start(Spec {
             name: container.name.clone(),
             args: container.args.clone(),
             env: container.env.clone(),
             working_dir: container.working_dir.clone(),
             directories: slot.directories.clone(),
-            memory_limit: container.memory_limit.unwrap_or(self.context.memory),
-            cpu_limit: container.cpu_limit,
+            memory_limit: most("memory", container.memory_limit, given.get("memory").units()).unwrap_or(0),
+            cpu_limit: most("cpu", container.cpu_limit, given.get("cpu").millis()),
             log: log.clone(),
         });
         slot.log = Some(log);
@@ -119,16 +128,15 @@ impl<C: Cluster> Actor<C> {
         let Some(work) = self.seed.work.as_ref().filter(|_| self.watch.is_none()) else {
             return;
         };
-        let bounds = match quota::bounds(&self.directory, work) {
+        let disk = self.context.outlook.borrow().allocatable.get("ephemeral-storage");
+        let disk = u64::try_from(disk.units()).unwrap_or(0);
+        let bounds = match quota::bounds(&self.directory, work, disk) {
             Ok(bounds) => Arc::new(bounds),
             Err(error) => {
                 tracing::warn!(attempt = %self.seed.uid, %error, "sizes of the attempt's files are not watched");
                 return;
             }
         };
-        if bounds.is_empty() {
-            return;
-        }
         self.watch = Some(self.child(async move {
             loop {
                 sleep(quota::PERIOD).await;

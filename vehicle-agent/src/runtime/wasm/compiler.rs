@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Mutex, PoisonError};
 
+use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::io::AsyncReadExt as _;
@@ -67,6 +68,8 @@ pub(super) async fn compiled(
 
 async fn in_child(program: &Path, cache: &Path, module: &Path, mut brake: watch::Receiver<bool>) -> Result<(), String> {
     let cannot = |e: std::io::Error| format!("the vehicle cannot compile the module: {e}");
+    let ending = || "the agent is ending".to_owned();
+    brake.wait_for(|on| !on).await.map_err(|_| ending())?;
     let mut command = Command::new(program);
     command.arg(COMMAND).arg("--cache").arg(cache).arg(module);
     command
@@ -92,7 +95,7 @@ async fn in_child(program: &Path, cache: &Path, module: &Path, mut brake: watch:
                     break child.wait().await.map_err(cannot)?;
                 }
                 changed = brake.changed() => if changed.is_err() {
-                    return Err("the agent is ending".to_owned());
+                    return Err(ending());
                 },
             }
         }
@@ -124,6 +127,10 @@ fn answer(status: ExitStatus, said: String) -> Result<(), String> {
 
 /// What the hidden command does: the text is why the module is none, empty if all is well.
 pub fn compile(cache: &Path, module: &Path) -> String {
+    // An agent that is killed cannot end what it has frozen.
+    if let Err(error) = set_pdeathsig(Signal::SIGKILL) {
+        return format!("the vehicle cannot compile the module: {error}");
+    }
     let compiled = Shared::new(cache).and_then(|shared| super::module(&shared, module));
     compiled.err().unwrap_or_default()
 }
@@ -133,6 +140,8 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
     use std::time::Duration;
+
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -181,19 +190,23 @@ mod tests {
     #[tokio::test]
     async fn compiler_stands_still_under_the_brake() {
         let temp = tempfile::tempdir().unwrap();
-        let mark = temp.path().join("mark");
-        let compiler = script(temp.path(), &format!("sleep 0.2; touch {}", mark.display()));
+        let (begun, done) = (temp.path().join("begun"), temp.path().join("done"));
+        let text = format!("touch {}; sleep 0.5; touch {}", begun.display(), done.display());
+        let compiler = script(temp.path(), &text);
         let (brake, braked) = watch::channel(true);
-        let (known, brake_seen) = (Known::default(), braked);
-        let mut running = std::pin::pin!(run(&compiler, &known, brake_seen));
-        assert!(
-            tokio::time::timeout(Duration::from_millis(600), &mut running)
-                .await
-                .is_err()
-        );
-        assert!(!mark.exists());
+        let known = Known::default();
+        let mut running = std::pin::pin!(run(&compiler, &known, braked));
+        assert!(timeout(Duration::from_millis(200), &mut running).await.is_err());
+        assert!(!begun.exists(), "nothing begins under the brake");
+        brake.send_replace(false);
+        while !begun.exists() {
+            assert!(timeout(Duration::from_millis(5), &mut running).await.is_err());
+        }
+        brake.send_replace(true);
+        assert!(timeout(Duration::from_secs(2), &mut running).await.is_err());
+        assert!(!done.exists(), "what has begun stands still");
         brake.send_replace(false);
         running.await.unwrap();
-        assert!(mark.exists());
+        assert!(done.exists());
     }
 }
