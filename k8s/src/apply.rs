@@ -211,7 +211,7 @@ mod tests {
     use super::*;
 
     /// As kube-apiserver 1.37 answered.
-    fn answer(code: u16, reason: &str, message: &str, details: Value) -> kube::Error {
+    fn answer(code: u16, reason: &str, message: &str, details: &Value) -> kube::Error {
         let status = json!({
             "status": "Failure", "code": code, "reason": reason, "message": message, "details": details,
         });
@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn json_patch_whose_test_fails_does_not_apply() {
-        assert!(does_not_apply(&answer(422, "Invalid", GENERIC, json!({}))));
+        assert!(does_not_apply(&answer(422, "Invalid", GENERIC, &json!({}))));
     }
 
     #[test]
@@ -232,7 +232,7 @@ mod tests {
             422,
             "Invalid",
             "Pod \"p\" is invalid: metadata.labels: Invalid value",
-            details,
+            &details,
         );
         assert!(!does_not_apply(&error) && !is_stale(&error));
     }
@@ -246,6 +246,6 @@ mod tests {
         "Pod \"p\" is invalid: metadata.uid: Invalid value: \"u\": field is immutable"
     )]
     fn answer_that_the_object_is_another_is_stale(#[case] code: u16, #[case] reason: &str, #[case] message: &str) {
-        assert!(is_stale(&answer(code, reason, message, json!({ "name": "p" }))));
+        assert!(is_stale(&answer(code, reason, message, &json!({ "name": "p" }))));
     }
 }

@@ -4,30 +4,23 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use futures::stream::{self, BoxStream};
+use futures::stream;
 use futures::{Stream, StreamExt as _};
 use hyper_util::rt::TokioIo;
-use kerbside_link::client::Event;
 use kerbside_link::fault::{Fault, FaultKind};
 use kerbside_link::identity::{Ca, Identity, chain_from_pem};
 use kerbside_link::proto::adapter_message::Message as ToCar;
 use kerbside_link::proto::car_message::Message as FromCar;
-use kerbside_link::proto::link_server::{Link, LinkServer};
-use kerbside_link::proto::{
-    AdapterMessage, CarMessage, Heartbeat, HeartbeatAck, Hello, LogChunk, LogsDone, OutputChunk, OutputOffsetRequest,
-    OutputOffsetResponse, OutputReceipt, RenewRequest, RenewResponse, Run, SealOutputRequest, SealOutputResponse,
-    Welcome, link_client,
-};
+use kerbside_link::proto::{AdapterMessage, CarMessage, Heartbeat, HeartbeatAck, Hello, LogChunk, link_client};
 use rustls::RootCertStore;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{PrivateKeyDer, ServerName};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tonic::transport::server::TcpConnectInfo;
-use tonic::transport::{Channel, Endpoint, Server};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::Request;
+use tonic::transport::{Channel, Endpoint};
 
-use crate::world::{Car, LIMIT, Seen, World, config, identity_of, uid, vehicle};
+use crate::world::{Car, LIMIT, Seen, World, identity_of};
 
 /// What a car of a later version may send: a message with a number that this version does not know.
 #[derive(Clone, PartialEq, prost::Message)]

@@ -171,9 +171,9 @@ struct NewerAdapterMessage {
 }
 
 /// What a car of this version makes of the bytes of a newer adapter.
-fn as_seen(newer: &NewerAdapterMessage) -> Result<AdapterMessage, Status> {
+fn as_seen(newer: &NewerAdapterMessage) -> AdapterMessage {
     let bytes = prost::Message::encode_to_vec(newer);
-    Ok(<AdapterMessage as prost::Message>::decode(bytes.as_slice()).unwrap())
+    <AdapterMessage as prost::Message>::decode(bytes.as_slice()).unwrap()
 }
 
 #[tokio::test]
@@ -201,7 +201,7 @@ async fn message_unknown_to_the_car_is_skipped_before_and_after_welcome() {
         },
     ];
     let url = serve(&ca, move |incoming| {
-        let says: Vec<_> = says.iter().map(as_seen).collect();
+        let says: Vec<_> = says.iter().map(as_seen).map(Ok).collect();
         let end = stream::once(async move {
             until_the_car_goes(incoming).await;
             Err(Status::cancelled("gone"))
@@ -243,7 +243,7 @@ async fn drained_session_that_ends_before_the_new_one_is_welcomed_makes_no_break
                 ends.await.unwrap();
                 Err(Status::aborted("replaced by a newer connection of the same car"))
             });
-            return async move { stream::iter(says.map(message)).chain(end).boxed() }.boxed();
+            return async move { stream::iter(says.map(message).map(Ok)).chain(end).boxed() }.boxed();
         }
         let (end_first, gone) = second
             .lock()
@@ -257,7 +257,9 @@ async fn drained_session_that_ends_before_the_new_one_is_welcomed_makes_no_break
                 until_the_car_goes(incoming).await;
                 Err(Status::cancelled("gone"))
             });
-            stream::iter([message(ToCar::Welcome(welcome(2)))]).chain(stay).boxed()
+            stream::iter([Ok(message(ToCar::Welcome(welcome(2))))])
+                .chain(stay)
+                .boxed()
         }
         .boxed()
     })
@@ -272,6 +274,6 @@ async fn drained_session_that_ends_before_the_new_one_is_welcomed_makes_no_break
     );
 }
 
-fn message(message: ToCar) -> Result<AdapterMessage, Status> {
-    Ok(AdapterMessage { message: Some(message) })
+fn message(message: ToCar) -> AdapterMessage {
+    AdapterMessage { message: Some(message) }
 }
