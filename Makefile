@@ -58,10 +58,7 @@ check-deps: ## dependencies between the crates point inward, and core stays pure
 clippy: ## lints alone, as an editor runs them; part of unit
 	@STEP_TOTAL="$(PACKAGES)" $(STEP) clippy cargo clippy --workspace --all-targets --locked -- -D warnings
 
-# clippy's driver is rustc with lints. `cargo clippy` would check every dependency a second time, for ten minutes on a cold machine.
 .PHONY: unit
-unit: export RUSTC_WORKSPACE_WRAPPER := clippy-driver
-unit: export CLIPPY_ARGS := -D__CLIPPY_HACKERY__warnings
 unit: ## lints of all targets, and unit tests: no network, no cluster
 	@STEP_TOTAL="$(PACKAGES)" $(STEP) unit hack/nextest.sh unit --workspace $(ARGS)
 
@@ -88,6 +85,10 @@ cluster: build tools ## cluster tests, on a control plane of their own; ARGS='-E
 .PHONY: install-test
 install-test: build ## helm install with our images on a real kubelet, a job, upgrade, uninstall without a trace; needs root
 	@STEP_TAIL=120 $(STEP) install-test hack/in-cluster.sh kubelet hello
+
+.PHONY: nightly
+nightly: build tools ## what takes long: many random worlds, every cluster test twice, the demo; figures to docs/figures/
+	@hack/nightly.sh $(TESTBED)
 
 ##@ Build it
 .PHONY: build

@@ -15,7 +15,7 @@ mkdir -p out/logs
 rm -rf "$dir"
 trap 'down; exit 130' INT TERM
 hack/step.sh cluster-up "$testbed" up --dir "$dir" || exit
-KERBSIDE_TESTBED=$PWD/$dir STEP_TAIL=200 hack/step.sh cluster hack/nextest.sh cluster --profile cluster -p kerbside-testbed --tests "$@"
+KERBSIDE_TESTBED=$PWD/$dir STEP_TAIL=200 hack/step.sh cluster hack/nextest.sh cluster --profile cluster --workspace --test cluster "$@"
 code=$?
 if [ "$code" -ne 0 ] && [ -n "${KEEP:-}" ]; then
   echo "  the testbed stays up: export KUBECONFIG=$PWD/$dir/kubeconfig; '$testbed down --dir $dir' ends it"

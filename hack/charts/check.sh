@@ -17,9 +17,9 @@ export GOWORK=off
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 (cd hack/charts && go build -mod=readonly -o "$work/charts" .)
-# The programs that check the charts and make the images are checked as well.
-for module in hack/charts hack/images; do
-  (cd "$module" && go vet ./... && go test ./... >"$work/test.log" 2>&1) || { cat "$work/test.log" >&2; exit 1; }
+# The programs that check the charts and make the images are checked as well, and the examples', which are Go too.
+for module in hack/charts hack/images examples/*/program; do
+  (cd "$module" && go vet ./... && go test ./...) >"$work/test.log" 2>&1 || { cat "$work/test.log" >&2; exit 1; }
 done
 
 if [ "${1:-}" = --write ]; then

@@ -4,7 +4,10 @@
 # address of the cluster is gone, and no packet ever left. Pods are in the node's network: there is no Service network and no DNS.
 address=10.99.0.1
 node=real-1
-namespaces="$dir/namespaces.pid"
+namespaces=$dir/namespaces.pid
+# Number and start of the process that holds them.
+holder=$dir/holder
+containerd=$(hack/tools/build.sh --path containerd)
 testing=$dir/testbed
 where=$dir/node
 export KUBECONFIG=$testing/kubeconfig
@@ -15,14 +18,14 @@ on() {
   nsenter --target "$(cat "$namespaces")" --net --mount --pid -- bash -c 'cd "$0" && exec "$@"' "$PWD" "$@"
 }
 
-cluster_up() {
+cluster_check() {
   if [ "$(id -u)" != 0 ] || ! unshare --net --mount true 2>/dev/null; then
-    echo "install-test: skipped: a real kubelet node needs root and the right to make namespaces"
-    skipped=1
-    return
+    skipped="a real kubelet node needs root and the right to make namespaces"
   fi
+}
+
+cluster_up() {
   hack/tools/build.sh etcd kubernetes registry containerd cni
-  containerd=$(hack/tools/build.sh --path containerd)
   cni=$(hack/tools/build.sh --path cni)
   runc=$(hack/tools/runc.sh)
   mkdir -p "$where"
@@ -45,7 +48,23 @@ spec:
 EOF
 }
 
+# started PID: when the process started, in the kernel's ticks; fails if there is none, or only its exit code.
+started() {
+  local stat
+  stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 1
+  # The name, in parentheses, may hold anything.
+  read -ra stat <<<"${stat##*) }"
+  [ "${stat[0]}" != Z ] && echo "${stat[19]}"
+}
+
+# Whether the process that was put down as holder is there. Its number alone may be somebody else's by now.
+holds() {
+  local pid since
+  [ -s "$holder" ] && read -r pid since <"$holder" && [ -n "$since" ] && [ "$(started "$pid")" = "$since" ]
+}
+
 hold_namespaces() {
+  local pid
   # Folders that kubelet, the CNI plugins and runc write to whatever they are told; inside they are empty and go with the namespace.
   for folder in /var/lib/kubelet /var/lib/cni; do
     [ -d "$folder" ] || { mkdir -p "$folder" && echo "$folder" >>"$dir/folders"; }
@@ -60,13 +79,14 @@ hold_namespaces() {
     echo ready >"$2.new" && mv "$2.new" "$2"
     trap : TERM
     while :; do sleep 3600 & wait; done' bash "$address" "$dir/held" >"$dir/namespaces.log" 2>&1 &
-  holder=$!
+  pid=$!
+  echo "$pid $(started "$pid")" >"$holder"
   until [ -e "$dir/held" ]; do
-    kill -0 "$holder" 2>/dev/null || { echo "in-cluster: failed to make namespaces:" >&2; cat "$dir/namespaces.log" >&2; exit 1; }
+    holds || { echo "in-cluster: failed to make namespaces:" >&2; cat "$dir/namespaces.log" >&2; exit 1; }
     sleep 0.1
   done
   # The process inside, as it is called out here.
-  tr -d ' ' <"/proc/$holder/task/$holder/children" >"$namespaces"
+  tr -d ' ' <"/proc/$pid/task/$pid/children" >"$namespaces"
 }
 
 start_containerd() {
@@ -163,18 +183,30 @@ EOF
 # How `kubectl fleet` reaches the operator.
 operator=(--operator "http://$address:8080")
 
+# Also after a run that was killed: then this shell started nothing, and what is on record may be gone.
 cluster_down() {
-  [ -e "$namespaces" ] || return 0
-  local task
-  # Containers end as containers, so that runc takes its cgroups away; the rest goes with the namespaces.
-  [ -e "$where/kubelet.pid" ] && on kill "$(cat "$where/kubelet.pid")" || true
-  for task in $(ctr tasks ls -q); do
-    ctr tasks rm --force "$task" || true
-  done
-  [ -d "$testing" ] && on "$testbed" down --dir "$testing" || true
-  kill -KILL "$holder" 2>/dev/null || true
-  wait "$holder" 2>/dev/null || true
-  rm -f "$namespaces" "$dir/held"
+  [ -d "$where" ] || return 0
+  local task pid since
+  # Nothing is entered and nothing signalled but what is known to be ours.
+  if holds; then
+    # Containers end as containers, so that runc takes its cgroups away; the rest goes with the namespaces.
+    if [ -s "$namespaces" ]; then
+      [ -e "$where/kubelet.pid" ] && on kill "$(cat "$where/kubelet.pid")" || true
+      for task in $(ctr tasks ls -q); do
+        ctr tasks rm --force "$task" || true
+      done
+      [ -d "$testing" ] && on "$testbed" down --dir "$testing" || true
+    fi
+    read -r pid since <"$holder"
+    kill -KILL "$pid" 2>/dev/null || true
+    wait "$pid" 2>/dev/null || true
+    for _ in $(seq 100); do
+      holds || break
+      sleep 0.1
+    done
+    ! holds || { echo "in-cluster: process $pid, which holds the namespaces of an earlier run, does not end" >&2; return 1; }
+  fi
+  rm -f "$namespaces" "$holder" "$dir/held"
   find /sys/fs/cgroup -depth -type d -path '*/k8s.io*' -exec rmdir {} + 2>/dev/null || true
   if [ -e "$dir/folders" ]; then
     xargs rmdir <"$dir/folders" 2>/dev/null || true

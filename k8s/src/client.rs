@@ -2,7 +2,7 @@
 //! server's version at the start.
 //!
 //! Called once by each program's `run`. A program that starts against an unsupported server says so and ends; it never works
-//! on half-known ground.
+//! on half-known ground. Only what looks at a cluster, or cleans it up, may go on: see [`connect_to_any`].
 
 use kube::{Client, Config};
 
@@ -40,6 +40,14 @@ pub enum ConnectError {
 ///
 /// The client's own rate limit stays off: the API server's priority and fairness decides.
 pub async fn connect(user_agent: &str) -> Result<Client, ConnectError> {
+    match connect_to_any(user_agent).await? {
+        (client, None) => Ok(client),
+        (_, Some(unsupported)) => Err(unsupported),
+    }
+}
+
+/// Like [`connect`], but an unsupported version is the caller's to judge: it comes beside the client.
+pub async fn connect_to_any(user_agent: &str) -> Result<(Client, Option<ConnectError>), ConnectError> {
     // Two TLS providers in one process make rustls refuse to choose; the first call wins and a second is harmless.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let mut config = Config::infer().await.map_err(|e| ConnectError::Config(Box::new(e)))?;
@@ -52,8 +60,8 @@ pub async fn connect(user_agent: &str) -> Result<Client, ConnectError> {
         .apiserver_version()
         .await
         .map_err(|e| ConnectError::Version(Box::new(e)))?;
-    check_version(&version.major, &version.minor)?;
-    Ok(client)
+    let unsupported = check_version(&version.major, &version.minor).err();
+    Ok((client, unsupported))
 }
 
 /// Accepts the versions in [`SUPPORTED_MINORS`]. Some vendors write the minor as `36+`.

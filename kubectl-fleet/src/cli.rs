@@ -1,4 +1,4 @@
-//! The command line. Its texts are the plugin's reference: `docs/cli.md` is made from them.
+//! The command line. Its texts are the plugin's reference.
 
 use std::path::PathBuf;
 

@@ -75,10 +75,12 @@ pub async fn crds(client: &Client, footprint: &mut Footprint) -> Result<()> {
     Ok(())
 }
 
-/// Applies everything of the chart that does not run in the cluster.
+/// Applies everything of the chart that does not run in the cluster, as it is rendered for the cluster's own version.
 pub async fn chart(client: &Client, helm: &Tool, footprint: &mut Footprint) -> Result<()> {
     let chart = tools::checkout()?.join("charts/kerbside");
     let chart = chart.to_str().context("the path of the checkout is text")?;
+    let version = client.apiserver_version().await;
+    let version = version.context("failed to read the API server's version")?.git_version;
     let args = [
         "template",
         "kerbside",
@@ -86,6 +88,8 @@ pub async fn chart(client: &Client, helm: &Tool, footprint: &mut Footprint) -> R
         "--namespace",
         SYSTEM_NAMESPACE,
         "--no-hooks",
+        "--kube-version",
+        release(&version),
     ];
     let rendered = documents(&helm.run(&args, "").await?)?;
     let keep = |d: &Value| !RUNNING.contains(&d["kind"].as_str().unwrap_or_default());
@@ -96,6 +100,11 @@ pub async fn chart(client: &Client, helm: &Tool, footprint: &mut Footprint) -> R
         footprint,
     )
     .await
+}
+
+/// The Kubernetes release in a `gitVersion`, without what vendors and builds add to it.
+fn release(git_version: &str) -> &str {
+    git_version.split(['-', '+']).next().unwrap_or(git_version)
 }
 
 /// Refuses a cluster in which Kerbside is installed: two operators and two adapters would fight over it.
@@ -169,6 +178,15 @@ pub async fn account(client: &Client, layout: &Layout, admin: &Path, name: &str)
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[rstest::rstest]
+    #[case("v1.37.2", "v1.37.2")]
+    #[case("v1.35.4-eks-3abbec1", "v1.35.4")]
+    #[case("v1.36.0+k3s1", "v1.36.0")]
+    #[case("v1.36.0-rc.1+dirty", "v1.36.0")]
+    fn release_is_what_comes_before_suffixes(#[case] git_version: &str, #[case] want: &str) {
+        assert_eq!(release(git_version), want);
+    }
 
     #[test]
     fn yaml_stream_gives_its_documents_and_skips_comments() {

@@ -62,10 +62,12 @@ async fn parts(layout: &Layout, request: &Request, said: &mut dyn FnMut(&str)) -
     said("starting the registry");
     let registry = registry::start(layout).await?;
     let endpoints = fleet::choose(layout, &admin, registry)?;
+    // Before anything goes into the cluster: without them nobody can take it away again.
+    endpoints.write(layout)?;
     if request.scope == Scope::Kerbside {
         kerbside(layout, &admin, &endpoints, said).await?;
     }
-    endpoints.write(layout)
+    Ok(())
 }
 
 async fn kerbside(layout: &Layout, admin: &Path, endpoints: &Endpoints, said: &mut dyn FnMut(&str)) -> Result<()> {

@@ -10,10 +10,16 @@ mod alone;
 mod bad_input;
 #[path = "cluster/consent.rs"]
 mod consent;
+#[path = "cluster/deletion.rs"]
+mod deletion;
 #[path = "cluster/departure.rs"]
 mod departure;
 #[path = "cluster/examples.rs"]
 mod examples;
+#[path = "cluster/explain.rs"]
+mod explain;
+#[path = "cluster/extended.rs"]
+mod extended;
 #[path = "cluster/identity.rs"]
 mod identity;
 #[path = "cluster/limits.rs"]
@@ -22,3 +28,9 @@ mod limits;
 mod logs;
 #[path = "cluster/loss.rs"]
 mod loss;
+#[path = "cluster/refusals.rs"]
+mod refusals;
+#[path = "cluster/rules.rs"]
+mod rules;
+#[path = "cluster/support.rs"]
+mod support;

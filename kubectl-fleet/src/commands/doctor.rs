@@ -7,6 +7,7 @@ use std::io::Write;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{Node, Toleration};
 use kerbside_core::names;
+use kerbside_k8s::client::ConnectError;
 use kube::api::{Api, ListParams, Patch, PatchParams};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
@@ -17,10 +18,22 @@ use crate::cli::Doctor;
 /// Label by which a DaemonSet asks to run on vehicles.
 const OPT_IN: &str = "kerbside.dev/vehicles";
 
-/// Runs every check and prints what it found; with `--fix` mends what can be mended.
-pub async fn run(client: &Client, args: &Doctor, out: &mut impl Write) -> Result<(), Error> {
+/// Runs every check and prints what it found, `unsupported` (the version, if it is) first; with `--fix` mends what can be mended.
+pub async fn run(
+    client: &Client,
+    unsupported: Option<&ConnectError>,
+    args: &Doctor,
+    out: &mut impl Write,
+) -> Result<(), Error> {
     let say = |out: &mut dyn Write, text: String| writeln!(out, "{text}").map_err(Error::Print);
     let mut found = 0_usize;
+    if let Some(version) = unsupported {
+        found += 1;
+        say(
+            out,
+            format!("{version}; its programs end at their start here, and the checks below may be wrong"),
+        )?;
+    }
     let sets: Api<DaemonSet> = Api::all(client.clone());
     for set in sets
         .list(&ListParams::default())

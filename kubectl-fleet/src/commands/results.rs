@@ -54,7 +54,7 @@ pub async fn run(
             let target = args.output.join(result.index.to_string()).join(inside(&file.path)?);
             fetch(
                 &operator,
-                &format!("{url}/{}/{}", result.index, file.path),
+                &format!("{url}/{}/{}", result.index, encoded(&file.path)),
                 file,
                 &target,
             )
@@ -85,6 +85,20 @@ fn inside(path: &str) -> Result<PathBuf, Error> {
     }
 }
 
+/// The path as a part of a URL: a program may call its files what it likes, also `a?b#c 100%`.
+fn encoded(path: &str) -> String {
+    let mut url = String::with_capacity(path.len());
+    for byte in path.bytes() {
+        if byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte) {
+            url.push(char::from(byte));
+        } else {
+            url.push('%');
+            data_encoding::HEXUPPER.encode_append(&[byte], &mut url);
+        }
+    }
+    url
+}
+
 async fn fetch(operator: &OperatorClient, url: &str, file: &ResultFile, target: &Path) -> Result<(), Error> {
     let data = operator.get(url).await?.bytes().await.map_err(|e| Error::Unreachable {
         url: url.to_owned(),
@@ -113,7 +127,7 @@ async fn fetch(operator: &OperatorClient, url: &str, file: &ResultFile, target: 
 
 #[cfg(test)]
 mod tests {
-    use super::inside;
+    use super::{encoded, inside};
 
     #[rstest::rstest]
     #[case("../x")]
@@ -122,6 +136,15 @@ mod tests {
     #[case("")]
     fn path_that_leaves_the_directory_is_refused(#[case] path: &str) {
         assert!(inside(path).is_err());
+    }
+
+    #[rstest::rstest]
+    #[case("a/b-1_2.csv~", "a/b-1_2.csv~")]
+    #[case("a b/c?d#e", "a%20b/c%3Fd%23e")]
+    #[case("100%", "100%25")]
+    #[case("größe", "gr%C3%B6%C3%9Fe")]
+    fn name_of_a_file_is_encoded_segment_by_segment(#[case] path: &str, #[case] want: &str) {
+        assert_eq!(encoded(path), want);
     }
 
     #[test]

@@ -100,6 +100,12 @@ fn about_job(job: &FleetJob) -> Vec<Line> {
     for (reason, count) in &status.disruptions {
         lines.push(line(*count as usize, format!("disruptions: {reason}")));
     }
+    if status.refused > 0 {
+        lines.push(line(
+            status.refused as usize,
+            "refused: attempts that a car declined before starting them".into(),
+        ));
+    }
     lines
 }
 
@@ -215,7 +221,7 @@ mod tests {
         serde_json::from_value(json!({
             "apiVersion": "kerbside.dev/v1alpha1", "kind": "FleetJob", "metadata": {"name": "digits", "namespace": "default"},
             "spec": {"pools": ["demo", "gone"], "class": "inference", "completions": 3, "template": {"spec": {"containers": []}}},
-            "status": {"succeeded": 1, "disruptions": {"VehicleDeparted": 2}}
+            "status": {"succeeded": 1, "disruptions": {"VehicleDeparted": 2}, "refused": 4}
         }))
         .unwrap()
     }
@@ -268,6 +274,10 @@ mod tests {
         );
         assert!(
             lines.contains(&"job 2 disruptions: VehicleDeparted".into()),
+            "{lines:?}"
+        );
+        assert!(
+            lines.contains(&"job 4 refused: attempts that a car declined before starting them".into()),
             "{lines:?}"
         );
     }

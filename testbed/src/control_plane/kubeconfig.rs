@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use data_encoding::BASE64;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
@@ -21,10 +21,15 @@ pub fn with_certificate(server: &str, authority: &str, identity: &Identity, toke
     if let Some(token) = token {
         user["token"] = token.into();
     }
-    render(server, &BASE64.encode(authority.as_bytes()), &user)
+    let authority = BASE64.encode(authority.as_bytes());
+    render(
+        &json!({"server": server, "certificate-authority-data": authority}),
+        &user,
+    )
 }
 
-/// A kubeconfig for the cluster of `other` that signs in with a bearer token.
+/// A kubeconfig for the cluster of `other` that signs in with a bearer token. How the cluster is reached stays as it is there:
+/// authority, proxy, the name in its certificate.
 pub fn with_token(other: &Path, token: &str) -> Result<String> {
     let config = Kubeconfig::read_from(other).with_context(|| format!("failed to read {}", other.display()))?;
     let current = config.current_context.as_deref().unwrap_or_default();
@@ -42,22 +47,16 @@ pub fn with_token(other: &Path, token: &str) -> Result<String> {
         .find(|c| c.name == name)
         .and_then(|c| c.cluster.as_ref());
     let cluster = cluster.with_context(|| format!("{} has no cluster '{name}'", other.display()))?;
-    let server = cluster
-        .server
-        .as_deref()
-        .with_context(|| format!("{} names no server", other.display()))?;
-    let authority = match (&cluster.certificate_authority_data, &cluster.certificate_authority) {
-        (Some(data), _) => data.clone(),
-        (None, Some(file)) => BASE64.encode(&std::fs::read(file).with_context(|| format!("failed to read {file}"))?),
-        (None, None) => String::new(),
-    };
-    render(server, &authority, &json!({ "token": token }))
+    ensure!(cluster.server.is_some(), "{} names no server", other.display());
+    // Paths in it are absolute since it was read.
+    let cluster = serde_json::to_value(cluster).context("failed to render a cluster")?;
+    render(&cluster, &json!({ "token": token }))
 }
 
-fn render(server: &str, authority: &str, user: &Value) -> Result<String> {
+fn render(cluster: &Value, user: &Value) -> Result<String> {
     let config = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "kerbside",
-        "clusters": [{"name": "kerbside", "cluster": {"server": server, "certificate-authority-data": authority}}],
+        "clusters": [{"name": "kerbside", "cluster": cluster}],
         "users": [{"name": "kerbside", "user": user}],
         "contexts": [{"name": "kerbside", "context": {"cluster": "kerbside", "user": "kerbside"}}],
     });
@@ -97,5 +96,19 @@ mod tests {
             cluster["certificate-authority-data"],
             BASE64.encode(authority.pem().as_bytes())
         );
+    }
+
+    #[test]
+    fn token_kubeconfig_keeps_how_the_cluster_is_reached() {
+        let dir = tempfile::tempdir().unwrap();
+        let admin = dir.path().join("admin");
+        let cluster = json!({
+            "server": "https://10.0.0.1:6443", "certificate-authority": dir.path().join("ca.crt"),
+            "insecure-skip-tls-verify": false, "tls-server-name": "kubernetes", "proxy-url": "http://127.0.0.1:3128",
+        });
+        std::fs::write(&admin, render(&cluster, &json!({"username": "me"})).unwrap()).unwrap();
+        let config: Value = serde_json::from_str(&with_token(&admin, "secret").unwrap()).unwrap();
+        assert_eq!(config["clusters"][0]["cluster"], cluster);
+        assert_eq!(config["users"][0]["user"], json!({"token": "secret"}));
     }
 }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use super::script::Act;
 use crate::bed::Bed;
 use crate::fleet::car::{Car, Plan, Signals};
-use crate::install::footprint::Object;
+use crate::install::footprint::{Footprint, Object};
 
 /// What is special about a car.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub struct Actor {
 }
 
 impl Actor {
-    /// Enrols the car and starts its agent.
+    /// Enrols the car, puts its Vehicle into the footprint and starts its agent.
     pub async fn enter(bed: &Bed, pool: &str, role: &'static (&'static str, Role)) -> Result<Self> {
         let plan = Plan {
             signals: if role.1 == Role::Driving {
@@ -57,18 +57,20 @@ impl Actor {
             ..Plan::default()
         };
         let car = bed.car(role.0, pool, &plan).await?;
+        // At once: when another car fails, this one has to be taken away all the same. Cars enter side by side, so each reads anew.
+        Footprint::open(&bed.layout)?.add(vehicle(&car))?;
         car.start()?;
         Ok(Self { role: *role, car })
     }
+}
 
-    /// Its Vehicle.
-    pub fn object(&self) -> Object {
-        Object {
-            api_version: format!("{}/v1alpha1", kerbside_core::names::GROUP),
-            kind: "Vehicle".to_owned(),
-            namespace: None,
-            name: self.car.id.to_string(),
-        }
+/// The car's Vehicle.
+fn vehicle(car: &Car) -> Object {
+    Object {
+        api_version: format!("{}/v1alpha1", kerbside_core::names::GROUP),
+        kind: "Vehicle".to_owned(),
+        namespace: None,
+        name: car.id.to_string(),
     }
 }
 

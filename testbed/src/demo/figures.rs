@@ -25,8 +25,8 @@ pub(super) struct Figures {
     disruptions: u32,
     refusals: u32,
     failures: u32,
-    pub(super) owner_pauses: u32,
-    pub(super) ran_without_consent: usize,
+    owner_pauses: u32,
+    ran_without_consent: usize,
     seconds: f64,
     adapter_rss_mb: f64,
     operator_rss_mb: f64,
@@ -51,6 +51,47 @@ impl Figures {
             operator_rss_mb: megabytes(memory.operator_kb),
             agent_pss_mb: megabytes(memory.agent_kb),
         }
+    }
+
+    /// What the demo promises and did not show, in words; nothing if it showed everything.
+    pub(super) fn missing(&self) -> Vec<String> {
+        let mut missing = Vec::new();
+        let mut demand = |holds: bool, text: String| {
+            if !holds {
+                missing.push(text);
+            }
+        };
+        demand(self.exact, "the results are not as expected".to_owned());
+        demand(self.disruptions >= 1, "no attempt was disrupted".to_owned());
+        demand(
+            self.owner_pauses == 1,
+            format!("an owner had to pause once, and {} pauses were seen", self.owner_pauses),
+        );
+        demand(self.failures == 0, format!("{} attempts failed", self.failures));
+        demand(
+            self.ran_without_consent == 0,
+            format!("{} attempts ran on the car without consent", self.ran_without_consent),
+        );
+        missing
+    }
+
+    /// What was seen of the owners' will, in words.
+    pub(super) fn about_owners(&self) -> String {
+        let paused = match self.owner_pauses {
+            0 => "No owner paused.".to_owned(),
+            1 => "One owner paused the car for a while; the job went on.".to_owned(),
+            many => format!("Owners paused {many} times."),
+        };
+        let consent = match self.ran_without_consent {
+            0 => "Nothing ran on the car without consent.".to_owned(),
+            count => format!("{count} attempts ran on the car WITHOUT CONSENT."),
+        };
+        format!("{paused} {consent}")
+    }
+
+    /// The last line of the demo.
+    pub(super) fn line(&self) -> Result<String> {
+        serde_json::to_string(self).context("failed to render JSON")
     }
 }
 
@@ -125,6 +166,86 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::demo::board::tests::{board, complete, pause, run_on};
+
+    /// The figures of a run in which everything was seen that has to be.
+    fn figures() -> Figures {
+        let dir = tempfile::tempdir().unwrap();
+        let memory = Memory::create(&Layout::create(dir.path()).unwrap()).unwrap();
+        let mut board = board(&["bo", "cem"]);
+        run_on(&mut board, "bo");
+        pause(&mut board, "cem");
+        complete(&mut board, 60);
+        let verdict = Verdict {
+            expected: 1,
+            differences: Vec::new(),
+            accuracy: 0.97,
+            held_back: 1,
+        };
+        Figures::of(&board, &verdict, &memory, 1.0)
+    }
+
+    #[test]
+    fn last_line_has_its_thirteen_keys_and_no_other() {
+        let line = figures().line().unwrap();
+        let keys: Vec<&str> = line
+            .trim_matches(['{', '}'])
+            .split(',')
+            .filter_map(|field| field.split(':').next())
+            .map(|key| key.trim_matches('"'))
+            .collect();
+        let want = [
+            "accuracy",
+            "exact",
+            "completions",
+            "attempts",
+            "disruptions",
+            "refusals",
+            "failures",
+            "owner_pauses",
+            "ran_without_consent",
+            "seconds",
+            "adapter_rss_mb",
+            "operator_rss_mb",
+            "agent_pss_mb",
+        ];
+        assert_eq!(keys, want);
+        assert!(serde_json::from_str::<serde_json::Value>(&line).unwrap().is_object());
+    }
+
+    #[test]
+    fn run_that_showed_everything_misses_nothing() {
+        assert!(figures().missing().is_empty(), "{:?}", figures().missing());
+        assert_eq!(
+            figures().about_owners(),
+            "One owner paused the car for a while; the job went on. Nothing ran on the car without consent."
+        );
+    }
+
+    #[rstest::rstest]
+    #[case::differs(Figures { exact: false, ..figures() }, "not as expected")]
+    #[case::nobody_drove_off(Figures { disruptions: 0, ..figures() }, "no attempt was disrupted")]
+    #[case::nobody_paused(Figures { owner_pauses: 0, ..figures() }, "0 pauses")]
+    #[case::paused_twice(Figures { owner_pauses: 2, ..figures() }, "2 pauses")]
+    #[case::failed(Figures { failures: 3, ..figures() }, "3 attempts failed")]
+    #[case::without_consent(Figures { ran_without_consent: 1, ..figures() }, "1 attempts ran on the car without consent")]
+    fn run_that_did_not_show_something_misses_it(#[case] figures: Figures, #[case] says: &str) {
+        let missing = figures.missing();
+        assert!(missing.len() == 1 && missing[0].contains(says), "{missing:?}");
+    }
+
+    #[test]
+    fn sentences_say_only_what_was_seen() {
+        let told = Figures {
+            owner_pauses: 0,
+            ran_without_consent: 2,
+            ..figures()
+        };
+        assert_eq!(
+            told.about_owners(),
+            "No owner paused. 2 attempts ran on the car WITHOUT CONSENT."
+        );
+    }
 
     #[test]
     fn figures_are_rounded_to_what_they_are_worth() {

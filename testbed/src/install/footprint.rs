@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams};
 use kube::core::GroupVersionKind;
 use kube::discovery::Scope;
@@ -101,6 +101,29 @@ impl Footprint {
         Ok(Self { path, objects })
     }
 
+    /// Refuses to go on if one of these manifests' objects is there and not in the footprint: it would be changed now and deleted
+    /// in the end.
+    pub async fn refuse_others(&self, client: &Client, manifests: &[Value]) -> Result<()> {
+        let kinds = Kinds::of(client).await?;
+        for manifest in manifests {
+            let object = Object::of(manifest)?;
+            // A kind that is not served has no objects.
+            let Ok(api) = kinds.api(&object) else { continue };
+            let there = api.get_metadata_opt(&object.name).await;
+            let there = there.with_context(|| format!("failed to look for {object}"))?.is_some();
+            self.refuse_other(&object, there)?;
+        }
+        Ok(())
+    }
+
+    fn refuse_other(&self, object: &Object, there: bool) -> Result<()> {
+        ensure!(
+            !there || self.objects.contains(object),
+            "there is a {object} in this cluster already, and the testbed did not make it; delete it, or use another cluster"
+        );
+        Ok(())
+    }
+
     /// Adds an object that is about to be made.
     pub fn add(&mut self, object: Object) -> Result<()> {
         if self.objects.contains(&object) {
@@ -165,6 +188,20 @@ mod tests {
             footprint.add(object(name)).unwrap();
         }
         assert_eq!(Footprint::open(&layout).unwrap().objects, [object("a"), object("b")]);
+    }
+
+    #[test]
+    fn object_of_somebody_else_is_refused_and_an_own_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::create(dir.path()).unwrap();
+        let pool = json!({"apiVersion": "kerbside.dev/v1alpha1", "kind": "VehiclePool", "metadata": {"name": "demo"}});
+        let pool = Object::of(&pool).unwrap();
+        let mut footprint = Footprint::open(&layout).unwrap();
+        footprint.refuse_other(&pool, false).unwrap();
+        let error = footprint.refuse_other(&pool, true).unwrap_err();
+        assert!(error.to_string().contains("VehiclePool demo"), "{error}");
+        footprint.add(pool.clone()).unwrap();
+        footprint.refuse_other(&pool, true).unwrap();
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use anyhow::{Context, Result, ensure};
 use kerbside_api::v1alpha1::VehiclePool;
+use kerbside_testbed::registry::artifact::Artifact;
+use kerbside_testbed::registry::push::push;
 use kerbside_testbed::wait;
 use kerbside_testbed::world::{self, World};
 use kube::api::Api;
@@ -157,6 +159,37 @@ async fn digest_that_the_registry_does_not_have_is_an_image_pull_back_off() -> R
     world::run("nodigest", async |world| {
         let image = format!("{}/hello@sha256:{}", world.bed.endpoints.registry, "0".repeat(64));
         container_reason(world, &image, "ImagePullBackOff").await.map(drop)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn artefact_whose_bytes_changed_in_the_registry_is_an_image_pull_back_off() -> Result<()> {
+    world::run("baddigest", async |world| {
+        // Nobody else's bytes, so that nobody else's image is spoilt.
+        let module = [b"\0asm\x01\0\0\0".as_slice(), world.name.as_bytes()].concat();
+        let artifact = Artifact::wasm(module)?;
+        let image = push(&world.bed.endpoints.registry, "spoilt", "1", &artifact).await?;
+        let layer = artifact.blobs.last().context("an artefact has a layer")?;
+        let digest = kerbside_testbed::registry::artifact::digest(&layer.bytes);
+        let hex = digest.trim_start_matches("sha256:");
+        let place = hex.get(..2).context("a digest has more than two digits")?;
+        let file = world
+            .bed
+            .layout
+            .path("registry/data/docker/registry/v2/blobs/sha256")
+            .join(place)
+            .join(hex)
+            .join("data");
+        let mut bytes = std::fs::read(&file).with_context(|| format!("no blob in {}", file.display()))?;
+        bytes.reverse();
+        std::fs::write(&file, bytes).with_context(|| format!("failed to write {}", file.display()))?;
+        let message = container_reason(world, &image, "ImagePullBackOff").await?;
+        ensure!(
+            message.contains(hex),
+            "the message names the digest {digest}: {message}"
+        );
+        Ok(())
     })
     .await
 }

@@ -1,11 +1,13 @@
 //! No is the default: without the owner's consent nothing runs, whoever asks.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use kerbside_core::names::reason;
 use kerbside_testbed::fleet::car::{Plan, Signals};
 use kerbside_testbed::world::{self, phase};
 use kube::ResourceExt;
 use serde_json::json;
+
+use crate::support;
 
 #[tokio::test]
 async fn car_without_an_owners_document_runs_nothing() -> Result<()> {
@@ -19,7 +21,6 @@ async fn car_without_an_owners_document_runs_nothing() -> Result<()> {
         let seen = world.record();
         world.apply(&world.example("hello/fleetjob.yaml")?).await?;
         world.pods_unplaced(3).await?;
-        // Somebody who may bind Pods by hand gets a refusal with the owner's reason, not a run.
         let status = car.owner("status").await?;
         ensure!(
             status.stdout.contains(reason::OWNER_CONSENT_MISSING),
@@ -46,7 +47,7 @@ async fn class_that_the_owner_did_not_consent_to_stays_away_from_the_car() -> Re
 }
 
 #[tokio::test]
-async fn pod_bound_by_hand_to_a_car_without_consent_is_refused_with_the_reason() -> Result<()> {
+async fn pod_bound_by_hand_to_a_car_that_does_not_accept_its_class_is_refused_with_the_class() -> Result<()> {
     world::run("byhand", async |world| {
         let car = world.cars(1).await?.remove(0);
         let mut pod = world.example("batch-job/job.yaml")?["spec"]["template"].take();
@@ -89,6 +90,47 @@ async fn owner_who_withdraws_ends_the_work_and_later_work_stays_away() -> Result
                 (!busy).then_some(())
             })
             .await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn pod_bound_by_hand_to_a_car_whose_owner_withdrew_never_starts() -> Result<()> {
+    world::run("bywithdraw", async |world| {
+        let withdrawn = world.cars(1).await?.remove(0);
+        withdrawn.owner("withdraw").await?;
+        world
+            .phase(&withdrawn, kerbside_api::v1alpha1::VehiclePhase::Away)
+            .await?;
+        let mut pod = support::plain_pod(world, "deployment/deployment.yaml", "byhand")?;
+        pod["spec"]["nodeName"] = withdrawn.id.as_str().into();
+        world.apply(&pod).await?;
+        let node = |p: &k8s_openapi::api::core::v1::Pod| p.status.as_ref().and_then(|s| s.host_ip.clone());
+        world
+            .wait_pods("the adapter to have the Pod", |pods| {
+                pods.iter().find(|p| p.name_any() == "byhand").and_then(node)
+            })
+            .await?;
+        // A car that is made after it, and does a whole job, shows that there was time to start.
+        world.car(&Plan::default()).await?;
+        world.apply(&world.example("hello/fleetjob.yaml")?).await?;
+        world.complete("hello", world::DEADLINE).await?;
+        let pod = world
+            .pods()
+            .get("byhand")
+            .await
+            .context("failed to read the Pod bound by hand")?;
+        ensure!(phase(&pod) == "Pending", "it left Pending: {pod:?}");
+        let status = withdrawn.owner("status").await?.stdout;
+        ensure!(
+            status.contains(reason::OWNER_CONSENT_MISSING),
+            "the owner is told why: {status}"
+        );
+        ensure!(
+            support::at_work(&withdrawn).await? == 0,
+            "nothing runs in the car: {status}"
+        );
+        Ok(())
     })
     .await
 }

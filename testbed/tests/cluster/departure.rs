@@ -9,13 +9,21 @@ use kerbside_testbed::fleet::car::Signals;
 use kerbside_testbed::world::{self, index, jobs, on, phase};
 use kerbside_testbed::{digits, tools};
 use kube::ResourceExt;
+use serde_json::json;
+
+use crate::support;
+
+fn paused(node: &k8s_openapi::api::core::v1::Node) -> bool {
+    let taints = node.spec.as_ref().and_then(|s| s.taints.as_deref()).unwrap_or_default();
+    taints.iter().any(|t| t.key == kerbside_core::names::taint::PAUSED)
+}
 
 #[tokio::test]
 async fn car_that_drives_off_mid_job_costs_a_disruption_and_no_failure() -> Result<()> {
     world::run("driveoff", async |world| {
         let cars = world.cars(2).await?;
         let seen = world.record();
-        world.apply(&world.example("digits/fleetjob.yaml")?).await?;
+        world.apply(&support::short_digits(world)?).await?;
         let lost = world.running_on(&cars[0]).await?;
         cars[0].signals(Signals::DrivesOff)?;
         world.phase(&cars[0], VehiclePhase::Away).await?;
@@ -33,7 +41,7 @@ async fn car_that_drives_off_mid_job_costs_a_disruption_and_no_failure() -> Resu
             status.failed == 0 && status.refused == 0,
             "a departure is neither failure nor refusal: {status:?}"
         );
-        let verdict = digits::compare(&tools::checkout()?, &world.results("digits").await?)?;
+        let verdict = digits::compare_first(&tools::checkout()?, &world.results("digits").await?, support::SHORT)?;
         ensure!(verdict.exact(), "{:?}", verdict.differences);
         let attempts = seen.attempts();
         ensure!(
@@ -75,14 +83,9 @@ async fn owner_who_pauses_freezes_the_work_and_costs_nothing() -> Result<()> {
         world.apply(&world.example("digits/fleetjob.yaml")?).await?;
         let pod = world.running_on(&car).await?;
         car.owner("pause").await?;
-        let paused = |n: Option<&k8s_openapi::api::core::v1::Node>| {
-            let taints = n?.spec.as_ref()?.taints.as_ref()?;
-            taints
-                .iter()
-                .any(|t| t.key == kerbside_core::names::taint::PAUSED)
-                .then_some(())
-        };
-        world.node(&car, "the Node to be tainted as paused", paused).await?;
+        world
+            .node(&car, "the Node to be tainted as paused", |n| paused(n?).then_some(()))
+            .await?;
         world
             .wait_pods("the Pod to be unready because the vehicle is paused", |pods| {
                 let pod = pods.iter().find(|p| p.uid() == pod.uid())?;
@@ -107,6 +110,53 @@ async fn owner_who_pauses_freezes_the_work_and_costs_nothing() -> Result<()> {
             "a pause costs nothing: {status:?}"
         );
         ensure!(!jobs::has(&status, "Failed"), "{status:?}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn driver_who_opens_the_door_and_goes_away_again_costs_nothing() -> Result<()> {
+    world::run("door", async |world| {
+        let car = world.cars(1).await?.remove(0);
+        let seen = world.record();
+        let mut job = world.example("digits/fleetjob.yaml")?;
+        job["spec"]["completions"] = 1.into();
+        job["spec"]["parallelism"] = 1.into();
+        // A twelfth of all images in the one share: long enough for the door to find it at work.
+        job["spec"]["template"]["spec"]["containers"][0]["env"] = json!([{"name": "JOB_COMPLETIONS", "value": "12"}]);
+        world.apply(&job).await?;
+        let pod = world.running_on(&car).await?;
+        car.signals(Signals::DriverReturns)?;
+        world
+            .node(&car, "the Node to be tainted as paused", |n| paused(n?).then_some(()))
+            .await?;
+        world
+            .wait_pods("the Pod to be unready because the vehicle is paused", |pods| {
+                let pod = pods.iter().find(|p| p.uid() == pod.uid())?;
+                (world::condition(pod, "Ready") == Some(("False", reason::VEHICLE_PAUSED))).then_some(())
+            })
+            .await?;
+        car.signals(Signals::Parked)?;
+        world
+            .node(&car, "the Node to be free of the taint", |n| {
+                (!paused(n?)).then_some(())
+            })
+            .await?;
+        let status = world.complete("digits", world::DEADLINE).await?;
+        ensure!(
+            status.succeeded == 1 && status.disruptions.is_empty() && status.failed == 0,
+            "a short visit costs nothing: {status:?}"
+        );
+        let attempts = seen.attempts();
+        ensure!(
+            attempts.len() == 1 && attempts.iter().all(|p| p.uid() == pod.uid()),
+            "the paused attempt went on, and nothing replaced it: {attempts:?}"
+        );
+        let disrupted = attempts
+            .iter()
+            .filter(|p| world::condition(p, condition::DISRUPTION_TARGET).is_some());
+        ensure!(disrupted.count() == 0, "nobody announced a disruption: {attempts:?}");
         Ok(())
     })
     .await

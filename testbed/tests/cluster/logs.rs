@@ -11,6 +11,8 @@ use serde_json::json;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::time::timeout;
 
+use crate::support;
+
 /// A Pod that prints a line each second, on a car.
 async fn ticker(world: &mut World) -> Result<Pod> {
     world.cars(1).await?;
@@ -55,6 +57,10 @@ async fn kubectl_logs_of_a_running_pod_takes_tail_since_timestamps_and_container
             logs(&["--since=1h"]).await?.lines().count() >= three.lines().count(),
             "--since=1h gives all"
         );
+        ensure!(
+            logs(&["--since=1s"]).await?.lines().count() < three.lines().count(),
+            "--since=1s gives the last second only"
+        );
         let wrong = logs(&["-c", "nothing"])
             .await
             .err()
@@ -62,6 +68,33 @@ async fn kubectl_logs_of_a_running_pod_takes_tail_since_timestamps_and_container
         ensure!(wrong.to_string().contains("nothing"), "{wrong}");
         let before = logs(&["-p"]).await.err().context("it never ran before")?;
         ensure!(before.to_string().contains("previous"), "{before}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn kubectl_logs_previous_of_a_restarted_container_is_what_it_said_before() -> Result<()> {
+    world::run("previous", async |world| {
+        world.cars(1).await?;
+        // Outside of an Indexed Job the program does not know its index, says so, and fails.
+        let mut pod = support::plain_pod(world, "batch-job/job.yaml", "again")?;
+        pod["spec"]["restartPolicy"] = "OnFailure".into();
+        world.apply(&pod).await?;
+        world
+            .wait_pods("the container to be started again", |pods| {
+                let status = pods.first()?.status.as_ref()?.container_statuses.as_ref()?.first()?;
+                (status.restart_count > 0).then_some(())
+            })
+            .await?;
+        let text = kerbside_testbed::wait::until_ok("the log of the run before", world::DEADLINE, async || {
+            let args = ["logs", "-n", world.name.as_str(), "-p", "again"];
+            let text = world.kubectl().run(&args, "").await?;
+            ensure!(!text.is_empty(), "the log is empty");
+            Ok(text)
+        })
+        .await?;
+        ensure!(text.contains("JOB_COMPLETION_INDEX is not set"), "{text}");
         Ok(())
     })
     .await

@@ -10,12 +10,12 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 
 /// A pool that gives up hope sooner than the default, so that a test is short.
-fn impatient(pool: &mut Value) {
+pub(crate) fn impatient(pool: &mut Value) {
     pool["spec"]["loss"] =
         json!({"suspectAfter": "5s", "keepNodeFor": "1m", "brake": {"share": 100, "atLeast": 5, "window": "30s"}});
 }
 
-fn suspected(node: Option<&Node>) -> Option<()> {
+pub(crate) fn suspected(node: Option<&Node>) -> Option<()> {
     let taints = node?.spec.as_ref()?.taints.as_ref()?;
     taints.iter().any(|t| t.key == taint::SUSPECT).then_some(())
 }
@@ -31,8 +31,8 @@ fn long_job(world: &World) -> Result<Value> {
 }
 
 #[tokio::test]
-async fn two_attempts_of_one_index_that_both_finish_give_one_result() -> Result<()> {
-    world::run("twofinish", async |world| {
+async fn car_that_comes_back_beside_its_replacement_leaves_one_result() -> Result<()> {
+    world::run("comeback", async |world| {
         world.pool(impatient).await?;
         let cars = world.cars(2).await?;
         let seen = world.record();
@@ -61,7 +61,7 @@ async fn two_attempts_of_one_index_that_both_finish_give_one_result() -> Result<
                 (unheard && index(second) == index(old)).then_some(())
             })
             .await?;
-        // Both are alive now; the race is theirs.
+        // Both are alive now; the race is theirs. `alone` has the case in which both finish.
         silent.thaw()?;
         let status = world.complete("digits", Duration::from_mins(5)).await?;
         ensure!(

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Runs what takes long, and keeps the figures: docs/figures/COMMIT.jsonl, one JSON object a line, each with its name.
+#
+#   hack/nightly.sh TESTBED
+#
+# The property tests with many more random worlds, every cluster test REPEAT times (2) on one control plane, so that a test which
+# fails now and then is found, and the demo. Run on a commit, not on a changed tree: the figures carry its id.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+testbed=$1
+repeat=${REPEAT:-2}
+commit=$(git rev-parse --short=12 HEAD)
+[ -z "$(git status --porcelain --untracked-files=no)" ] || commit=$commit-changed
+figures=docs/figures/$commit.jsonl
+mkdir -p docs/figures
+: >"$figures"
+failed=0
+
+# keep NAME JSON: the object with its name in front.
+keep() { printf '{"figure":"%s",%s\n' "$1" "${2#\{}" | tee -a "$figures"; }
+
+# measure NAME COMMAND...: how long it took and whether it passed.
+measure() {
+  local name=$1 started=$SECONDS passed=true
+  shift
+  "$@" || { passed=false; failed=1; }
+  keep "$name" "{\"passed\":$passed,\"seconds\":$((SECONDS - started))}"
+}
+
+PROPTEST_CASES=${PROPTEST_CASES:-100000} measure properties hack/step.sh properties hack/nextest.sh properties --workspace -E 'test(/simulation|properties/)'
+for _ in $(seq "$repeat"); do
+  measure cluster hack/cluster-tests.sh "$testbed"
+done
+if hack/step.sh demo "$testbed" demo --dir out/demo; then
+  keep demo "$(tail -1 out/logs/demo.log)"
+else
+  failed=1
+fi
+"$testbed" down --dir out/demo >>out/logs/demo.log 2>&1
+echo "nightly: figures in $figures"
+exit "$failed"

@@ -1,0 +1,58 @@
+//! What several subjects need: plain Pods made from the examples, and what a car says of its own work.
+
+use anyhow::{Context, Result, ensure};
+use kerbside_testbed::fleet::car::Car;
+use kerbside_testbed::wait;
+use kerbside_testbed::world::{self, World};
+use serde_json::{Value, json};
+
+/// The Pod that an example makes, as a plain Pod for the cars of this test and no others.
+pub(crate) fn plain_pod(world: &World, example: &str, name: &str) -> Result<Value> {
+    let mut pod = world.example(example)?["spec"]["template"].take();
+    pod["apiVersion"] = "v1".into();
+    pod["kind"] = "Pod".into();
+    pod["metadata"]["name"] = name.into();
+    pod["metadata"]["namespace"] = world.name.as_str().into();
+    at_home(world, &mut pod["spec"]);
+    Ok(pod)
+}
+
+/// Keeps Pods with this spec away from the cars of other tests.
+pub(crate) fn at_home(world: &World, spec: &mut Value) {
+    spec["nodeSelector"] = json!({"kerbside.dev/pool": world.name});
+}
+
+/// How many attempts have a live process, by the car's own account.
+pub(crate) async fn at_work(car: &Car) -> Result<usize> {
+    let status = car.owner("status").await?.stdout;
+    let count = status.lines().find_map(|l| l.strip_prefix("attempts"));
+    count
+        .with_context(|| format!("the status counts no attempts: {status}"))?
+        .trim()
+        .parse()
+        .context("the count of attempts is a number")
+}
+
+/// Waits until nothing runs in the car, by its own account.
+pub(crate) async fn idle(car: &Car) -> Result<()> {
+    wait::until_ok(
+        &format!("nothing to run in {}", car.name),
+        world::DEADLINE,
+        async || {
+            let count = at_work(car).await?;
+            ensure!(count == 0, "{count} attempts run");
+            Ok(())
+        },
+    )
+    .await
+}
+
+/// How many of the digits example's 60 shares [`short_digits`] does: enough to be interrupted in the middle.
+pub(crate) const SHORT: usize = 15;
+
+/// The digits example, with its first [`SHORT`] shares only.
+pub(crate) fn short_digits(world: &World) -> Result<Value> {
+    let mut job = world.example("digits/fleetjob.yaml")?;
+    job["spec"]["completions"] = SHORT.into();
+    Ok(job)
+}
