@@ -138,7 +138,9 @@ pub async fn run(options: Options) -> Result<(), AgentError> {
         notes,
     });
     let (from_link, to_supervisor) = mpsc::channel(1);
-    tokio::spawn(Supervisor::new(context, to_note, revived, live).run(to_supervisor));
+    let supervisor = Supervisor::new(context, to_note, revived, live);
+    let held = supervisor.held();
+    tokio::spawn(supervisor.run(to_supervisor));
     let link_ended = tokio::spawn(async move {
         while let Some(event) = events.next().await {
             if from_link.send(event).await.is_err() {
@@ -155,6 +157,7 @@ pub async fn run(options: Options) -> Result<(), AgentError> {
         outlook,
         brake,
         live: lives,
+        held,
         requests: requested,
         connection: client.connection(),
         ending: ends,

@@ -28,6 +28,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use self::actor::{Actor, Order, Seed};
 use crate::cluster::Cluster;
+use crate::control::Held;
 use crate::directory::Directory;
 use crate::images::Images;
 use crate::journal::{Journal, Recovered};
@@ -70,6 +71,8 @@ pub enum Note {
     Stopped(PodUid),
     /// The attempt is gone from the car.
     Gone(PodUid),
+    /// How the attempt stands now, for the owner.
+    Stands(PodUid, Box<Held>),
 }
 
 /// An attempt of a former run of the agent, taken up again.
@@ -125,6 +128,7 @@ struct Handle {
     orders: mpsc::Sender<Order>,
     requests: Resources,
     stopped: bool,
+    held: Held,
 }
 
 /// The one task that knows every attempt.
@@ -137,6 +141,7 @@ pub struct Supervisor<C> {
     readers: BTreeMap<String, AbortHandle>,
     tasks: JoinSet<()>,
     live: watch::Sender<usize>,
+    held: watch::Sender<Vec<Held>>,
     /// The cache is being cleared of what is old; nothing may be fetched meanwhile.
     clearing: Option<tokio::task::JoinHandle<()>>,
 }
@@ -157,12 +162,18 @@ impl<C: Cluster> Supervisor<C> {
             readers: BTreeMap::new(),
             tasks: JoinSet::new(),
             live,
+            held: watch::Sender::new(Vec::new()),
             clearing: None,
         };
         for Revived { seed, effects } in revived {
             supervisor.begin(seed, effects, Resources::default());
         }
         supervisor
+    }
+
+    /// Every attempt in the car, by name, as it stands.
+    pub fn held(&self) -> watch::Receiver<Vec<Held>> {
+        self.held.subscribe()
     }
 
     /// Takes what the link brings, until it ends.
@@ -214,6 +225,11 @@ impl<C: Cluster> Supervisor<C> {
             Note::Gone(uid) => {
                 self.attempts.remove(&uid);
             }
+            Note::Stands(uid, held) => {
+                if let Some(handle) = self.attempts.get_mut(&uid) {
+                    handle.held = *held;
+                }
+            }
         }
         self.count();
     }
@@ -232,6 +248,9 @@ impl<C: Cluster> Supervisor<C> {
         let live = self.attempts.values().filter(|handle| !handle.stopped).count();
         self.live
             .send_if_modified(|known| std::mem::replace(known, live) != live);
+        let mut held: Vec<_> = self.attempts.values().map(|handle| handle.held.clone()).collect();
+        held.sort_by(|a, b| a.pod.cmp(&b.pod));
+        self.held.send_replace(held);
     }
 
     fn admit(&mut self, run: Run) {
@@ -296,10 +315,13 @@ impl<C: Cluster> Supervisor<C> {
 
     fn begin(&mut self, seed: Seed, effects: Vec<Effect>, requests: Resources) {
         let (orders, inbox) = mpsc::channel(INBOX);
+        let work = seed.work.as_deref();
+        let status = status::status(seed.uid.as_str(), &seed.attempt, work, Usage::default());
         let handle = Handle {
             orders: orders.clone(),
             requests,
             stopped: seed.attempt.is_stopped(),
+            held: status::held(&status, &seed.run, work),
         };
         self.attempts.insert(seed.uid.clone(), handle);
         self.count();

@@ -8,7 +8,7 @@ use kerbside_core::clock::Clock as _;
 use kerbside_link::SystemClock;
 
 use crate::agent::{self, Options};
-use crate::control::{self, Answer, Ask, Remembered};
+use crate::control::{self, Answer, Ask, Held, Remembered};
 use crate::directory::Directory;
 use crate::runtime::wasm::compiler;
 
@@ -175,8 +175,32 @@ fn describe(answer: &Answer) -> String {
         "standing  {}\nowner     {}\nlink      {}\nattempts  {}\n",
         status.standing, status.owner, status.link, status.attempts
     );
+    // Indented: a line that begins with a word of the above is read by programs.
+    for held in &status.held {
+        writeln!(text, "  {}", attempt(held)).expect("writing to a String cannot fail");
+    }
     for (factor, value) in &status.factors {
         writeln!(text, "{value:<9} {factor}").expect("writing to a String cannot fail");
+    }
+    text
+}
+
+/// One line on an attempt: what it belongs to, its class, its images, its state.
+fn attempt(held: &Held) -> String {
+    let Held {
+        pod,
+        job,
+        class,
+        images,
+        state,
+        reason,
+    } = held;
+    let mut text = format!("{pod}  class {class}  {}  {state}", images.join(" "));
+    if !job.is_empty() {
+        write!(text, "  of job {job}").expect("writing to a String cannot fail");
+    }
+    if !reason.is_empty() {
+        write!(text, "  ({reason})").expect("writing to a String cannot fail");
     }
     text
 }
@@ -190,6 +214,42 @@ mod tests {
     #[test]
     fn command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn status_lists_what_the_car_holds_below_the_lines_that_programs_read() {
+        let held = Held {
+            pod: "vision/digits-0-abcde".to_owned(),
+            job: "digits".to_owned(),
+            class: "inference".to_owned(),
+            images: vec!["registry/digits:v1".to_owned()],
+            state: "Frozen".to_owned(),
+            reason: "VehiclePaused".to_owned(),
+        };
+        let plain = Held {
+            pod: "link/plain".to_owned(),
+            class: "unclassified".to_owned(),
+            state: "Running".to_owned(),
+            images: vec!["a:1".to_owned(), "b:2".to_owned()],
+            ..Held::default()
+        };
+        let answer = Answer {
+            text: String::new(),
+            status: control::Status {
+                standing: "paused".to_owned(),
+                owner: "OwnerPaused".to_owned(),
+                factors: vec![("the car is at home".to_owned(), "yes".to_owned())],
+                attempts: 2,
+                held: vec![held, plain],
+                link: "connected".to_owned(),
+            },
+        };
+        assert_eq!(
+            describe(&answer),
+            "standing  paused\nowner     OwnerPaused\nlink      connected\nattempts  2\n  \
+             vision/digits-0-abcde  class inference  registry/digits:v1  Frozen  of job digits  (VehiclePaused)\n  \
+             link/plain  class unclassified  a:1 b:2  Running\nyes       the car is at home\n"
+        );
     }
 
     #[tokio::test]

@@ -60,8 +60,29 @@ pub struct Status {
     pub factors: Vec<(String, String)>,
     /// Attempts with a live process.
     pub attempts: usize,
+    /// Every attempt in the car, also one that has ended and that the cluster has not let go yet.
+    #[serde(default)]
+    pub held: Vec<Held>,
     /// Whether the cluster is reached.
     pub link: String,
+}
+
+/// One attempt in the car, for the owner.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Held {
+    /// The Pod's namespace and name, `namespace/name`.
+    pub pod: String,
+    /// The FleetJob; empty for a plain Pod.
+    pub job: String,
+    /// The job class.
+    pub class: String,
+    /// What runs in it.
+    pub images: Vec<String>,
+    /// Pending, Running, Frozen, Succeeded, Failed, Disrupted or Refused.
+    pub state: String,
+    /// Why, where there is something to say.
+    pub reason: String,
 }
 
 /// A question and where the answer goes.

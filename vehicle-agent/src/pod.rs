@@ -23,6 +23,8 @@ use kerbside_link::proto::Run;
 pub struct Work {
     /// The attempt.
     pub uid: PodUid,
+    /// The Pod's namespace.
+    pub namespace: String,
     /// For messages.
     pub name: String,
     /// The job class.
@@ -171,6 +173,7 @@ impl Work {
         let label = |key: &str| metadata.labels.as_ref().and_then(|labels| labels.get(key)).cloned();
         Ok(Self {
             uid,
+            namespace: metadata.namespace.clone().unwrap_or_default(),
             name: metadata.name.clone().unwrap_or_default(),
             class: run.class.clone(),
             job: label(kerbside_core::names::label::JOB_NAME).unwrap_or_default(),

@@ -17,7 +17,7 @@ use tokio::time::sleep;
 
 use crate::cluster::Cluster;
 use crate::config::{self, Car};
-use crate::control::{Answer, Ask, Remembered, Request, Status};
+use crate::control::{Answer, Ask, Held, Remembered, Request, Status};
 use crate::directory::Directory;
 use crate::images::manifest::architecture;
 use crate::outlook::Outlook;
@@ -36,6 +36,8 @@ pub struct Wires {
     pub brake: watch::Sender<bool>,
     /// How many attempts have a live process.
     pub live: watch::Receiver<usize>,
+    /// Every attempt in the car, for the owner.
+    pub held: watch::Receiver<Vec<Held>>,
     /// The owner's commands.
     pub requests: mpsc::Receiver<Request>,
     /// Whether the cluster is reached.
@@ -308,6 +310,7 @@ impl<C: Cluster> Policy<C> {
                 .map(|(factor, tri)| (factor.describe().to_owned(), value(*tri).to_owned()))
                 .collect(),
             attempts: *self.wires.live.borrow(),
+            held: self.wires.held.borrow().clone(),
             link: match &*self.wires.connection.borrow() {
                 Connection::Connected { .. } => "connected".to_owned(),
                 Connection::Disconnected { why } => format!("not connected: {why}"),

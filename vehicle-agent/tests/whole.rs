@@ -24,7 +24,7 @@ use serde_json::json;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use self::adapter::{Cluster, registry};
+use self::adapter::{Cluster, Wire, registry};
 
 /// A busy machine may be slow; what never comes is found out all the same.
 const SOON: Duration = Duration::from_secs(60);
@@ -57,6 +57,7 @@ struct Car {
     url: String,
     registry: SocketAddr,
     cluster: Arc<Cluster>,
+    wire: Wire,
     agent: Option<Child>,
 }
 
@@ -64,12 +65,14 @@ impl Car {
     /// An enrolled car whose owner is willing; its agent runs.
     async fn enrolled() -> Self {
         let (cluster, url) = Cluster::start().await;
+        let (wire, url) = Wire::to(&url).await;
         let registry = registry(&[("hello", HELLO), ("endless", ENDLESS)]).await;
         let mut car = Self {
             temp: tempfile::tempdir().unwrap(),
             url,
             registry,
             cluster,
+            wire,
             agent: None,
         };
         let token = car.cluster.token.to_string();
@@ -128,6 +131,22 @@ impl Car {
 
     async fn kill(&mut self) {
         self.agent.take().unwrap().kill().await.unwrap();
+    }
+
+    /// Asks the agent, as the owner would, until its answer holds all of `words`; the answer.
+    async fn says(&self, words: &[&str]) -> String {
+        let asked = async {
+            loop {
+                let status = text(&self.agent(&["status"]).await);
+                if words.iter().all(|word| status.contains(word)) {
+                    return status;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(SOON, asked)
+            .await
+            .unwrap_or_else(|_| panic!("the agent never says {words:?}"))
     }
 
     async fn standing(&self, standing: Standing) {
@@ -240,6 +259,46 @@ async fn owner_pauses_resumes_and_withdraws_with_the_program_at_hand() {
     assert_eq!(
         car.phase("u-2", AttemptPhase::Refused).await.reason,
         "OwnerConsentMissing"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn owner_pauses_resumes_and_withdraws_while_no_cluster_is_reached() {
+    let car = Car::enrolled().await;
+    car.standing(Standing::Available).await;
+    car.run("u-1", "endless").await;
+    car.phase("u-1", AttemptPhase::Running).await;
+    car.wire.cut();
+    let status = car.says(&["not connected", "  default/u-1  class inference  "]).await;
+    assert!(status.contains("endless:v1  Running"), "{status}");
+
+    // The command is answered after the brake is on: nothing is waited for here.
+    assert!(text(&car.agent(&["pause"]).await).starts_with("paused"));
+    let status = text(&car.agent(&["status"]).await);
+    assert!(
+        status.contains("standing  paused") && status.contains("OwnerPaused"),
+        "{status}"
+    );
+    car.says(&["not connected", "endless:v1  Frozen", "attempts  1"]).await;
+
+    assert!(text(&car.agent(&["resume"]).await).starts_with("resumed"));
+    car.says(&["not connected", "standing  available", "endless:v1  Running"])
+        .await;
+
+    assert!(text(&car.agent(&["withdraw"]).await).starts_with("withdrawn"));
+    let status = text(&car.agent(&["status"]).await);
+    assert!(!status.contains("standing  available"), "{status}");
+    car.says(&[
+        "not connected",
+        "standing  away",
+        "endless:v1  Disrupted",
+        "attempts  0",
+    ])
+    .await;
+    let told = car.cluster.statuses.borrow();
+    assert!(
+        told.iter().all(|status| status.phase() != AttemptPhase::Frozen),
+        "the cluster cannot have had a part in it"
     );
 }
 

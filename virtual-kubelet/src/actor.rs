@@ -31,10 +31,12 @@ use tokio::sync::oneshot;
 
 use self::jobs::{Done, Job, Key, Outcome};
 use crate::context::Context;
+use crate::events;
 use crate::fleet::{Ends, Message};
 use crate::metrics::{PhaseLabel, PoolLabel, WriteLabel};
 use crate::offer;
 use crate::terms::{Pool, terms};
+use crate::twins::Twins;
 
 /// A turn this much later than planned means that this process stood still, and everybody looks silent who is not.
 const STALLED: Duration = Duration::from_secs(2);
@@ -78,6 +80,9 @@ pub(crate) struct Actor {
     judged: Option<Offer>,
     car: Car,
     session: Option<(u64, SessionHandle)>,
+    /// Which start of an agent the newest session is of.
+    instance: String,
+    twins: Twins,
     /// By the wall clock, for what people read.
     heard_at: Timestamp,
     /// Each Pod as it was last folded in.
@@ -127,6 +132,8 @@ impl Actor {
             judged: None,
             car,
             session: None,
+            instance: String::new(),
+            twins: Twins::default(),
             heard_at,
             pods: HashMap::new(),
             said: HashMap::new(),
@@ -287,6 +294,7 @@ impl Actor {
         } = arrival;
         let state = hello.state.unwrap_or_default();
         tracing::info!(vehicle.id = %self.id, epoch, %peer, agent = hello.agent_version, "a vehicle connected");
+        self.look_for_a_twin(&hello.instance);
         self.heard_at = self.context.clock.wall();
         self.car.agent = Some(offer::text(&hello.agent_version));
         self.state(&state);
@@ -313,6 +321,16 @@ impl Actor {
         self.turn();
         if reply.send(Ok(Greeting::new(epoch))).is_err() {
             self.fold(Message::Disconnected(epoch));
+        }
+    }
+
+    /// Before this session takes the place of the one that is there: does another car use the same identity?
+    fn look_for_a_twin(&mut self, instance: &str) {
+        let known = std::mem::replace(&mut self.instance, offer::text(instance));
+        let alive = self.session.as_ref().is_some_and(|(_, session)| !session.is_closed());
+        if alive && known != self.instance && self.twins.replaced(self.context.clock.boottime()) {
+            tracing::warn!(vehicle.id = %self.id, "two cars take turns with the identity of one vehicle");
+            self.publish_about_vehicle(events::identity_in_use_twice());
         }
     }
 

@@ -1,11 +1,12 @@
-//! Whether the adapter lets a Pod go to a car: the pool's namespaces and trust, the class, the runtime, the volumes, the resources.
+//! Whether the adapter lets a Pod go to a car: the pool's namespaces and trust, the class, the runtime, the volumes, the resources, the
+//! Nodes that the Pod asks for.
 //!
 //! Called by the actor once per Pod, before `Run` is sent. Pure. The car judges again and by more; what is refused here would only cost
 //! it the trip. Each refusal names the thing that is refused and what would be accepted.
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements, Volume};
+use k8s_openapi::api::core::v1::{Container, Node, Pod, PodSpec, ResourceRequirements, Volume};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use kerbside_api::v1alpha1::{Access, NamespacesFrom, Offer, Runtime, VehiclePoolSpec};
 use kerbside_core::admission::{InitRequests, PodRequests, admit};
@@ -14,6 +15,7 @@ use kerbside_core::quantity::{QuantityError, Resources};
 use kerbside_core::vehicle::{PodKind, Refusal};
 use kube::core::{Selector, SelectorExt};
 
+use crate::node_affinity;
 use crate::pod_facts::annotation_of;
 
 /// The RuntimeClass of WebAssembly programs.
@@ -24,6 +26,8 @@ const RUNTIME_CLASS_CONTAINER: &str = "kerbside-container";
 const UNCLASSIFIED: &str = "unclassified";
 const NAMESPACE_NOT_ALLOWED: &str = "NamespaceNotAllowed";
 const NOT_TRUSTED: &str = "NotTrusted";
+/// As the kubelet calls it.
+const NODE_AFFINITY: &str = "NodeAffinity";
 
 /// What a Pod is judged by.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +46,8 @@ pub(crate) struct Grounds<'a> {
     pub used: &'a Resources,
     /// How many they are.
     pub pods: u32,
+    /// The vehicle's Node as the watch shows it; None: it is not there, and what a Pod asks of it cannot be judged.
+    pub node: Option<&'a Node>,
 }
 
 fn refuse<T>(reason: &str, message: String) -> Result<T, Refusal> {
@@ -70,7 +76,17 @@ pub(crate) fn judge(pod: &Pod, kind: &PodKind, grounds: Grounds<'_>) -> Result<(
     for container in containers(spec) {
         environment(container, grounds.pool)?;
     }
-    resources(spec, grounds)
+    resources(spec, grounds)?;
+    match grounds.node.map_or(Ok(()), |node| node_affinity::check(spec, node)) {
+        Ok(()) => Ok(()),
+        // In the kubelet's words, with what is amiss behind them.
+        Err(why) => refuse(
+            NODE_AFFINITY,
+            format!(
+                "Pod was rejected: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector: {why}"
+            ),
+        ),
+    }
 }
 
 /// The Pod's job class.
@@ -337,9 +353,14 @@ mod tests {
         .unwrap()
     }
 
+    fn node() -> Node {
+        serde_json::from_value(json!({"metadata": {"name": "car-a", "labels": {"zone": "north"}}})).unwrap()
+    }
+
     fn judged(pod: &Pod, trust: &str, team: &str) -> Result<(), Refusal> {
         let labels = BTreeMap::from([("team".to_owned(), team.to_owned())]);
         let (pool, offer, used) = (pool(trust), offer(), Resources::default());
+        let node = node();
         let grounds = Grounds {
             pool: &pool,
             namespace_labels: &labels,
@@ -348,6 +369,7 @@ mod tests {
             max_pods: 16,
             used: &used,
             pods: 0,
+            node: Some(&node),
         };
         judge(pod, &PodKind::Other { owner: "o".into() }, grounds)
     }
@@ -408,6 +430,14 @@ mod tests {
         json!({"containers": [{"name": "main", "securityContext": {"privileged": true}}]}),
         "NotSupported",
         "privileged"
+    )]
+    #[case::selector(json!({"nodeSelector": {"zone": "south"}}), "NodeAffinity", "no label zone=south")]
+    #[case::affinity(
+        json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+            {"matchExpressions": [{"key": "zone", "operator": "NotIn", "values": ["north"]}]},
+        ]}}}}),
+        "NodeAffinity",
+        "Predicate NodeAffinity failed"
     )]
     fn pod_that_a_car_must_not_have_is_refused_by_name(#[case] spec: Value, #[case] reason: &str, #[case] says: &str) {
         let refusal = judged(&pod(&spec), "Deny", "vision").unwrap_err();

@@ -105,6 +105,16 @@ pub(crate) fn killing(pod: &Pod) -> Vec<Note> {
         .collect()
 }
 
+/// What people are told when two cars take turns with one identity.
+pub(crate) fn identity_in_use_twice() -> Note {
+    warn(
+        "IdentityInUseTwice",
+        "Two cars take turns with this vehicle's identity, and neither can work: revoke the Vehicle and enrol each car with a token of its \
+         own"
+            .to_owned(),
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -45,6 +45,17 @@ pub(crate) struct Certificate {
 }
 
 impl Certificate {
+    /// One that is there already; it is never renewed.
+    #[cfg(test)]
+    pub(crate) fn fixed(key_pem: String, chain_pem: String, ca_pem: String) -> Self {
+        Self {
+            key_pem,
+            chain_pem,
+            ca_pem,
+            renew_at: Timestamp::MAX,
+        }
+    }
+
     /// For the link.
     pub(crate) fn link(&self) -> Result<ServerIdentity, IdentityError> {
         ServerIdentity::from_pem(&self.key_pem, &self.chain_pem, &self.ca_pem)

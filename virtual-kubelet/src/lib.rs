@@ -19,6 +19,7 @@ mod logs;
 mod metrics;
 mod mirror;
 mod node;
+mod node_affinity;
 mod offer;
 mod output;
 mod pod_facts;
@@ -30,6 +31,7 @@ mod refusal;
 mod replica;
 mod run;
 mod terms;
+mod twins;
 mod vehicle_status;
 mod vehicle_watch;
 

@@ -50,8 +50,38 @@ fn trim_pod(pod: &mut Pod) {
         annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
     }
     if let Some(spec) = &mut pod.spec {
-        spec.affinity = None;
+        // Which Nodes it requires is judged once more by the admission, for Pods that were bound by hand.
+        if let Some(affinity) = &mut spec.affinity {
+            affinity.pod_affinity = None;
+            affinity.pod_anti_affinity = None;
+            if let Some(nodes) = &mut affinity.node_affinity {
+                nodes.preferred_during_scheduling_ignored_during_execution = None;
+            }
+        }
         spec.topology_spread_constraints = None;
         spec.scheduling_gates = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn pod_keeps_the_nodes_that_it_requires_and_nothing_else_of_its_affinity() {
+        let required = json!({"nodeSelectorTerms": [{"matchExpressions": [{"key": "gpu", "operator": "Exists"}]}]});
+        let preferred = json!([{"weight": 1, "preference": {}}]);
+        let mut pod: Pod = serde_json::from_value(json!({"spec": {"containers": [], "affinity": {
+            "nodeAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": required,
+                "preferredDuringSchedulingIgnoredDuringExecution": preferred,
+            },
+            "podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": "a"}]},
+        }}}))
+        .unwrap();
+        trim_pod(&mut pod);
+        let kept = json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}});
+        assert_eq!(serde_json::to_value(&pod).unwrap()["spec"]["affinity"], kept);
     }
 }

@@ -292,3 +292,85 @@ impl Spool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::testing::World;
+    use kube::client::Body;
+    use serde_json::{Value, json};
+
+    const CARS: [&str; 3] = ["car-aaaaaaaaaaaaaaaa", "car-bbbbbbbbbbbbbbbb", "car-cccccccccccccccc"];
+
+    /// What the cluster has of the kind behind this path: a car with a Node and a Pod three times.
+    fn listed(path: &str) -> Value {
+        let object = |(n, &car): (usize, &&str)| {
+            let metadata = |name: &str| json!({"name": name, "uid": format!("{path}-{n}"), "resourceVersion": "1"});
+            match path {
+                "/api/v1/pods" => json!({
+                    "metadata": {"name": format!("p-{n}"), "namespace": "ns", "uid": format!("u-{n}"), "resourceVersion": "1"},
+                    "spec": {"nodeName": car, "containers": []},
+                }),
+                "/apis/kerbside.dev/v1alpha1/vehicles" => json!({
+                    "apiVersion": "kerbside.dev/v1alpha1", "kind": "Vehicle",
+                    "metadata": metadata(car), "spec": {"pool": "overnight"},
+                    "status": {"phase": "Available", "connection": {"replica": "r-0", "epoch": 1}, "offer": {}},
+                }),
+                _ => json!({"metadata": metadata(car)}),
+            }
+        };
+        let known = ["/api/v1/pods", "/api/v1/nodes", "/apis/kerbside.dev/v1alpha1/vehicles"].contains(&path);
+        let items: Vec<_> = CARS.iter().enumerate().filter(|_| known).map(object).collect();
+        json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": "1"}, "items": items})
+    }
+
+    #[tokio::test]
+    async fn three_vehicles_cost_one_watch_per_kind_and_not_one_each() {
+        let World {
+            context, mut server, ..
+        } = World::new();
+        let (stop, mut parts) = (CancellationToken::new(), JoinSet::new());
+        let fleet = Fleet::new(Arc::clone(&context), stop.clone());
+        spawn_watches(&mut parts, &context, &fleet);
+        // Watches stay open until the end: what they would show is not of interest.
+        let mut watches = Vec::new();
+        let mut open = Vec::new();
+        let mut begun = false;
+        let all = ["namespaces", "nodes", "pods", "vehiclepools", "vehicles"];
+        loop {
+            if context.is_synced() && !begun {
+                fleet.begin();
+                begun = true;
+            }
+            let next = tokio::time::timeout(Duration::from_millis(500), server.next_request()).await;
+            // Nothing more is asked.
+            let Ok(next) = next else { break };
+            let (request, reply) = next.unwrap();
+            let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
+            if query.contains("watch=true") {
+                watches.push(path.rsplit('/').next().unwrap_or_default().to_owned());
+                open.push(reply);
+                continue;
+            }
+            // What is not read are the actors' own writes, of which none is a watch.
+            let (code, body) = if request.method() == hyper::Method::GET {
+                (200, listed(path))
+            } else {
+                let forbidden = json!({"kind": "Status", "status": "Failure", "code": 403, "reason": "Forbidden"});
+                (403, forbidden)
+            };
+            let body = Body::from(body.to_string().into_bytes());
+            reply.send_response(hyper::Response::builder().status(code).body(body).unwrap());
+        }
+        for car in CARS {
+            assert!(fleet.get(&car.parse().unwrap()).is_some(), "{car} has its actor");
+            assert_eq!(context.pods.of(car).len(), 1);
+        }
+        watches.sort();
+        assert_eq!(watches, all);
+        stop.cancel();
+        fleet.end().await;
+    }
+}

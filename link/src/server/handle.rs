@@ -45,6 +45,11 @@ impl SessionHandle {
         Self { vehicle, mailbox }
     }
 
+    /// A handle that no session stands behind: what is sent over it goes nowhere. For the tests of an adapter.
+    pub fn detached(vehicle: VehicleId) -> Self {
+        Self::new(vehicle, Arc::new(CarMailbox::new(false)))
+    }
+
     /// The car.
     pub fn vehicle(&self) -> &VehicleId {
         &self.vehicle

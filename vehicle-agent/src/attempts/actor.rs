@@ -20,7 +20,7 @@ use tokio::time::sleep;
 
 use self::programs::Slot;
 use super::prepare::{self, Prepared};
-use super::status::status;
+use super::status::{held, status};
 use super::{Context, Note};
 use crate::cluster::Cluster;
 use crate::directory::AttemptDirectory;
@@ -242,6 +242,9 @@ impl<C: Cluster> Actor<C> {
         let Seed { uid, attempt, work, .. } = &self.seed;
         let usage = self.slots.iter().map(Slot::usage).fold(Usage::default(), Usage::then);
         let status = status(uid.as_str(), attempt, work.as_deref(), usage);
+        let held = Box::new(held(&status, &self.seed.run, work.as_deref()));
+        // The supervisor ends only with the agent.
+        let _ = self.context.notes.send(Note::Stands(uid.clone(), held));
         tracing::info!(
             attempt = %uid,
             job.name = work.as_ref().map_or("", |work| work.job.as_str()),

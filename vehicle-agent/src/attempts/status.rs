@@ -1,10 +1,11 @@
-//! What the cluster is told of an attempt.
+//! What the cluster is told of an attempt, and what the owner is told.
 
 use kerbside_core::attempt::{Attempt, Container, Exit, Kind, Life, State};
 use kerbside_core::names::reason;
 use kerbside_link::proto;
 use kerbside_link::proto::container_status::State as ContainerState;
 
+use crate::control::Held;
 use crate::pod::Work;
 use crate::runtime::Usage;
 
@@ -36,6 +37,31 @@ pub(super) fn status(uid: &str, attempt: &Attempt, work: Option<&Work>, usage: U
             memory_peak_bytes: usage.memory_peak,
         }),
         started_at_ms: attempt.started_ms,
+    }
+}
+
+/// The same for the owner of the car. A Pod that could not be read has no better name than its uid.
+pub(super) fn held(status: &proto::AttemptStatus, run: &proto::Run, work: Option<&Work>) -> Held {
+    use proto::AttemptPhase as Phase;
+    let state = match status.phase() {
+        Phase::Unspecified | Phase::Pending => "Pending",
+        Phase::Running => "Running",
+        Phase::Frozen => "Frozen",
+        Phase::Succeeded => "Succeeded",
+        Phase::Failed => "Failed",
+        Phase::Disrupted => "Disrupted",
+        Phase::Refused => "Refused",
+    };
+    Held {
+        pod: work.map_or_else(
+            || status.uid.clone(),
+            |work| format!("{}/{}", work.namespace, work.name),
+        ),
+        job: work.map(|work| work.job.clone()).unwrap_or_default(),
+        class: run.class.clone(),
+        images: status.containers.iter().map(|c| c.image.clone()).collect(),
+        state: state.to_owned(),
+        reason: status.reason.clone(),
     }
 }
 

@@ -94,6 +94,7 @@ impl Fixture {
             outlook,
             brake,
             live: lives,
+            held: watch::channel(Vec::new()).1,
             requests: requested,
             connection: connected,
             ending: ends,

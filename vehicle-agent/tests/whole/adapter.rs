@@ -20,8 +20,9 @@ use kerbside_link::server::{
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
 
 /// What the cluster has seen.
 pub(crate) struct Cluster {
@@ -181,6 +182,38 @@ impl Adapter for Cluster {
 
     fn is_revoked(&self, _: &VehicleId) -> bool {
         false
+    }
+}
+
+/// The network between a car and its cluster, which a test can cut.
+pub(crate) struct Wire {
+    carrying: AbortHandle,
+}
+
+impl Wire {
+    /// A wire to this address, and where its near end is.
+    pub(crate) async fn to(url: &str) -> (Self, String) {
+        let far = url.trim_start_matches("https://").to_owned();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = format!("https://{}", listener.local_addr().unwrap());
+        let carrying = tokio::spawn(async move {
+            // Dropped with this task, and with it every connection.
+            let mut connections = JoinSet::new();
+            while let Ok((mut car, _)) = listener.accept().await {
+                let far = far.clone();
+                connections.spawn(async move {
+                    let mut adapter = TcpStream::connect(far).await?;
+                    tokio::io::copy_bidirectional(&mut car, &mut adapter).await
+                });
+            }
+        });
+        let carrying = carrying.abort_handle();
+        (Self { carrying }, near)
+    }
+
+    /// Ends every connection; no new one is taken.
+    pub(crate) fn cut(&self) {
+        self.carrying.abort();
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use kerbside_core::ids::PodUid;
 use kerbside_core::quantity::Resources;
 use kerbside_core::vehicle::{AttemptPhase, Command, Desired, Event, Link, PodKind, Refusal, Report};
@@ -78,9 +78,22 @@ impl Actor {
 
     /// Tells people something about a Pod.
     pub(super) fn publish(&mut self, uid: &PodUid, note: Note) {
-        let Some(pod) = self.pods.get(uid) else { return };
+        let Some(about) = self.pods.get(uid).map(|pod| pod.object_ref(&())) else {
+            return;
+        };
+        self.publish_about(about, note);
+    }
+
+    /// Tells people something about the vehicle.
+    pub(super) fn publish_about_vehicle(&mut self, note: Note) {
+        let Some(about) = self.vehicle.as_ref().map(|vehicle| vehicle.object_ref(&())) else {
+            return;
+        };
+        self.publish_about(about, note);
+    }
+
+    fn publish_about(&mut self, about: ObjectReference, note: Note) {
         self.events += 1;
-        let about = pod.object_ref(&());
         self.start(
             Key::Event(self.events),
             jobs::event(Arc::clone(&self.context), self.events, about, note),
@@ -106,13 +119,14 @@ impl Actor {
     }
 
     /// Whether the Pod may run here; None: it cannot be judged yet.
-    fn verdict(&self, uid: &PodUid) -> Option<Result<(), Refusal>> {
+    pub(super) fn verdict(&self, uid: &PodUid) -> Option<Result<(), Refusal>> {
         let (pod, pool) = (self.pods.get(uid)?, self.pool.as_ref()?);
         let kind = &self.facts.attempts().get(uid)?.pod.as_ref()?.kind;
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let labels = self.context.roster.namespace_labels(namespace)?;
         let (used, pods) = self.used(uid);
         let spec = &pool.object.spec;
+        let node = self.context.nodes.by_name("", self.id.as_str());
         let grounds = Grounds {
             pool: spec,
             namespace_labels: &labels,
@@ -121,6 +135,7 @@ impl Actor {
             max_pods: spec.node.max_pods,
             used: &used,
             pods,
+            node: node.as_deref(),
         };
         Some(admission::judge(pod, kind, grounds))
     }

@@ -324,7 +324,7 @@ pub(super) fn look_for_output(context: Arc<Context>, id: VehicleId, namespace: S
     .boxed()
 }
 
-/// Publishes an Event about a Pod.
+/// Publishes an Event about a Pod or the vehicle.
 pub(super) fn event(context: Arc<Context>, number: u64, about: ObjectReference, event: crate::events::Note) -> Job {
     async move {
         let severity = if event.warning {

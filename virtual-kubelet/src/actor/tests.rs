@@ -329,3 +329,106 @@ fn node_wish_of_a_vehicle_never_heard_is_absent() {
     let facts = Facts::new(Standing::Away, false, Boottime::default());
     assert_eq!(facts.desired(Boottime::default()).node, NodeWish::Absent);
 }
+
+/// A car whose agent was started as `instance` connects.
+fn connect(case: &mut Case, instance: &str, epoch: u64) -> oneshot::Receiver<Result<Greeting, Refusal>> {
+    let vehicle: VehicleId = ID.parse().unwrap();
+    let (reply, answer) = oneshot::channel();
+    let arrival = Arrival {
+        session: SessionHandle::detached(vehicle.clone()),
+        vehicle,
+        protocol: 1,
+        hello: proto::Hello {
+            instance: instance.to_owned(),
+            ..proto::Hello::default()
+        },
+        peer: ([10, 0, 0, 1], 7).into(),
+        at: case.world.context.clock.boottime(),
+    };
+    case.actor.greet(epoch, arrival, reply);
+    answer
+}
+
+/// An actor that writes nothing but Events.
+fn case_that_only_tells() -> Case {
+    let mut case = case("r-0", vec![]);
+    case.actor.at_work = HashSet::from([Key::Claim, Key::Vehicle, Key::Node, Key::Lease]);
+    case
+}
+
+#[tokio::test]
+async fn identity_in_two_cars_that_take_turns_is_told_once() {
+    let mut case = case_that_only_tells();
+    let mut answers = Vec::new();
+    for turn in 0..8_u8 {
+        case.clock().set(u64::from(turn) * 5);
+        answers.push(connect(
+            &mut case,
+            if turn.is_multiple_of(2) { "one" } else { "other" },
+            10 + u64::from(turn),
+        ));
+        let told = case.actor.jobs.len();
+        assert_eq!(told, usize::from(turn >= 3), "after turn {turn}");
+    }
+    let (method, path, event) = case.finish(201, json!({"metadata": {"name": "e"}})).await;
+    assert_eq!(
+        (method.as_str(), path.as_str()),
+        ("POST", "/apis/events.k8s.io/v1/namespaces/default/events")
+    );
+    assert_eq!(
+        (
+            &event["reason"],
+            &event["type"],
+            &event["regarding"]["kind"],
+            &event["regarding"]["name"]
+        ),
+        (
+            &json!("IdentityInUseTwice"),
+            &json!("Warning"),
+            &json!("Vehicle"),
+            &json!(ID)
+        )
+    );
+}
+
+#[tokio::test]
+async fn car_that_connects_anew_or_starts_its_agent_again_is_not_two() {
+    let mut case = case_that_only_tells();
+    let mut answers = Vec::new();
+    for epoch in 10..18 {
+        answers.push(connect(&mut case, "one", epoch));
+    }
+    for epoch in 18..26 {
+        // The old connection is seen to end before the new one comes.
+        case.actor.fold(Message::Disconnected(epoch - 1));
+        answers.push(connect(&mut case, &format!("start {epoch}"), epoch));
+    }
+    assert_eq!(case.actor.jobs.len(), 0);
+}
+
+#[tokio::test]
+async fn pod_bound_by_hand_against_its_selector_is_refused_as_by_a_kubelet() {
+    let mut bound = pod("30s");
+    bound.status = None;
+    let spec = bound.spec.as_mut().unwrap();
+    spec.runtime_class_name = Some("kerbside-wasm".into());
+    spec.node_selector = Some([("example.com/depot".to_owned(), "north".to_owned())].into());
+    let annotations = bound.metadata.annotations.as_mut().unwrap();
+    annotations.insert("kerbside.dev/class".into(), "inference".into());
+    let mut case = case("r-0", vec![bound]);
+    list(
+        &case.world.context.roster.namespaces,
+        vec![serde_json::from_value(json!({"metadata": {"name": "vision", "uid": "ns"}})).unwrap()],
+    );
+    case.actor.read();
+    let uid: PodUid = "u-1".parse().unwrap();
+    let refusal = case.actor.verdict(&uid).unwrap().unwrap_err();
+    assert_eq!(refusal.reason, "NodeAffinity");
+    // A label that somebody else puts on the Node counts.
+    let mut node = Node::clone(&case.world.context.nodes.by_name("", ID).unwrap());
+    node.metadata.resource_version = Some("6".into());
+    let labels = node.metadata.labels.get_or_insert_default();
+    labels.insert("example.com/depot".into(), "north".into());
+    list(&case.world.context.nodes, vec![node]);
+    assert_eq!(case.actor.verdict(&uid), Some(Ok(())));
+}

@@ -16,7 +16,8 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -96,7 +97,10 @@ pub(crate) async fn serve(listener: TcpListener, tls: watch::Receiver<Arc<Server
     }
 }
 
-async fn connection(stream: TcpStream, config: Arc<ServerConfig>, routes: Router) {
+async fn connection<S>(stream: S, config: Arc<ServerConfig>, routes: Router)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let handshake = TlsAcceptor::from(config).accept(stream);
     let stream = match tokio::time::timeout(HANDSHAKE, handshake).await {
         Ok(Ok(stream)) => stream,
@@ -139,7 +143,102 @@ fn user_of(der: &[u8]) -> Option<User> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rcgen::{CertificateParams, DnType, KeyPair};
+    use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+    use rustls::ClientConfig;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio_rustls::TlsConnector;
+
+    /// A CA, and its certificate as PEM.
+    fn ca(name: &str) -> (Issuer<'static, KeyPair>, String) {
+        let (mut params, key) = (CertificateParams::default(), KeyPair::generate().unwrap());
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let pem = params.self_signed(&key).unwrap().pem();
+        (Issuer::new(params, key), pem)
+    }
+
+    /// A certificate for `name` and its key, as PEM.
+    fn signed(ca: &Issuer<'static, KeyPair>, name: &str, usage: ExtendedKeyUsagePurpose) -> (String, String) {
+        let (mut params, key) = (
+            CertificateParams::new(["localhost".to_owned()]).unwrap(),
+            KeyPair::generate().unwrap(),
+        );
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.extended_key_usages = vec![usage];
+        (params.signed_by(&key, ca).unwrap().pem(), key.serialize_pem())
+    }
+
+    async fn who(Extension(Peer(user)): Extension<Peer>) -> String {
+        user.map_or_else(|| "nobody".to_owned(), |user| user.name)
+    }
+
+    /// What the port, which trusts `client_ca`, says to a client that shows this certificate.
+    async fn asked(client_ca: Option<&str>, shown: Option<(String, String)>) -> std::io::Result<String> {
+        let (serving_ca, serving_ca_pem) = ca("serving");
+        let (chain, key) = signed(&serving_ca, "adapter", ExtendedKeyUsagePurpose::ServerAuth);
+        let config = config(&Certificate::fixed(key, chain, serving_ca_pem.clone()), client_ca).unwrap();
+        let (near, far) = tokio::io::duplex(64 << 10);
+        let served = tokio::spawn(connection(
+            far,
+            config,
+            Router::new().route("/who", axum::routing::get(who)),
+        ));
+        let mut roots = RootCertStore::empty();
+        roots
+            .add(CertificateDer::from_pem_slice(serving_ca_pem.as_bytes()).unwrap())
+            .unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let client = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots);
+        let client = match shown {
+            None => client.with_no_client_auth(),
+            Some((chain, key)) => {
+                let chain = vec![CertificateDer::from_pem_slice(chain.as_bytes()).unwrap()];
+                let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+                client.with_client_auth_cert(chain, key).unwrap()
+            }
+        };
+        let mut answer = String::new();
+        let exchanged = async {
+            let mut stream = TlsConnector::from(Arc::new(client))
+                .connect("localhost".try_into().unwrap(), near)
+                .await?;
+            stream
+                .write_all(b"GET /who HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+                .await?;
+            stream.read_to_string(&mut answer).await
+        };
+        let exchanged = exchanged.await;
+        served.await.unwrap();
+        exchanged.map(|_| answer)
+    }
+
+    #[tokio::test]
+    async fn client_certificate_counts_if_the_clusters_client_ca_signed_it_and_is_refused_else() {
+        let ((own, own_pem), (foreign, _)) = (ca("cluster"), ca("cluster"));
+        let shown = |ca| {
+            Some(signed(
+                ca,
+                "kube-apiserver-kubelet-client",
+                ExtendedKeyUsagePurpose::ClientAuth,
+            ))
+        };
+        let answer = asked(Some(&own_pem), shown(&own)).await.unwrap();
+        assert!(answer.ends_with("kube-apiserver-kubelet-client"), "{answer}");
+        assert!(asked(Some(&own_pem), shown(&foreign)).await.is_err());
+        let answer = asked(Some(&own_pem), None).await.unwrap();
+        assert!(answer.ends_with("nobody"), "a token may follow: {answer}");
+    }
+
+    #[tokio::test]
+    async fn client_certificate_counts_for_nothing_where_the_cluster_names_no_client_ca() {
+        let (foreign, _) = ca("foreign");
+        let shown = signed(&foreign, "admin", ExtendedKeyUsagePurpose::ClientAuth);
+        let answer = asked(None, Some(shown)).await.unwrap();
+        assert!(answer.ends_with("nobody"), "{answer}");
+    }
 
     #[test]
     fn user_is_the_common_name_and_groups_are_the_organisations() {

@@ -25,6 +25,10 @@ fn ann() -> Peer {
 }
 
 async fn get(context: &Arc<Context>, peer: Peer, path: &str) -> (u16, String) {
+    send(context, peer, Request::builder().uri(path)).await
+}
+
+async fn send(context: &Arc<Context>, peer: Peer, request: axum::http::request::Builder) -> (u16, String) {
     list(&context.pods, vec![pod()]);
     let api = Arc::new(KubeletApi {
         fleet: Fleet::new(Arc::clone(context), CancellationToken::new()),
@@ -33,7 +37,7 @@ async fn get(context: &Arc<Context>, peer: Peer, path: &str) -> (u16, String) {
         stored: StoredLogs::new(context.store.clone(), Arc::clone(&context.clock)),
     });
     let routes = routes(api).layer(Extension(peer));
-    let request = Request::builder().uri(path).body(Body::empty()).unwrap();
+    let request = request.body(Body::empty()).unwrap();
     let response = routes.oneshot(request).await.unwrap();
     let status = response.status().as_u16();
     let body = response.into_body().collect().await.unwrap().to_bytes();
@@ -62,6 +66,36 @@ async fn reviewing(world: &mut crate::testing::Server, allowed: bool, times: usi
 async fn request_of_nobody_is_unauthorized(#[case] path: &str) {
     let world = World::new();
     assert_eq!(get(&world.context, Peer(None), path).await.0, 401);
+}
+
+#[rstest::rstest]
+#[case::that_may(true, true, 200)]
+#[case::that_may_not(true, false, 403)]
+#[case::that_is_nobodys(false, true, 401)]
+#[tokio::test]
+async fn token_gets_what_its_owner_may(#[case] known: bool, #[case] allowed: bool, #[case] code: u16) {
+    let World {
+        context, mut server, ..
+    } = World::new();
+    let request = Request::builder().uri("/pods").header("authorization", "Bearer secret");
+    let owner = json!({"spec": {}, "status": {"authenticated": known, "user": {"username": "ann", "groups": ["dev"]}}});
+    let reviews = async {
+        let (_, path, asked) = respond(&mut server, 201, owner).await;
+        assert_eq!(path, "/apis/authentication.k8s.io/v1/tokenreviews");
+        assert_eq!(asked["spec"]["token"], "secret");
+        if !known {
+            return;
+        }
+        for asked in reviewing(&mut server, allowed, if allowed { 1 } else { 2 }).await {
+            assert_eq!(
+                (&asked["spec"]["user"], &asked["spec"]["groups"]),
+                (&json!("ann"), &json!(["dev"]))
+            );
+        }
+    };
+    let (answer, ()) = futures::join!(send(&context, Peer(None), request), reviews);
+    assert_eq!(answer.0, code, "{}", answer.1);
+    assert_eq!(answer.1.contains("\"items\""), code == 200);
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ const GOOD: &[u8] = b"seven\n";
 struct Case {
     output: Output,
     store: Store,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 fn vehicle(n: u8) -> VehicleId {
@@ -39,7 +39,7 @@ fn case(phase: &str) -> Case {
     Case {
         output: Output::new(store.clone(), pods, spool),
         store,
-        _directory: directory,
+        directory,
     }
 }
 
@@ -205,4 +205,34 @@ async fn seal_with_a_path_that_leads_elsewhere_is_refused(#[case] path: &str) {
             .kind(),
         FaultKind::Invalid
     );
+}
+
+#[tokio::test]
+async fn store_that_is_down_loses_nothing_and_the_car_is_told_to_try_again() {
+    let (case, file) = (case("Running"), file(GOOD));
+    let (store, away) = (case.directory.path().join("store"), case.directory.path().join("away"));
+    std::fs::rename(&store, &away).unwrap();
+    std::fs::write(&store, "in its place").unwrap();
+    let fault = case.put(&file, 0, GOOD).await.unwrap_err();
+    assert_eq!(fault.kind(), FaultKind::Unavailable);
+    assert!(fault.is_retryable() && fault.message().contains("store"), "{fault}");
+    let seal = case
+        .output
+        .seal(&vehicle(1), &uid(), std::slice::from_ref(&file), &[])
+        .await;
+    assert!(seal.is_err(), "nothing is sealed that has not arrived");
+    std::fs::remove_file(&store).unwrap();
+    std::fs::rename(&away, &store).unwrap();
+    let here = case.offset(&file).await;
+    let rest = GOOD.get(usize::try_from(here).unwrap()..).unwrap();
+    assert!(case.put(&file, here, rest).await.unwrap().complete);
+    case.output.seal(&vehicle(1), &uid(), &[file], &[]).await.unwrap();
+}
+
+#[test]
+fn store_that_cannot_be_used_is_a_fault_to_try_again_and_tells_the_car_nothing_of_it() {
+    let error = Store::open("nowhere:secret-bucket").unwrap_err();
+    let fault = store_fault(&error);
+    assert_eq!(fault.kind(), FaultKind::Unavailable);
+    assert!(!fault.message().contains("secret-bucket"), "{fault}");
 }
