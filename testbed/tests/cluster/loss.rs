@@ -113,6 +113,7 @@ async fn car_that_is_silent_for_a_while_is_adopted_with_its_work() -> Result<()>
 }
 
 #[tokio::test]
+#[ignore = "a car whose last heartbeat is older than the fence ends such an attempt before it starts: docs/STATUS.md"]
 async fn work_that_may_run_once_only_is_replaced_after_its_fence_and_not_before() -> Result<()> {
     world::run("fence", async |world| {
         world.pool(impatient).await?;
