@@ -31,6 +31,8 @@ pub(crate) struct JobKey {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Seen {
     pub(crate) attempt: Attempt,
+    /// `metadata.resourceVersion`: the precondition of a write that is wrong if the Pod has changed since.
+    pub(crate) version: String,
     /// All finalizers, in order: a patch that takes ours off tests its place.
     pub(crate) finalizers: Vec<String>,
 }
@@ -164,6 +166,17 @@ impl Known {
         }
     }
 
+    /// Whether nothing that is looked at has changed; the version alone is nothing.
+    fn says_the_same_as(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Attempt(job, seen), Self::Attempt(other_job, other)) => {
+                job == other_job && seen.attempt == other.attempt && seen.finalizers == other.finalizers
+            }
+            (Self::Stray(stray), Self::Stray(other)) => stray == other,
+            _ => false,
+        }
+    }
+
     fn uid(&self) -> &PodUid {
         match self {
             Self::Attempt(_, seen) => &seen.attempt.uid,
@@ -174,7 +187,11 @@ impl Known {
 
 impl Pods {
     fn put(&mut self, key: PodKey, now: Known, touched: &mut Touched) {
-        if self.by_key.get(&key) == Some(&now) {
+        if let Some(old) = self.by_key.get_mut(&key)
+            && old.says_the_same_as(&now)
+        {
+            // The version is newer all the same, and the next write needs it.
+            *old = now;
             return;
         }
         self.take(&key, touched);

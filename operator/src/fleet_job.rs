@@ -49,6 +49,9 @@ const MOST_TURNS: usize = 4;
 const REFUSED_RETRY: Duration = Duration::from_secs(60);
 /// What is left is done when others had their turn.
 const SOON: Duration = Duration::from_millis(50);
+/// An attempt had changed when it was to be taken away. If the change matters, the watch tells of it at once; if it does not,
+/// nobody does, and by then the watch has its version.
+const STALE_RETRY: Duration = Duration::from_secs(1);
 
 /// What the reconciler works with.
 pub(crate) struct Context {
@@ -134,8 +137,13 @@ async fn turn(cached: &Arc<FleetJob>, ctx: &Context) -> Result<Turn, Error> {
                 .into_iter()
                 .flatten()
                 .min();
-            Box::pin(apply::apply(ctx, *resources)).await?;
-            Ok(if wrote { Turn::Again } else { Turn::Done(wait) })
+            let written = Box::pin(apply::apply(ctx, *resources)).await?;
+            let seen_again = written.is_stale().then_some(STALE_RETRY);
+            Ok(if wrote {
+                Turn::Again
+            } else {
+                Turn::Done(wait.into_iter().chain(seen_again).min())
+            })
         }
     }
 }

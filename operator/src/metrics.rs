@@ -13,7 +13,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 /// Reasons that Pods may bring; anything else counts as `Other`, so that nobody can fill the metrics by inventing some.
-const REASONS: [&str; 16] = [
+const REASONS: [&str; 21] = [
     reason::VEHICLE_DEPARTED,
     reason::VEHICLE_LOST,
     reason::OWNER_CONSENT_MISSING,
@@ -25,10 +25,15 @@ const REASONS: [&str; 16] = [
     reason::NOT_SUPPORTED,
     reason::VEHICLE_PAUSED,
     reason::VEHICLE_LEAVING,
+    reason::VEHICLE_UNHEARD,
     "OutOfcpu",
     "OutOfmemory",
     "OutOfpods",
     "NodeAffinity",
+    "NamespaceNotAllowed",
+    "NotTrusted",
+    "PodOSNotSupported",
+    "OutputMissing",
     "PodDeleted",
 ];
 
@@ -240,5 +245,16 @@ mod tests {
             "{text}"
         );
         assert!(!text.contains("made-up"));
+    }
+
+    #[rstest::rstest]
+    #[case("NotTrusted")]
+    #[case("NamespaceNotAllowed")]
+    #[case("NodeAffinity")]
+    #[case("PodOSNotSupported")]
+    #[case("OutputMissing")]
+    #[case(reason::VEHICLE_UNHEARD)]
+    fn reason_that_the_adapter_gives_counts_by_its_name(#[case] reason: &str) {
+        assert_eq!(known(reason), reason);
     }
 }

@@ -308,3 +308,6 @@ async fn sign(client: Client, args: Args, clock: Arc<dyn Clock>, metrics: Metric
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -72,11 +72,13 @@ pub(crate) async fn store_with_attempt(namespace: &str, uid: &str, content: &[u8
     store
 }
 
-/// A store that answers every request with an error while it is down.
+/// A store that answers every request with an error while it is down, or that ignores the condition of a put as some S3 look-alikes
+/// do.
 #[derive(Debug)]
 pub(crate) struct DownStore {
     inner: InMemory,
     down: AtomicBool,
+    overwrites: bool,
 }
 
 impl Default for DownStore {
@@ -84,6 +86,7 @@ impl Default for DownStore {
         Self {
             inner: InMemory::new(),
             down: AtomicBool::new(true),
+            overwrites: false,
         }
     }
 }
@@ -95,6 +98,15 @@ impl std::fmt::Display for DownStore {
 }
 
 impl DownStore {
+    /// One that is up and overwrites what it should not.
+    pub(crate) fn that_overwrites() -> Self {
+        Self {
+            down: AtomicBool::new(false),
+            overwrites: true,
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn set_down(&self, down: bool) {
         self.down.store(down, Ordering::SeqCst);
     }
@@ -115,6 +127,7 @@ impl DownStore {
 impl ObjectStore for DownStore {
     async fn put_opts(&self, p: &Path, data: PutPayload, o: PutOptions) -> object_store::Result<PutResult> {
         self.check()?;
+        let o = if self.overwrites { PutOptions::default() } else { o };
         self.inner.put_opts(p, data, o).await
     }
     async fn put_multipart_opts(

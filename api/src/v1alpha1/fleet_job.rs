@@ -199,9 +199,10 @@ pub struct OnLoss {
     /// starts only when the first has certainly stopped.
     #[serde(default)]
     pub replace: Replace,
-    /// For how long the car works on without being heard, then it stops the attempt by itself; at least 5s. A duration
-    /// such as `40m` or `1h30m` in h, m, s, ms. Absent: 40m with WhenSuspected, 30s with WhenFenced. Output that is
-    /// finished later is not accepted. Holds for attempts made after a change.
+    /// For how long the car works on without being heard, then it stops the attempt by itself; at least 5s, and
+    /// one shorter than 15s counts as 15s. A duration such as `40m` or `1h30m` in h, m, s, ms. Absent: 40m with
+    /// WhenSuspected, 30s with WhenFenced. Output that is finished later is not accepted. Holds for attempts made after
+    /// a change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("duration(self) >= duration('5s')")
         .message("runUnheardFor must be at least 5s: a car at work is heard every 4s, so a shorter one ends attempts \

@@ -50,8 +50,10 @@ pub struct FleetJobStatus {
     /// Number of attempts that a car declined before starting them. Never charged to the job.
     #[serde(default)]
     pub refused: u32,
-    /// Number of attempts ended by the car or the link, not by their program, by reason: `VehicleDeparted`,
-    /// `VehicleLost`.
+    /// Number of attempts ended by something other than their program, by reason: `VehicleDeparted` (the car left with
+    /// notice), `VehicleLost` (it was not heard until its fence), `OutputMissing` (the car has no more of the output of
+    /// a program that succeeded), `PodDeleted` (somebody deleted the Pod), or the reason of another controller's
+    /// DisruptionTarget.
     #[serde(default)]
     pub disruptions: BTreeMap<String, u32>,
     /// Attempts that have ended and are not yet in the counts above. Kept so that a restart of the operator counts each
@@ -60,7 +62,8 @@ pub struct FleetJobStatus {
     pub uncounted_attempts: UncountedAttempts,
     /// Conditions, named as in `batch/v1` Job: Suspended, FailureTarget, SuccessCriteriaMet, Complete, Failed; and of
     /// our own: PoolNotFound and NamespaceNotAllowed (no pool can be used), TemplateInvalid (the API server refuses the
-    /// first Pod), NoVehicleAccepts (every car that was asked declined; the message counts the reasons).
+    /// first Pod), StoreUnavailable (the result store does not answer, so results are accepted later), NoVehicleAccepts
+    /// (every car that was asked declined; the message counts the reasons).
     #[serde(default)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

@@ -1,7 +1,7 @@
 //! A Pod as an attempt. Pure.
 //!
 //! Only a Pod that a FleetJob controls is an attempt of it: labels alone can be written by anybody who may create Pods. Of its
-//! status, phase and the conditions that the adapter writes are read.
+//! status, phase and conditions are read, whose times are the cluster's; never what containers say, whose times are the car's.
 
 use std::collections::BTreeSet;
 use std::str::FromStr;
@@ -77,6 +77,7 @@ pub(super) fn attempt(pod: &Pod) -> Option<(JobKey, Seen)> {
         key,
         Seen {
             attempt,
+            version: metadata.resource_version.clone().unwrap_or_default(),
             finalizers: pod.finalizers().to_vec(),
         },
     ))
@@ -120,16 +121,22 @@ fn deleted_at(pod: &Pod) -> Option<Timestamp> {
     Some(ends.checked_sub(Duration::from_secs(grace)).unwrap_or(ends))
 }
 
+/// When the end of a Pod that has ended was reported: when the adapter wrote that it stopped or was refused. Without either, the
+/// Pod was ended by somebody else: by a deletion, if there was one, and no later than it ceased to be ready otherwise.
+///
+/// Never a container's `finishedAt`, which is the car's clock.
 fn finished_at(pod: &Pod) -> Option<Timestamp> {
     let status = pod.status.as_ref()?;
-    let containers = status
-        .container_statuses
-        .iter()
-        .chain(&status.init_container_statuses)
-        .flatten();
-    let ended = containers.filter_map(|c| c.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref().map(|t| t.0));
-    ended.max().or_else(|| {
-        let refused = is_true(status.conditions.as_deref().unwrap_or_default(), condition::REFUSED)?;
-        refused.last_transition_time.as_ref().map(|t| t.0)
-    })
+    if !matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
+        return None;
+    }
+    let conditions = status.conditions.as_deref().unwrap_or_default();
+    let since = |type_: &str, value: &str| {
+        let condition = conditions.iter().find(|c| c.type_ == type_ && c.status == value)?;
+        condition.last_transition_time.as_ref().map(|t| t.0)
+    };
+    since(condition::STOPPED, "True")
+        .or_else(|| since(condition::REFUSED, "True"))
+        .or_else(|| deleted_at(pod))
+        .or_else(|| since("Ready", "False").max(since("ContainersReady", "False")))
 }

@@ -56,11 +56,14 @@ fn attempt_is_read_whole_from_its_pod() {
                 { "type": "Ready", "status": "False" },
                 { "type": "DisruptionTarget", "status": "True", "reason": "VehicleLost" },
                 { "type": "kerbside.dev/Unheard", "status": "True" },
-                { "type": "kerbside.dev/Stopped", "status": "True", "reason": "Fenced" },
+                {
+                    "type": "kerbside.dev/Stopped", "status": "True", "reason": "Fenced",
+                    "lastTransitionTime": "2026-11-23T10:00:20Z",
+                },
             ],
             "containerStatuses": [{
                 "name": "main", "image": "x", "imageID": "", "ready": false, "restartCount": 0,
-                "state": { "terminated": { "exitCode": 1, "finishedAt": "2026-11-23T10:00:20Z" } },
+                "state": { "terminated": { "exitCode": 1, "finishedAt": "2001-01-01T00:00:00Z" } },
             }],
         });
     })));
@@ -94,6 +97,64 @@ fn refused_attempt_finished_when_it_was_refused() {
     let a = only(&index);
     assert_eq!(a.refused.as_deref(), Some("OwnerPaused"));
     assert_eq!(a.finished_at.unwrap().to_string(), "2026-11-23T10:00:05Z");
+}
+
+#[rstest::rstest]
+#[case::stopped("Stopped=True", None, Some("2026-11-23T10:00:07Z"))]
+#[case::stopped_before_it_was_deleted("Stopped=True", Some("2026-11-23T10:00:09Z"), Some("2026-11-23T10:00:07Z"))]
+#[case::ended_by_its_deletion("Ready=False", Some("2026-11-23T10:00:09Z"), Some("2026-11-23T10:00:09Z"))]
+#[case::ended_by_somebody("Ready=False", None, Some("2026-11-23T10:00:07Z"))]
+#[case::nobody_says("Other=True", None, None)]
+fn end_of_an_attempt_is_by_the_clusters_clock(
+    #[case] condition: &str,
+    #[case] deleted: Option<&str>,
+    #[case] expected: Option<&str>,
+) {
+    let index = AttemptIndex::default();
+    index.fold(Event::Apply(pod("p", "u", |p| {
+        let (type_, status) = condition.split_once('=').unwrap();
+        let type_ = if type_ == "Stopped" {
+            "kerbside.dev/Stopped"
+        } else {
+            type_
+        };
+        p["status"] = json!({
+            "phase": "Failed",
+            "conditions": [{ "type": type_, "status": status, "lastTransitionTime": "2026-11-23T10:00:07Z" }],
+            // The car's clock is an hour slow.
+            "containerStatuses": [{
+                "name": "main", "image": "x", "imageID": "", "ready": false, "restartCount": 0,
+                "state": { "terminated": { "exitCode": 1, "finishedAt": "2026-11-23T09:00:07Z" } },
+            }],
+        });
+        if let Some(at) = deleted {
+            p["metadata"]["deletionTimestamp"] = at.into();
+            p["metadata"]["deletionGracePeriodSeconds"] = 0.into();
+        }
+    })));
+    assert_eq!(only(&index).finished_at.map(|t| t.to_string()).as_deref(), expected);
+}
+
+#[test]
+fn attempt_at_work_has_no_end() {
+    let index = AttemptIndex::default();
+    index.fold(Event::Apply(pod("p", "u", |p| {
+        p["status"] = json!({ "phase": "Running", "conditions": [{
+            "type": "Ready", "status": "False", "lastTransitionTime": "2026-11-23T10:00:07Z",
+        }]});
+    })));
+    assert_eq!(only(&index).finished_at, None);
+}
+
+#[test]
+fn version_that_touches_nothing_is_kept_all_the_same() {
+    let index = AttemptIndex::default();
+    for version in ["8", "9"] {
+        index.fold(Event::Apply(pod("p", "u", |p| {
+            p["metadata"]["resourceVersion"] = version.into();
+        })));
+    }
+    assert_eq!(index.of(&job().uid, |_| false)[0].version, "9");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use kerbside_core::ids::PodUid;
 use kerbside_core::index_set::IndexSet;
 use kerbside_core::job::{Deletion, Plan};
 use kerbside_core::names::{annotation, finalizer};
-use kerbside_k8s::apply;
+use kerbside_k8s::apply::{self, Written};
 use kerbside_k8s::events::Severity;
 use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams, PostParams};
@@ -28,8 +28,8 @@ use crate::attempts::Seen;
 /// Writes in flight for one job: enough to make 500 Pods in a second, few enough to leave the API server to others.
 const AT_A_TIME: usize = 16;
 
-/// Carries the plan out.
-pub(crate) async fn apply(ctx: &Context, recorded: Resources<Recorded>) -> Result<(), Error> {
+/// Carries the plan out. Stale if an attempt was left alone because it is not any more what the plan was made from.
+pub(crate) async fn apply(ctx: &Context, recorded: Resources<Recorded>) -> Result<Written<()>, Error> {
     // Without `..`: a field that is added must be dealt with here.
     let Resources {
         job,
@@ -76,19 +76,24 @@ pub(crate) async fn apply(ctx: &Context, recorded: Resources<Recorded>) -> Resul
         expire(ctx, &job).await?;
     }
     created?;
-    deleted.map_err(Error::Delete)?;
-    released.map_err(Error::Release)
+    let deleted = deleted.map_err(Error::Delete)?;
+    released.map_err(Error::Release)?;
+    Ok(if deleted.iter().any(Written::is_stale) {
+        Written::Stale
+    } else {
+        Written::Done(Box::new(()))
+    })
 }
 
 /// Runs `work` for each of `items` whose Pod is known, some at a time; the first error is returned when all are done.
-async fn each<'a, T, F>(
+async fn each<'a, T, F, R>(
     found: &'a Found,
     items: Vec<T>,
     uid: impl Fn(&T) -> PodUid,
     work: impl Fn(T, &'a Seen) -> F,
-) -> Result<(), Box<kube::Error>>
+) -> Result<Vec<R>, Box<kube::Error>>
 where
-    F: Future<Output = Result<(), kube::Error>>,
+    F: Future<Output = Result<R, kube::Error>>,
 {
     let known: std::collections::HashMap<&PodUid, &Seen> = found.attempts.iter().map(|s| (&s.attempt.uid, s)).collect();
     let works = items.into_iter().filter_map(|item| {
@@ -96,7 +101,7 @@ where
         Some(work(item, seen))
     });
     let results: Vec<_> = stream::iter(works).buffer_unordered(AT_A_TIME).collect().await;
-    results.into_iter().collect::<Result<(), _>>().map_err(Box::new)
+    results.into_iter().collect::<Result<_, _>>().map_err(Box::new)
 }
 
 /// Creates the Pods: the first alone, so that a quota or a policy that refuses all is asked once, then the others.
@@ -177,11 +182,14 @@ async fn adopt(ctx: &Context, job: &ValidatedJob, api: &Api<Pod>, name: &str) ->
     Err(Error::NameTaken(name.to_owned()))
 }
 
-async fn remove(api: &Api<Pod>, deletion: Deletion, seen: &Seen) -> Result<(), kube::Error> {
+/// Marks where the reason must be marked, and deletes. Stale if the Pod has changed since it was seen: its end may be there
+/// already, and a mark would make that end count as nothing.
+async fn remove(api: &Api<Pod>, deletion: Deletion, seen: &Seen) -> Result<Written<()>, kube::Error> {
     let attempt = &seen.attempt;
     if deletion.reason.marks() && attempt.deleted_for.is_none() {
         let metadata = json!({
             "uid": attempt.uid,
+            "resourceVersion": seen.version,
             "annotations": { annotation::DELETED_FOR: deletion.reason.as_str() },
         });
         let params = PatchParams {
@@ -193,14 +201,13 @@ async fn remove(api: &Api<Pod>, deletion: Deletion, seen: &Seen) -> Result<(), k
             .await
         {
             Ok(_) => {}
-            // Gone or replaced: there is nothing to delete.
-            Err(e) if apply::is_stale(&e) => return Ok(()),
+            Err(e) if apply::is_stale(&e) => return Ok(Written::Stale),
             Err(e) => return Err(e),
         }
     }
-    apply::delete(api, &attempt.name, attempt.uid.as_str(), None)
-        .await
-        .map(drop)
+    apply::delete(api, &attempt.name, attempt.uid.as_str(), None).await?;
+    // One that is gone is what was wanted.
+    Ok(Written::Done(Box::new(())))
 }
 
 async fn let_go(ctx: &Context, job: &ValidatedJob, api: &Api<Pod>, seen: &Seen) -> Result<(), kube::Error> {

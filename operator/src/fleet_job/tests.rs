@@ -1,9 +1,11 @@
 //! Whole turns against an API server in memory.
 
+mod cars;
 mod crash;
 mod fleet;
 
 use k8s_openapi::api::core::v1::Pod;
+use kerbside_core::names::annotation;
 use kube::ResourceExt;
 use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
@@ -104,6 +106,97 @@ async fn pod_cache_that_is_behind_makes_no_second_attempt() {
         operator.ctx.attempts.fold(Event::InitDone);
     }
     assert_eq!(fleet.pods().len(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pod_cache_that_is_behind_makes_no_end_count_as_nothing() {
+    let mut fleet = Fleet::new(&json!({ "completions": 1 }), all(End::Works, 1));
+    let operator = fleet.operator(Fate::Lives);
+    fleet.reconcile(&operator).await.unwrap();
+    fleet.work().await;
+    fleet.watch(&operator);
+    // It fails, and the operator, which does not see that yet, is told to suspend the job.
+    let name = fleet.pods()[0].name_any();
+    fleet.change_pod(&name, |p| {
+        p["status"] = ended("Failed", &[("kerbside.dev/Stopped", "Reported")]);
+    });
+    fleet.change_job(|job| job["spec"]["suspend"] = true.into());
+    tokio::time::advance(Duration::from_secs(2)).await;
+    let action = fleet.reconcile_blindly(&operator).await.unwrap();
+    let pod = &fleet.pods()[0];
+    assert!(
+        pod.metadata.deletion_timestamp.is_none() && !pod.annotations().contains_key(annotation::DELETED_FOR),
+        "an attempt that has changed since it was seen is left alone"
+    );
+    assert_ne!(action, Action::await_change(), "it is looked at again by itself");
+    fleet.reconcile(&operator).await.unwrap();
+    assert_eq!(fleet.status().failed, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pod_whose_change_does_not_matter_is_still_taken_away() {
+    let mut fleet = Fleet::new(&json!({ "completions": 1 }), all(End::Works, 1));
+    let operator = fleet.operator(Fate::Lives);
+    fleet.reconcile(&operator).await.unwrap();
+    fleet.work().await;
+    fleet.watch(&operator);
+    let name = fleet.pods()[0].name_any();
+    fleet.change_pod(&name, |p| p["metadata"]["labels"]["somebody"] = "was here".into());
+    fleet.change_job(|job| job["spec"]["suspend"] = true.into());
+    tokio::time::advance(Duration::from_secs(2)).await;
+    fleet.reconcile_blindly(&operator).await.unwrap();
+    assert!(fleet.pods()[0].metadata.deletion_timestamp.is_none());
+    // The watch brings the new version, which by itself asks for nothing.
+    let pod: Pod = fleet.api.get("pods", NAMESPACE, &name);
+    assert!(operator.ctx.attempts.fold(Event::Apply(pod)).jobs.is_empty());
+    fleet.reconcile_blindly(&operator).await.unwrap();
+    let pod = &fleet.pods()[0];
+    assert!(pod.metadata.deletion_timestamp.is_some());
+    assert_eq!(pod.annotations()[annotation::DELETED_FOR], "Suspended");
+}
+
+#[rstest::rstest]
+#[case::nothing_between(false, false)]
+#[case::suspended_between(true, false)]
+#[case::deleted_by_hand_between(false, true)]
+#[case::suspended_and_deleted_by_hand_between(true, true)]
+#[tokio::test(start_paused = true)]
+async fn failures_of_an_index_are_counted_on(#[case] suspended: bool, #[case] deleted_by_hand: bool) {
+    let script = Script::from([(0, vec![End::Fails, End::Fails, End::Succeeds])]);
+    let mut fleet = Fleet::new(&json!({ "completions": 1, "backoffLimitPerIndex": 1 }), script);
+    let operator = fleet.operator(Fate::Lives);
+    fleet.reconcile(&operator).await.unwrap();
+    fleet.work().await;
+    let name = fleet.pods()[0].name_any();
+    fleet.change_pod(&name, |p| {
+        p["status"]["conditions"][0]["lastTransitionTime"] = "2026-11-23T10:59:59Z".into();
+    });
+    fleet.reconcile(&operator).await.unwrap();
+    assert_eq!((fleet.status().failed, fleet.pods().len()), (1, 1));
+    if suspended {
+        fleet.change_job(|job| job["spec"]["suspend"] = true.into());
+        fleet.reconcile(&operator).await.unwrap();
+        assert!(fleet.is("Suspended"));
+    }
+    if deleted_by_hand {
+        fleet.change_pod(&name, |p| {
+            p["metadata"]["deletionTimestamp"] = "2026-11-23T11:00:00Z".into();
+        });
+        tokio::time::advance(Duration::from_secs(2)).await;
+        fleet.reconcile(&operator).await.unwrap();
+        assert_eq!(
+            fleet.pods().len(),
+            1,
+            "it has the counts and nobody has them from it yet"
+        );
+    }
+    if suspended {
+        fleet.change_job(|job| job["spec"]["suspend"] = false.into());
+    }
+    fleet.run(&operator).await;
+    let status = fleet.status();
+    assert_eq!((status.failed_indexes.as_str(), status.failed), ("0", 2), "{status:#?}");
+    assert!(fleet.is("Failed") && status.disruptions.is_empty(), "{status:#?}");
 }
 
 #[tokio::test(start_paused = true)]

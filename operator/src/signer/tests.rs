@@ -6,7 +6,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kerbside_api::v1alpha1::Vehicle;
 use kerbside_k8s::csr::{RENEWS, TOKEN_HASH, TOKEN_ID};
-use kerbside_link::identity::{EnrolmentToken, chain_from_pem, csr_pem, new_key_and_csr, vehicle_of};
+use kerbside_link::identity::{EnrolmentToken, Identity, chain_from_pem, csr_pem, new_key_and_csr, vehicle_of};
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 
@@ -189,6 +189,44 @@ async fn revoked_car_gets_no_new_certificate() {
     api.put(CSRS, renewal("c"));
     reconcile_all(&api, &signer).await.unwrap();
     assert_eq!(refusal(&api, "c"), ("Denied".into(), "VehicleRevoked".into()));
+}
+
+#[tokio::test]
+async fn renewal_is_signed_for_the_new_key_of_the_same_car() {
+    let (api, token) = cluster();
+    let first = new_key_and_csr(&[]).unwrap();
+    api.put(CSRS, enrolment("a", &token, &first.csr_der));
+    let clock = HandClock::new();
+    let metrics = Metrics::new(&mut Registry::default());
+    let signer = Signer::new(
+        api.client(Fate::Lives),
+        NAMESPACE,
+        ADAPTER,
+        Arc::clone(&clock) as Arc<dyn Clock>,
+        metrics,
+    );
+    let signer = signer.await.unwrap();
+    reconcile_all(&api, &signer).await.unwrap();
+    let ca = signer.ca.certificate_pem();
+    let old = Identity::from_pem(&first.key_pem, &issued(&api, "a"), &ca).unwrap();
+    let vehicles = || api.all::<Value>("vehicles");
+    let before = vehicles();
+
+    clock.advance(3_600);
+    let second = new_key_and_csr(&[]).unwrap();
+    let renews = json!({ RENEWS: old.vehicle() });
+    api.put(CSRS, csr("b", VEHICLE_SIGNER, "client auth", &second.csr_der, &renews));
+    reconcile_all(&api, &signer).await.unwrap();
+    let new = Identity::from_pem(&second.key_pem, &issued(&api, "b"), &ca).unwrap();
+    assert_eq!(new.vehicle(), old.vehicle());
+    assert_eq!(new.not_after().duration_since(old.not_after()).as_secs(), 3_600);
+    let csr: CertificateSigningRequest = api.get(CSRS, "", "b");
+    let condition = csr.status.unwrap().conditions.unwrap().pop().unwrap();
+    assert_eq!(
+        (condition.type_.as_str(), condition.message),
+        ("Approved", Some(format!("renewed for {}", old.vehicle())))
+    );
+    assert_eq!(vehicles(), before, "a renewal makes and changes no Vehicle");
 }
 
 #[tokio::test]

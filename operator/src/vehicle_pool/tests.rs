@@ -154,3 +154,36 @@ fn index_says_which_pools_a_change_touches() {
     assert_eq!(touched(Event::InitDone), ["y", "z"]);
     assert_eq!(index.totals("y").0.enrolled, 0);
 }
+
+#[test]
+fn willing_are_those_that_could_take_an_attempt_now() {
+    let index = VehicleIndex::default();
+    let name = |letter: &str| format!("car-{}", letter.repeat(16));
+    let put = |letter: &str, change: fn(&mut Value)| {
+        let mut car = json!({
+            "apiVersion": "kerbside.dev/v1alpha1", "kind": "Vehicle", "metadata": { "name": name(letter) },
+            "spec": { "pool": "overnight" },
+            "status": { "phase": "Available", "offer": { "classes": ["inference", "training"] } },
+        });
+        change(&mut car);
+        index.fold(Event::Apply(guard(car)));
+    };
+    put("a", |_| ());
+    put("b", |c| c["spec"]["pool"] = "weekend".into());
+    put("c", |c| c["spec"]["pool"] = "elsewhere".into());
+    put("d", |c| c["status"]["phase"] = "Leaving".into());
+    put("e", |c| c["status"]["phase"] = "Away".into());
+    put("f", |c| c["spec"]["suspended"] = true.into());
+    put("g", |c| c["spec"]["revoked"] = true.into());
+    put("h", |c| c["status"]["offer"]["classes"] = json!(["training"]));
+    let willing = |pools: &[&str], class: &str| {
+        let pools: Vec<_> = pools.iter().map(|p| p.parse().unwrap()).collect();
+        let willing = index.willing(&pools, class);
+        willing.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(willing(&["overnight"], "inference"), [name("a")]);
+    assert_eq!(willing(&["overnight", "weekend"], "inference"), [name("a"), name("b")]);
+    assert_eq!(willing(&["overnight"], "training"), [name("a"), name("h")]);
+    assert_eq!(willing(&["overnight"], "rendering"), Vec::<String>::new());
+    assert_eq!(willing(&[], "inference"), Vec::<String>::new());
+}

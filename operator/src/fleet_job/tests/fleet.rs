@@ -67,7 +67,7 @@ pub(crate) struct Operator {
     pub(crate) ctx: Arc<Context>,
 }
 
-fn guard<K: DeserializeOwned>(object: Value) -> K {
+pub(crate) fn guard<K: DeserializeOwned>(object: Value) -> K {
     serde_json::from_value(object).unwrap()
 }
 
