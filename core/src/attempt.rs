@@ -1,13 +1,16 @@
 //! One attempt in the car, from admission to its last word: the one machine for every runtime.
 //!
 //! Called by the actor of the attempt, which carries out the effects in their order and reports back as events. What must never
-//! happen: a start after a stop, two live starts of one container, a change after the end, a revision that does not rise, or a
+//! happen: a start after a stop or a fence, two live starts of one container, a change after the end, a revision that does not rise, or a
 //! report that a restarted agent would not know of; the property tests below hold the machine to it.
 //!
 //! | state | event | next | effects |
 //! |---|---|---|---|
 //! | Admitted | Journaled | Active | Prepare the first container, Report |
+//! | Admitted | Journaled, less than half of the fence is left | Waiting | Report |
 //! | Admitted | JournalFailed | Ended (refused) | Report |
+//! | Waiting | Heard, sent since the admission | Active | Prepare the first container, Report |
+//! | Waiting | Stop, Depart, fence or deadline reached since the admission | Ended | Report |
 //! | Active | Prepared, its turn, not frozen | Active | Start |
 //! | Active | NotReady | Active | wait, Prepare again at a Tick |
 //! | Active | Exited, to be restarted | Active | wait, Start again at a Tick |
@@ -25,10 +28,12 @@
 //! Every Report comes right after the WriteJournal that holds its revision.
 
 pub mod plan;
+mod step;
 
 use std::time::Duration;
 
 pub use plan::{Container, ContainerPlan, ContainerRecord, Exit, Kind, Life, NotReady, Outcome, Plan, Record, Restart};
+pub use step::step;
 
 use crate::clock::Boottime;
 use crate::names::reason;
@@ -56,6 +61,10 @@ pub struct Now {
 pub enum State {
     /// Accepted; nothing may begin before the journal has it.
     Admitted,
+    /// In the journal, but the cluster has not heard the car for so long that the fence may pass before anything has begun. An idle
+    /// car is heard seldom. Nothing begins until a heartbeat that was sent after the admission is acknowledged: the arrival of the
+    /// attempt itself proves nothing, for it may have been on its way for long, and its fence may have passed in the cluster.
+    Waiting,
     /// Containers are made ready, run, and are started again.
     Active,
     /// Containers are being stopped.
@@ -95,7 +104,8 @@ pub struct Attempt {
     /// In the order of the plan.
     pub containers: Vec<Container>,
     admitted: Boottime,
-    heard: Boottime,
+    /// When the newest acknowledged heartbeat was sent.
+    heard: Option<Boottime>,
 }
 
 /// What happened. Containers are named by their place in the plan.
@@ -205,21 +215,21 @@ pub enum Effect {
 }
 
 impl Attempt {
-    /// A new attempt, and its first effects. `heard` is when the newest acknowledged heartbeat was sent.
-    pub fn admit(plan: &Plan, heard: Boottime, now: Now) -> (Self, Vec<Effect>) {
+    /// A new attempt, and its first effects. `heard` is when the newest acknowledged heartbeat was sent, if ever one was.
+    pub fn admit(plan: &Plan, heard: Option<Boottime>, now: Now) -> (Self, Vec<Effect>) {
         (Self::new(plan, State::Admitted, heard, now), vec![Effect::WriteJournal])
     }
 
     /// An attempt that is declined. It is journaled like any other, so that the refusal is told even after a restart.
     pub fn refuse(plan: &Plan, reason: &str, message: &str, now: Now) -> (Self, Vec<Effect>) {
         let outcome = Outcome::new(Kind::Refused, reason, message);
-        let mut attempt = Self::new(plan, State::Ended { outcome }, now.boot, now);
+        let mut attempt = Self::new(plan, State::Ended { outcome }, None, now);
         let mut effects = Vec::new();
         attempt.report(&mut effects);
         (attempt, effects)
     }
 
-    fn new(plan: &Plan, state: State, heard: Boottime, now: Now) -> Self {
+    fn new(plan: &Plan, state: State, heard: Option<Boottime>, now: Now) -> Self {
         let mut containers = vec![Container::new(); plan.containers.len()];
         if plan.containers.iter().any(|container| container.init) {
             for (container, _) in containers
@@ -237,13 +247,13 @@ impl Attempt {
             started_ms: now.wall_ms,
             containers,
             admitted: now.boot,
-            heard: heard.min(now.boot),
+            heard: heard.map(|sent| sent.min(now.boot)),
         }
     }
 
     /// An attempt that the journal of a former run of the agent holds. Its programs died with that agent.
     pub fn recover(plan: &Plan, record: Record, now: Now) -> (Self, Vec<Effect>) {
-        let mut attempt = Self::new(plan, State::Admitted, now.boot, now);
+        let mut attempt = Self::new(plan, State::Admitted, None, now);
         attempt.revision = record.revision.saturating_add(RESTART_GAP);
         attempt.started_ms = record.started_ms;
         for (container, record) in attempt.containers.iter_mut().zip(record.containers) {
@@ -285,7 +295,7 @@ impl Attempt {
         let (outcome, ended) = match &self.state {
             State::Uploading { outcome, .. } => (Some(outcome.clone()), false),
             State::Ended { outcome } => (Some(outcome.clone()), true),
-            State::Admitted | State::Active | State::Stopping { .. } => (None, false),
+            State::Admitted | State::Waiting | State::Active | State::Stopping { .. } => (None, false),
         };
         let containers = self.containers.iter().map(|container| {
             let (running_since_ms, exit) = match &container.life {
@@ -340,16 +350,40 @@ impl Attempt {
                     }
                     _ => None,
                 });
-                let fence = plan.run_unheard_for.map(|limit| self.heard + limit);
-                let deadline = plan.active_deadline.map(|limit| self.admitted + limit);
-                waits.chain(fence).chain(deadline).min()
+                waits.chain(self.limit(plan)).min()
             }
+            State::Waiting => self.limit(plan),
             State::Stopping {
                 kill_at, killed: false, ..
             } => Some(*kill_at),
             State::Uploading { until, .. } => until.as_ref().map(|(at, _)| *at),
             State::Admitted | State::Stopping { .. } | State::Ended { .. } => None,
         }
+    }
+
+    fn hear(&mut self, sent: Boottime, now: Now) {
+        self.heard = self.heard.max(Some(sent.min(now.boot)));
+    }
+
+    /// From when the fence counts.
+    fn fence_start(&self) -> Boottime {
+        match self.state {
+            State::Waiting => self.admitted,
+            _ => self.heard.unwrap_or(self.admitted),
+        }
+    }
+
+    /// When the fence or the deadline is reached.
+    fn limit(&self, plan: &Plan) -> Option<Boottime> {
+        let fence = plan.run_unheard_for.map(|limit| self.fence_start() + limit);
+        let deadline = plan.active_deadline.map(|limit| self.admitted + limit);
+        fence.into_iter().chain(deadline).min()
+    }
+
+    /// Whether so much of the fence is left that a heartbeat or two can be acknowledged before it passes.
+    fn is_heard(&self, plan: &Plan, now: Now) -> bool {
+        plan.run_unheard_for
+            .is_none_or(|limit| self.heard.is_some_and(|sent| now.boot.since(sent) < limit / 2))
     }
 
     /// A change that the cluster is told: journaled first.
@@ -393,6 +427,10 @@ impl Attempt {
     /// Starts or makes ready what may be next.
     fn advance(&mut self, plan: &Plan, now: Now, effects: &mut Vec<Effect>) -> bool {
         let mut changed = false;
+        // What came late must not begin something that is to end at once.
+        if self.limits(plan, now).is_some() {
+            return changed;
+        }
         for index in 0..self.containers.len() {
             let blocked = plan
                 .containers
@@ -511,7 +549,7 @@ impl Attempt {
     fn limits(&self, plan: &Plan, now: Now) -> Option<Outcome> {
         if plan
             .run_unheard_for
-            .is_some_and(|limit| now.boot.since(self.heard) >= limit)
+            .is_some_and(|limit| now.boot.since(self.fence_start()) >= limit)
         {
             let message = "the vehicle was not heard for as long as the attempt may run unheard";
             return Some(Outcome::new(Kind::Disrupted, reason::VEHICLE_LOST, message));
@@ -532,243 +570,6 @@ pub const AGENT_RESTARTED: &str = "AgentRestarted";
 
 fn backoff(failures: u32) -> Duration {
     BACKOFF.0.saturating_mul(1 << failures.min(10)).min(BACKOFF.1)
-}
-
-/// The next state of an attempt and what has to be done.
-pub fn step(mut attempt: Attempt, plan: &Plan, event: Event, now: Now) -> (Attempt, Vec<Effect>) {
-    let mut effects = Vec::new();
-    let changed = match attempt.state.clone() {
-        State::Ended { .. } => false,
-        State::Admitted => admitted(&mut attempt, plan, event, now, &mut effects),
-        State::Active => active(&mut attempt, plan, event, now, &mut effects),
-        State::Stopping {
-            outcome,
-            kill_at,
-            killed,
-        } => stopping(&mut attempt, plan, event, now, (outcome, kill_at, killed), &mut effects),
-        State::Uploading { outcome, until } => uploading(&mut attempt, event, now, (outcome, until), &mut effects),
-    };
-    if changed {
-        attempt.report(&mut effects);
-    }
-    (attempt, effects)
-}
-
-fn admitted(attempt: &mut Attempt, plan: &Plan, event: Event, now: Now, effects: &mut Vec<Effect>) -> bool {
-    match event {
-        Event::Journaled => {
-            attempt.state = State::Active;
-            attempt.advance(plan, now, effects);
-            true
-        }
-        Event::JournalFailed { message } => {
-            let message = format!("the vehicle cannot write its journal: {message}");
-            attempt.state = State::Ended {
-                outcome: Outcome::new(Kind::Refused, "JournalUnwritable", message),
-            };
-            true
-        }
-        Event::Stop { reason, message, .. } | Event::Depart { reason, message, .. } => {
-            attempt.state = State::Ended {
-                outcome: Outcome::new(Kind::Disrupted, &reason, message),
-            };
-            true
-        }
-        Event::Freeze => {
-            attempt.frozen = true;
-            false
-        }
-        Event::Thaw => {
-            attempt.frozen = false;
-            false
-        }
-        Event::Heard { sent } => {
-            attempt.heard = attempt.heard.max(sent);
-            false
-        }
-        _ => false,
-    }
-}
-
-/// Returns whether something changed that is not reported yet.
-fn active(attempt: &mut Attempt, plan: &Plan, event: Event, now: Now, effects: &mut Vec<Effect>) -> bool {
-    let life = |attempt: &Attempt, index: usize| attempt.containers.get(index).map(|c| c.life.clone());
-    let mut changed = false;
-    match event {
-        Event::Prepared { container, image_id } if life(attempt, container) == Some(Life::Preparing) => {
-            let c = &mut attempt.containers[container];
-            c.failures = 0;
-            c.image_id = image_id;
-            c.life = Life::waiting("ContainerCreating");
-            if let Life::Waiting { prepared, .. } = &mut c.life {
-                *prepared = true;
-            }
-            attempt.advance(plan, now, effects);
-        }
-        Event::NotReady { container, why } if life(attempt, container) == Some(Life::Preparing) => {
-            let c = &mut attempt.containers[container];
-            let wait = backoff(c.failures);
-            c.failures += 1;
-            c.life = Life::Waiting {
-                reason: why.reason,
-                message: why.message,
-                retry_at: why.retry.then(|| now.boot + wait),
-                meanwhile: why.meanwhile.map(|word| (now.boot + MEANWHILE_AFTER, word)),
-                prepared: false,
-            };
-            changed = true;
-        }
-        Event::Started { container } if life(attempt, container) == Some(Life::Starting) => {
-            attempt.containers[container].life = Life::Running {
-                since: now.boot,
-                started_ms: now.wall_ms,
-            };
-            changed = true;
-        }
-        Event::Exited { container, exit } if attempt.containers.get(container).is_some_and(Container::is_alive) => {
-            attempt.exited(plan, container, exit, now);
-            if let Some(outcome) = attempt.verdict(plan) {
-                attempt.finish(plan, outcome, effects);
-                return false;
-            }
-            attempt.advance(plan, now, effects);
-            changed = true;
-        }
-        Event::Freeze if !attempt.frozen => {
-            attempt.frozen = true;
-            effects.push(Effect::Freeze);
-            changed = true;
-        }
-        Event::Thaw if attempt.frozen => {
-            attempt.frozen = false;
-            effects.push(Effect::Thaw);
-            attempt.advance(plan, now, effects);
-            changed = true;
-        }
-        Event::Stop { grace, reason, message } | Event::Depart { grace, reason, message } => {
-            let outcome = Outcome::new(Kind::Disrupted, &reason, message);
-            attempt.stop(plan, outcome, grace, now, effects);
-            return false;
-        }
-        Event::Fail { reason, message } => {
-            let outcome = Outcome::new(Kind::Failed, &reason, message);
-            attempt.stop(plan, outcome, Duration::ZERO, now, effects);
-            return false;
-        }
-        Event::Heard { sent } => attempt.heard = attempt.heard.max(sent.min(now.boot)),
-        Event::Tick => changed = attempt.advance(plan, now, effects),
-        _ => {}
-    }
-    if let Some(outcome) = attempt.limits(plan, now) {
-        attempt.stop(plan, outcome, Duration::ZERO, now, effects);
-        return false;
-    }
-    changed
-}
-
-fn stopping(
-    attempt: &mut Attempt,
-    plan: &Plan,
-    event: Event,
-    now: Now,
-    (outcome, kill_at, killed): (Outcome, Boottime, bool),
-    effects: &mut Vec<Effect>,
-) -> bool {
-    match event {
-        Event::Exited { container, exit } if attempt.containers.get(container).is_some_and(Container::is_alive) => {
-            attempt.exited(plan, container, exit, now);
-            if attempt.any_alive() {
-                return true;
-            }
-            attempt.finish(plan, outcome, effects);
-            false
-        }
-        Event::Started { container } => {
-            if let Some(c) = attempt.containers.get_mut(container)
-                && c.life == Life::Starting
-            {
-                c.life = Life::Running {
-                    since: now.boot,
-                    started_ms: now.wall_ms,
-                };
-            }
-            false
-        }
-        // A later stop can only shorten the grace, as in the kubelet.
-        Event::Stop { grace, .. } | Event::Depart { grace, .. } if now.boot + grace < kill_at => {
-            attempt.state = State::Stopping {
-                outcome,
-                kill_at: now.boot + grace,
-                killed,
-            };
-            kill_if_due(attempt, now, effects);
-            false
-        }
-        Event::Tick => {
-            kill_if_due(attempt, now, effects);
-            false
-        }
-        _ => false,
-    }
-}
-
-fn uploading(
-    attempt: &mut Attempt,
-    event: Event,
-    now: Now,
-    (outcome, until): (Outcome, Option<(Boottime, Outcome)>),
-    effects: &mut Vec<Effect>,
-) -> bool {
-    let end = |attempt: &mut Attempt, outcome: Outcome| attempt.state = State::Ended { outcome };
-    match event {
-        Event::Uploaded => end(attempt, outcome),
-        Event::UploadRefused { reason, message } if outcome.kind == Kind::Succeeded => {
-            end(attempt, Outcome::new(Kind::Failed, &reason, message));
-        }
-        // The log of a program that failed is not worth holding up the failure.
-        Event::UploadRefused { .. } => end(attempt, outcome),
-        Event::Stop { grace, reason, message } => {
-            let otherwise = match outcome.kind {
-                Kind::Succeeded => Outcome::new(Kind::Disrupted, &reason, message),
-                _ => outcome.clone(),
-            };
-            let at = until.map_or(now.boot + grace, |(before, _)| before.min(now.boot + grace));
-            attempt.state = State::Uploading {
-                outcome,
-                until: Some((at, otherwise)),
-            };
-            return give_up_upload(attempt, now, effects);
-        }
-        _ => return give_up_upload(attempt, now, effects),
-    }
-    true
-}
-
-/// Ends an upload whose time is over; the caller reports.
-fn give_up_upload(attempt: &mut Attempt, now: Now, effects: &mut Vec<Effect>) -> bool {
-    match &attempt.state {
-        State::Uploading {
-            until: Some((at, otherwise)),
-            ..
-        } if *at <= now.boot => {
-            attempt.state = State::Ended {
-                outcome: otherwise.clone(),
-            };
-            effects.push(Effect::Stop);
-            true
-        }
-        _ => false,
-    }
-}
-
-fn kill_if_due(attempt: &mut Attempt, now: Now, effects: &mut Vec<Effect>) {
-    if let State::Stopping { kill_at, killed, .. } = &mut attempt.state
-        && !*killed
-        && *kill_at <= now.boot
-    {
-        *killed = true;
-        effects.push(Effect::Kill);
-    }
 }
 
 #[cfg(test)]

@@ -276,7 +276,7 @@ impl<C: Cluster> Supervisor<C> {
         let plan = work.as_ref().map_or_else(unreadable, |work| work.plan());
         let requests = work.as_ref().map(|work| work.requests.clone()).unwrap_or_default();
         let (attempt, effects) = match admitted {
-            Ok(()) => Attempt::admit(&plan, self.context.heard.borrow().unwrap_or(now.boot), now),
+            Ok(()) => Attempt::admit(&plan, *self.context.heard.borrow(), now),
             Err(Refusal { reason, message }) => {
                 tracing::info!(attempt = %uid, reason, message, "attempt refused");
                 Attempt::refuse(&plan, &reason, &message, now)

@@ -31,7 +31,7 @@ struct Driver {
 
 impl Driver {
     fn admitted(plan: Plan) -> Self {
-        let (attempt, effects) = Attempt::admit(&plan, now(100).boot, now(100));
+        let (attempt, effects) = Attempt::admit(&plan, Some(now(100).boot), now(100));
         assert_eq!(effects, [Effect::WriteJournal]);
         Self {
             plan,
@@ -367,6 +367,113 @@ fn acknowledgement_that_comes_with_the_fence_is_too_late_only_if_it_was_sent_too
     );
 }
 
+/// A car that was heard `silent` seconds ago takes an attempt with a fence of 30 s.
+fn fenced(silent: Option<u64>) -> Driver {
+    let plan = Plan {
+        run_unheard_for: Some(Duration::from_secs(30)),
+        ..one()
+    };
+    let heard = silent.map(|seconds| now(100 - seconds).boot);
+    let (attempt, effects) = Attempt::admit(&plan, heard, now(100));
+    assert_eq!(effects, [Effect::WriteJournal]);
+    Driver {
+        plan,
+        attempt,
+        seconds: 100,
+    }
+}
+
+#[rstest]
+#[case::just_heard(Some(0), true)]
+#[case::half_of_it_is_left(Some(14), true)]
+#[case::little_is_left(Some(15), false)]
+#[case::it_has_passed(Some(50), false)]
+#[case::never_heard(None, false)]
+fn attempt_begins_at_once_only_if_enough_of_its_fence_is_left(#[case] silent: Option<u64>, #[case] begins: bool) {
+    let mut driver = fenced(silent);
+    let effects = driver.feed(Event::Journaled);
+    assert_eq!(effects.contains(&Effect::Prepare(0)), begins);
+    assert!(
+        effects.ends_with(&[Effect::WriteJournal, Effect::Report]),
+        "the cluster is told that the car has it"
+    );
+    assert!(driver.attempt.outcome().is_none());
+}
+
+#[test]
+fn attempt_that_waits_begins_with_a_heartbeat_that_was_sent_after_it_came() {
+    let mut driver = fenced(Some(50));
+    driver.feed(Event::Journaled);
+    assert!(driver.after(1, Event::Tick).is_empty());
+    assert!(
+        driver.feed(Event::Heard { sent: now(99).boot }).is_empty(),
+        "sent before the attempt came: the cluster may have given it up since"
+    );
+    assert_eq!(
+        driver.feed(Event::Heard { sent: now(100).boot }),
+        [Effect::Prepare(0), Effect::WriteJournal, Effect::Report]
+    );
+    assert_eq!(driver.attempt.deadline(&driver.plan), Some(now(130).boot));
+}
+
+#[test]
+fn attempt_that_waits_in_vain_is_lost_after_its_fence() {
+    let mut driver = fenced(Some(50));
+    driver.feed(Event::Journaled);
+    assert_eq!(driver.attempt.deadline(&driver.plan), Some(now(130).boot));
+    assert!(driver.after(29, Event::Tick).is_empty());
+    assert_eq!(driver.after(1, Event::Tick), [Effect::WriteJournal, Effect::Report]);
+    assert_eq!(driver.outcome(), (Kind::Disrupted, reason::VEHICLE_LOST));
+}
+
+#[test]
+fn acknowledgement_that_took_as_long_as_the_fence_begins_nothing() {
+    let mut driver = fenced(Some(50));
+    driver.feed(Event::Journaled);
+    assert_eq!(
+        driver.after(31, Event::Heard { sent: now(101).boot }),
+        [Effect::WriteJournal, Effect::Report]
+    );
+    assert_eq!(driver.outcome(), (Kind::Disrupted, reason::VEHICLE_LOST));
+}
+
+#[rstest]
+#[case(stop(30))]
+#[case(depart())]
+fn attempt_that_waits_ends_with_the_car_or_the_cluster(#[case] event: Event) {
+    let mut driver = fenced(Some(50));
+    driver.feed(Event::Journaled);
+    assert_eq!(driver.feed(event), [Effect::WriteJournal, Effect::Report]);
+    assert_eq!(
+        driver.attempt.outcome().map(|outcome| outcome.kind),
+        Some(Kind::Disrupted)
+    );
+    assert!(driver.feed(Event::Heard { sent: now(100).boot }).is_empty());
+}
+
+#[test]
+fn attempt_that_waits_in_a_paused_car_begins_when_it_thaws() {
+    let mut driver = fenced(Some(50));
+    driver.feed(Event::Journaled);
+    driver.feed(Event::Freeze);
+    assert_eq!(
+        driver.feed(Event::Heard { sent: now(100).boot }),
+        [Effect::WriteJournal, Effect::Report]
+    );
+    assert!(driver.feed(Event::Thaw).contains(&Effect::Prepare(0)));
+}
+
+#[test]
+fn attempt_that_waits_does_not_survive_the_agent() {
+    let mut driver = fenced(Some(50));
+    driver.feed(Event::Journaled);
+    let (attempt, _) = Attempt::recover(&driver.plan, driver.attempt.record(), now(500));
+    assert_eq!(
+        attempt.outcome().map(|outcome| outcome.reason.as_str()),
+        Some(AGENT_RESTARTED)
+    );
+}
+
 #[test]
 fn pod_that_is_active_for_too_long_fails() {
     let mut driver = Driver::running(Plan {
@@ -530,6 +637,7 @@ proptest! {
         upload in any::<bool>(),
         init in any::<bool>(),
         unheard in prop::option::of(1_u64..200),
+        heard in prop::option::of(0_u64..=100),
     ) {
         let plan = Plan {
             restart,
@@ -538,6 +646,7 @@ proptest! {
             ..plan(&[("a", init), ("b", false), ("c", false)])
         };
         let mut driver = Driver::admitted(plan);
+        driver.attempt.heard = heard.map(|sent| now(sent).boot);
         let mut live = [false; 3];
         let mut stopped = false;
         let mut frozen = false;
@@ -562,6 +671,9 @@ proptest! {
                 match effect {
                     Effect::Start(container) => {
                         prop_assert!(!live[*container] && !stopped && !frozen);
+                        let fence = driver.plan.run_unheard_for.zip(driver.attempt.heard);
+                        prop_assert!(fence.is_none_or(|(limit, sent)| now(driver.seconds).boot.since(sent) < limit));
+                        prop_assert!(driver.plan.run_unheard_for.is_none() || driver.attempt.heard.is_some());
                         prop_assert_eq!(&effects[at - 1], &Effect::WriteJournal);
                         live[*container] = true;
                     }

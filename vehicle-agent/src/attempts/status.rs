@@ -94,7 +94,7 @@ fn phase(attempt: &Attempt) -> (proto::AttemptPhase, String, String) {
             "somebody is at the vehicle; the program stands still",
         ),
         State::Active if started => said(Phase::Running, "", ""),
-        State::Active | State::Admitted => said(Phase::Pending, "", ""),
+        State::Active | State::Waiting | State::Admitted => said(Phase::Pending, "", ""),
     }
 }
 

@@ -80,7 +80,8 @@ impl Fixture {
         let clock: Arc<dyn Clock> = Arc::new(TokioClock::new());
         let cluster = FakeCluster::new();
         let (outlook, seen) = watch::channel(outlook(&*clock, available()));
-        let (heard, acknowledged) = watch::channel(None);
+        // A car that is given work has just been greeted.
+        let (heard, acknowledged) = watch::channel(Some(clock.boottime()));
         let (live, lives) = watch::channel(0);
         let (notes, to_note) = mpsc::unbounded_channel();
         let (journal, recovered) = Journal::open(&directory.journal()).unwrap();
@@ -496,6 +497,19 @@ async fn failure_without_a_message_takes_the_end_of_the_log_if_the_pod_wants_tha
         b"no such model\n",
         "the log of a failure is stored too"
     );
+}
+
+#[tokio::test]
+async fn attempt_that_comes_to_a_car_long_unheard_waits_until_it_is_heard() {
+    let fixture = Fixture::new();
+    fixture.heard.send_replace(None);
+    fixture.link(Event::Run(run("u-1", |_| {}))).await;
+    let status = fixture.phase("u-1", AttemptPhase::Pending).await;
+    assert_eq!(status.revision, 1, "the cluster knows that the car has it");
+    assert_eq!(*fixture.live.borrow(), 1, "the car sends the quick heartbeat");
+    fixture.heard.send_replace(Some(fixture.clock.boottime()));
+    fixture.runtime.started(0).await.exits(0);
+    fixture.phase("u-1", AttemptPhase::Succeeded).await;
 }
 
 #[tokio::test]
