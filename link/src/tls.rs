@@ -4,6 +4,8 @@
 //! No resumption because a resumed session skips the check of the certificate, and a car must not outlive its certificate.
 
 mod pinned;
+#[cfg(test)]
+mod tests;
 
 use std::sync::{Arc, LazyLock};
 

@@ -12,7 +12,7 @@ use kerbside_link::identity::{Ca, Identity, chain_from_pem};
 use kerbside_link::proto::adapter_message::Message as ToCar;
 use kerbside_link::proto::car_message::Message as FromCar;
 use kerbside_link::proto::{AdapterMessage, CarMessage, Heartbeat, HeartbeatAck, Hello, LogChunk, link_client};
-use rustls::RootCertStore;
+use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{PrivateKeyDer, ServerName};
 use tokio::net::TcpStream;
@@ -35,14 +35,19 @@ struct NewerCarMessage {
     mood: u64,
 }
 
-async fn channel(address: SocketAddr, ca: &Ca, shows: Option<(&str, &str)>) -> Channel {
+/// TLS of a client that trusts this CA, speaks these versions and keeps sessions, as rustls does by itself.
+pub(crate) fn client_tls(
+    ca: &Ca,
+    versions: &[&'static SupportedProtocolVersion],
+    shows: Option<(&str, &str)>,
+) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots
         .add(chain_from_pem(&ca.certificate_pem()).unwrap().remove(0))
         .unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
         .unwrap()
         .with_root_certificates(roots);
     let mut tls = match shows {
@@ -55,9 +60,14 @@ async fn channel(address: SocketAddr, ca: &Ca, shows: Option<(&str, &str)>) -> C
         }
     };
     tls.alpn_protocols = vec![b"h2".to_vec()];
+    Arc::new(tls)
+}
+
+async fn channel(address: SocketAddr, ca: &Ca, shows: Option<(&str, &str)>) -> Channel {
+    let tls = client_tls(ca, rustls::DEFAULT_VERSIONS, shows);
     let tcp = TcpStream::connect(address).await.unwrap();
     let name = ServerName::try_from(address.ip().to_string()).unwrap();
-    let io = TlsConnector::from(Arc::new(tls)).connect(name, tcp).await.unwrap();
+    let io = TlsConnector::from(tls).connect(name, tcp).await.unwrap();
     let io = Arc::new(Mutex::new(Some(TokioIo::new(io))));
     let connector = tower::service_fn(move |_| {
         let io = io.lock().unwrap().take();

@@ -22,11 +22,13 @@ use kerbside_link::proto::{
     AdapterMessage, CarMessage, Drain, LogChunk, LogsDone, OutputChunk, OutputOffsetRequest, OutputOffsetResponse,
     OutputReceipt, RenewRequest, RenewResponse, Run, SealOutputRequest, SealOutputResponse, Welcome,
 };
+use rustls::{ServerConfig, SupportedProtocolVersion};
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject as _;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
+use tokio_rustls::TlsAcceptor;
 use tonic::transport::Server;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 use tonic::{Request, Response, Status, Streaming};
@@ -104,13 +106,8 @@ impl AsyncWrite for Plain {
     }
 }
 
-/// Serves it with a certificate of `ca`, and returns its address.
-async fn serve<F>(ca: &Ca, session: F) -> String
-where
-    F: Fn(Streaming<CarMessage>) -> BoxFuture<'static, ToTheCar> + Send + Sync + 'static,
-{
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("https://{}", listener.local_addr().unwrap());
+/// TLS of an adapter that has a certificate of `ca`, speaks these versions and hands out tickets, as rustls does by itself.
+pub(crate) fn server_tls(ca: &Ca, versions: &[&'static SupportedProtocolVersion]) -> TlsAcceptor {
     let names = ["127.0.0.1".to_owned()];
     let request = new_key_and_csr(&names).unwrap();
     let chain = ca
@@ -118,14 +115,24 @@ where
         .unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let key = PrivateKeyDer::from_pem_slice(request.key_pem.as_bytes()).unwrap();
-    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
+    let mut tls = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
         .unwrap()
         .with_no_client_auth()
         .with_single_cert(chain_from_pem(&chain).unwrap(), key)
         .unwrap();
     tls.alpn_protocols = vec![b"h2".to_vec()];
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+    TlsAcceptor::from(Arc::new(tls))
+}
+
+/// Serves it with a certificate of `ca`, and returns its address.
+async fn serve<F>(ca: &Ca, session: F) -> String
+where
+    F: Fn(Streaming<CarMessage>) -> BoxFuture<'static, ToTheCar> + Send + Sync + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let acceptor = server_tls(ca, rustls::DEFAULT_VERSIONS);
     let incoming = stream::unfold((listener, acceptor), |(listener, acceptor)| async {
         let (tcp, _) = listener.accept().await.unwrap();
         let io = acceptor.accept(tcp).await.map(Plain);

@@ -12,6 +12,7 @@ mod bulk;
 mod enrolment;
 mod foreign;
 mod foreign_adapter;
+mod handshakes;
 mod moves;
 mod proxy;
 mod sessions;
