@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::layout::Layout;
 use crate::up::{self, Request, Scope};
-use crate::{control_plane, demo, process, programs};
+use crate::{control_plane, demo, process, programs, store};
 
 /// A real control plane and a fleet on one machine.
 #[derive(Debug, Parser)]
@@ -48,6 +48,9 @@ struct Up {
     /// Only etcd, kube-apiserver, kube-scheduler, kube-controller-manager and the registry
     #[arg(long)]
     control_plane_only: bool,
+    /// What holds the results
+    #[arg(long, value_enum, default_value_t)]
+    store: store::Kind,
     #[command(flatten)]
     control_plane: control_plane::Options,
 }
@@ -88,6 +91,7 @@ async fn start(arguments: Up) -> Result<()> {
     let request = Request {
         scope,
         control_plane: arguments.control_plane,
+        store: arguments.store,
         cluster: None,
     };
     let started = Instant::now();

@@ -27,8 +27,8 @@ use crate::digits;
 use crate::install::documents;
 use crate::install::footprint::{Footprint, Object};
 use crate::layout::{Layout, write_json};
-use crate::tools;
 use crate::up::{self, Request, Scope};
+use crate::{store, tools};
 use board::Board;
 use cast::{Actor, CAST, Role};
 use figures::{Figures, Memory};
@@ -78,6 +78,7 @@ pub async fn run(options: &Options) -> Result<()> {
     let request = Request {
         scope: Scope::Kerbside,
         control_plane: control_plane::Options::default(),
+        store: store::Kind::default(),
         cluster,
     };
     up::up(&layout, &request, &mut |text| screen.news(text)).await?;

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::layout::{Layout, read_json, write_json};
+use crate::store::Place;
 
 /// The namespace that Kerbside's programs live in.
 pub const SYSTEM_NAMESPACE: &str = "kerbside-system";
@@ -20,7 +21,7 @@ pub struct Endpoints {
     /// `host:port` of the registry, as in image references.
     pub registry: String,
     /// The result store of operator and adapter.
-    pub store_url: String,
+    pub store: Place,
     /// What cars dial.
     pub link: String,
     /// The operator's own HTTP port: health, metrics, results, logs.

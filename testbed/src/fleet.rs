@@ -13,6 +13,7 @@ use kube::Client;
 use crate::endpoints::{Endpoints, SYSTEM_NAMESPACE};
 use crate::layout::Layout;
 use crate::process::{self, Program, Record};
+use crate::store::Place;
 use crate::{http, install, ports, tools};
 
 /// Names of the processes, and with them of their records and logs.
@@ -27,11 +28,11 @@ pub mod name {
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Chooses where everything will listen. Nothing listens there yet.
-pub fn choose(layout: &Layout, kubeconfig: &std::path::Path, registry: String) -> Result<Endpoints> {
+pub fn choose(kubeconfig: &std::path::Path, registry: String, store: Place) -> Result<Endpoints> {
     Ok(Endpoints {
         kubeconfig: kubeconfig.to_owned(),
         registry,
-        store_url: format!("file://{}", layout.dir("store")?.display()),
+        store,
         link: format!("https://127.0.0.1:{}", ports::free()?),
         operator: format!("http://127.0.0.1:{}", ports::free()?),
         adapter: format!("http://127.0.0.1:{}", ports::free()?),
@@ -46,11 +47,12 @@ pub async fn start_operator(layout: &Layout, client: &Client, endpoints: &Endpoi
             "--namespace",
             SYSTEM_NAMESPACE,
             "--store-url",
-            &endpoints.store_url,
+            &endpoints.store.url,
             "--log",
             "info",
         ])
         .args(["--listen", address(&endpoints.operator)])
+        .envs(&endpoints.store.environment)
         .env("KUBECONFIG", kubeconfig.display().to_string());
     let record = process::start(layout, &program)?;
     ready(&record, &endpoints.operator).await?;
@@ -65,7 +67,7 @@ pub async fn start_adapter(layout: &Layout, client: &Client, endpoints: &Endpoin
             "--namespace",
             SYSTEM_NAMESPACE,
             "--store-url",
-            &endpoints.store_url,
+            &endpoints.store.url,
             "--log",
             "info",
         ])
@@ -82,6 +84,7 @@ pub async fn start_adapter(layout: &Layout, client: &Client, endpoints: &Endpoin
             "127.0.0.1",
         ])
         .args(["--replica", "testbed-0", "--listen", address(&endpoints.adapter)])
+        .envs(&endpoints.store.environment)
         .env("KUBECONFIG", kubeconfig.display().to_string());
     let record = process::start(layout, &program)?;
     ready(&record, &endpoints.adapter).await?;

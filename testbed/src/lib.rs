@@ -18,6 +18,7 @@ pub mod ports;
 pub mod process;
 pub mod programs;
 pub mod registry;
+pub mod store;
 pub mod tools;
 pub mod up;
 pub mod wait;

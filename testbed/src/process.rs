@@ -53,6 +53,13 @@ impl Program {
         self
     }
 
+    /// Sets variables of the environment.
+    #[must_use]
+    pub fn envs(mut self, variables: &BTreeMap<String, String>) -> Self {
+        self.env.extend(variables.clone());
+        self
+    }
+
     /// Sets a variable of the environment.
     #[must_use]
     pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {

@@ -13,7 +13,7 @@ use crate::fleet::{self, car};
 use crate::install::footprint::{self, Footprint};
 use crate::kubectl::Tool;
 use crate::layout::Layout;
-use crate::{install, process, programs, registry};
+use crate::{install, process, programs, registry, store};
 
 /// How much of a testbed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub struct Request {
     pub scope: Scope,
     /// The control plane's options.
     pub control_plane: control_plane::Options,
+    /// What holds the results.
+    pub store: store::Kind,
     /// A cluster that is there already, to use instead of a control plane of one's own.
     pub cluster: Option<PathBuf>,
 }
@@ -61,7 +63,8 @@ async fn parts(layout: &Layout, request: &Request, said: &mut dyn FnMut(&str)) -
     };
     said("starting the registry");
     let registry = registry::start(layout).await?;
-    let endpoints = fleet::choose(layout, &admin, registry)?;
+    let store = store::start(layout, request.store).await?;
+    let endpoints = fleet::choose(&admin, registry, store)?;
     // Before anything goes into the cluster: without them nobody can take it away again.
     endpoints.write(layout)?;
     if request.scope == Scope::Kerbside {

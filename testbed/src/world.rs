@@ -177,6 +177,19 @@ impl World {
         .await
     }
 
+    /// Waits until a Pod of the job runs on one of `cars`; gives the Pod and the car.
+    pub async fn running_on_one_of<'a>(&self, cars: &'a [Car]) -> Result<(Pod, &'a Car)> {
+        let place = |pod: &Pod| cars.iter().position(|car| on(pod, car.id.as_str()));
+        let (pod, at) = self
+            .wait_pods("a Pod to run on one of the cars", |pods| {
+                pods.iter()
+                    .filter(|p| phase(p) == "Running" && !ending(p))
+                    .find_map(|p| Some((p.clone(), place(p)?)))
+            })
+            .await?;
+        Ok((pod, &cars[at]))
+    }
+
     /// Waits until `count` Pods are there and the scheduler has said of each that no Node takes it.
     pub async fn pods_unplaced(&self, count: usize) -> Result<()> {
         self.wait_pods(&format!("{count} Pods that no Node takes"), |pods| {

@@ -14,6 +14,8 @@ mod consent;
 mod deletion;
 #[path = "cluster/departure.rs"]
 mod departure;
+#[path = "cluster/doctor.rs"]
+mod doctor;
 #[path = "cluster/examples.rs"]
 mod examples;
 #[path = "cluster/explain.rs"]
@@ -28,9 +30,13 @@ mod limits;
 mod logs;
 #[path = "cluster/loss.rs"]
 mod loss;
+#[path = "cluster/model.rs"]
+mod model;
 #[path = "cluster/refusals.rs"]
 mod refusals;
 #[path = "cluster/rules.rs"]
 mod rules;
 #[path = "cluster/support.rs"]
 mod support;
+#[path = "cluster/why.rs"]
+mod why;

@@ -13,7 +13,6 @@ use kerbside_core::clock::Clock;
 use kerbside_core::parked::Terms;
 use kerbside_link::SystemClock;
 use kerbside_link::client::{self, Client, Config, StartError};
-use kerbside_link::identity::{Identity, IdentityError};
 use nix::fcntl::{Flock, FlockArg};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -22,7 +21,8 @@ use tokio::time::timeout;
 use crate::attempts::{self, Context, Supervisor};
 use crate::config::{Car, ConfigError};
 use crate::control::{self, Remembered};
-use crate::directory::{self, Directory};
+use crate::directory::Directory;
+use crate::identity;
 use crate::images::Images;
 use crate::journal::{Journal, JournalError};
 use crate::outlook::Outlook;
@@ -50,12 +50,9 @@ pub enum AgentError {
     /// There is another one.
     #[error("failed to start: another agent runs in {0}")]
     Running(PathBuf),
-    /// The car is nobody yet.
-    #[error("failed to start: this car is not enrolled; run the line that `kubectl fleet enrol` prints")]
-    NotEnrolled,
-    /// Its identity is none.
-    #[error("failed to read identity")]
-    Identity(#[from] IdentityError),
+    /// The car is nobody.
+    #[error("failed to start")]
+    Identity(#[from] identity::ReadError),
     /// What the maker says cannot be read.
     #[error("failed to configure the car")]
     Config(#[from] ConfigError),
@@ -91,7 +88,7 @@ pub async fn run(options: Options) -> Result<(), AgentError> {
     let directory = open(&options.directory)?;
     let _lock = lock(&directory)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let identity = read_identity(&directory)?;
+    let identity = identity::read(&directory)?;
     let car = Car::read(&directory.car())?;
     let source: Box<dyn Signals> = match options.scenario {
         Some(path) => Box::new(Scenario::open(path)?),
@@ -117,7 +114,7 @@ pub async fn run(options: Options) -> Result<(), AgentError> {
     );
     let renewed = directory.clone();
     let (client, mut events) = Client::start(config, nothing_known(), statuses, move |identity| {
-        write_identity(&renewed, identity)
+        identity::write(&renewed, identity)
     })?;
 
     let terms = Arc::new(Terms::from(car.parked.clone()));
@@ -181,13 +178,13 @@ pub async fn run(options: Options) -> Result<(), AgentError> {
 /// Trades a token for an identity and keeps it.
 pub async fn enrol(path: &std::path::Path, link: &str, token: &str) -> Result<String, EnrolError> {
     let directory = open(path)?;
-    if directory.identity().join(CHAIN).exists() {
+    if identity::exists(&directory) {
         return Err(EnrolError::Already(directory.identity()));
     }
     let token = token.parse().map_err(|e| EnrolError::Token(format!("{e}")))?;
-    let identity = client::enrol(link, &token).await.map_err(EnrolError::Link)?;
-    write_identity(&directory, &identity).map_err(EnrolError::Write)?;
-    Ok(identity.vehicle().to_string())
+    let enrolled = client::enrol(link, &token).await.map_err(EnrolError::Link)?;
+    identity::write(&directory, &enrolled).map_err(EnrolError::Write)?;
+    Ok(enrolled.vehicle().to_string())
 }
 
 /// A car that cannot enrol.
@@ -224,30 +221,6 @@ fn lock(directory: &Directory) -> Result<Flock<std::fs::File>, AgentError> {
         .truncate(false)
         .open(directory.lock())?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| AgentError::Running(directory.lock()))
-}
-
-const KEY: &str = "key.pem";
-const CHAIN: &str = "chain.pem";
-const CA: &str = "ca.pem";
-
-fn read_identity(directory: &Directory) -> Result<Identity, AgentError> {
-    let read = |name| match std::fs::read_to_string(directory.identity().join(name)) {
-        Ok(text) => Ok(text),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Err(AgentError::NotEnrolled),
-        Err(source) => Err(AgentError::Directory {
-            path: directory.identity().join(name),
-            source,
-        }),
-    };
-    Ok(Identity::from_pem(&read(KEY)?, &read(CHAIN)?, &read(CA)?)?)
-}
-
-/// The chain last: an identity without it is none, so a crash in between leaves the old one or none, never a mixture that starts.
-fn write_identity(directory: &Directory, identity: &Identity) -> io::Result<()> {
-    let place = directory.identity();
-    directory::replace(&place.join(CA), identity.ca_pem().as_bytes())?;
-    directory::replace(&place.join(KEY), identity.key_pem().as_bytes())?;
-    directory::replace(&place.join(CHAIN), identity.chain_pem().as_bytes())
 }
 
 /// Files of attempts that the journal does not know: left by an agent that was killed while it removed them.

@@ -257,7 +257,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let identity = temp.path().join("identity");
         std::fs::create_dir(&identity).unwrap();
-        std::fs::write(identity.join("chain.pem"), "x").unwrap();
+        std::fs::write(identity.join("identity.json"), "x").unwrap();
         let token = temp.path().join("token");
         std::fs::write(&token, "not a token\n").unwrap();
         let run = |more: &[&str]| {
@@ -276,7 +276,7 @@ mod tests {
         };
         assert!(run(&[]).await.unwrap_err().to_string().contains("has an identity"));
         assert_eq!(run(&["--unless-enrolled"]).await.unwrap(), "enrolled already\n");
-        std::fs::remove_file(identity.join("chain.pem")).unwrap();
+        std::fs::remove_file(identity.join("identity.json")).unwrap();
         assert!(
             run(&["--unless-enrolled"])
                 .await

@@ -19,6 +19,7 @@ pub mod cluster;
 pub mod config;
 pub mod control;
 pub mod directory;
+pub mod identity;
 pub mod images;
 pub mod journal;
 pub mod logs;

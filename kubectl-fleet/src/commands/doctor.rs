@@ -5,7 +5,7 @@
 use std::io::Write;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{Node, Toleration};
+use k8s_openapi::api::core::v1::{Node, NodeSelectorRequirement, NodeSelectorTerm, Toleration};
 use kerbside_core::names;
 use kerbside_k8s::client::ConnectError;
 use kube::api::{Api, ListParams, Patch, PatchParams};
@@ -27,6 +27,7 @@ pub async fn run(
 ) -> Result<(), Error> {
     let say = |out: &mut dyn Write, text: String| writeln!(out, "{text}").map_err(Error::Print);
     let mut found = 0_usize;
+    let mut failed = None;
     if let Some(version) = unsupported {
         found += 1;
         say(
@@ -54,11 +55,15 @@ pub async fn run(
         if args.fix {
             let api: Api<DaemonSet> = Api::namespaced(client.clone(), &namespace);
             let patch = Patch::Merge(keep_away(&set));
-            let verb = format!("patch the DaemonSet {namespace}/{name}");
-            api.patch(&name, &PatchParams::default(), &patch)
-                .await
-                .map_err(Error::api(verb))?;
-            say(out, "  patched: it stays off vehicles".into())?;
+            match api.patch(&name, &PatchParams::default(), &patch).await {
+                Ok(_) => say(out, "  patched: it stays off vehicles".into())?,
+                // The others are looked at all the same.
+                Err(error) => {
+                    say(out, format!("  not patched: {error}"))?;
+                    let verb = format!("patch the DaemonSet {namespace}/{name}");
+                    failed = failed.or(Some(Error::api(verb)(error)));
+                }
+            }
         } else {
             say(
                 out,
@@ -92,7 +97,7 @@ pub async fn run(
     if found == 0 {
         say(out, "nothing found".into())?;
     }
-    Ok(())
+    failed.map_or(Ok(()), Err)
 }
 
 /// Whether kube's DaemonSet controller would put this set's Pods on vehicles.
@@ -114,14 +119,29 @@ fn comes_to_vehicles(set: &DaemonSet) -> bool {
         .and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref())
         .map(|r| r.node_selector_terms.as_slice())
         .unwrap_or_default();
-    // Terms are alternatives: the set stays away only if each of them excludes vehicles.
-    let excluded = !terms.is_empty()
-        && terms.iter().all(|t| {
-            t.match_expressions.iter().flatten().any(|e| {
-                e.key == "type" && e.operator == "NotIn" && e.values.iter().flatten().any(|v| v == names::NODE_TYPE)
-            })
-        });
+    // Terms are alternatives, and one without requirements matches no Node: the set stays away only if none lets vehicles in.
+    let excluded = !terms.is_empty() && terms.iter().all(|t| is_empty(t) || excludes_vehicles(t));
     tolerates && !opted_in && !excluded && !selects_others
+}
+
+/// Whether no Node matches the term, as in kube-scheduler.
+fn is_empty(term: &NodeSelectorTerm) -> bool {
+    let none = |list: &Option<Vec<NodeSelectorRequirement>>| list.as_ref().is_none_or(Vec::is_empty);
+    none(&term.match_expressions) && none(&term.match_fields)
+}
+
+/// Whether a vehicle's Node, labelled `type=vehicle`, cannot match the term.
+fn excludes_vehicles(term: &NodeSelectorTerm) -> bool {
+    term.match_expressions.iter().flatten().any(|e| {
+        let named = e.values.iter().flatten().any(|v| v == names::NODE_TYPE);
+        e.key == "type"
+            && match e.operator.as_str() {
+                "NotIn" => named,
+                "In" => !named,
+                "DoesNotExist" => true,
+                _ => false,
+            }
+    })
 }
 
 fn tolerates_vehicle(t: &Toleration) -> bool {
@@ -132,30 +152,26 @@ fn tolerates_vehicle(t: &Toleration) -> bool {
 
 /// A merge patch that adds the requirement to every term. Lists are replaced whole by a merge patch, so all terms are in it.
 fn keep_away(set: &DaemonSet) -> Value {
-    let requirement = json!({ "key": "type", "operator": "NotIn", "values": [names::NODE_TYPE] });
+    let requirement = NodeSelectorRequirement {
+        key: "type".into(),
+        operator: "NotIn".into(),
+        values: Some(vec![names::NODE_TYPE.into()]),
+    };
     let affinity = set.spec.template.spec.as_ref().and_then(|s| s.affinity.as_ref());
-    let mut terms: Vec<Value> = affinity
+    let mut terms = affinity
         .and_then(|a| a.node_affinity.as_ref())
         .and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref())
-        .map(|r| {
-            r.node_selector_terms
-                .iter()
-                .filter_map(|t| serde_json::to_value(t).ok())
-                .collect()
-        })
+        .map(|r| r.node_selector_terms.clone())
         .unwrap_or_default();
-    if terms.is_empty() {
-        terms.push(json!({}));
+    // One that matches nothing must not come to match every other Node.
+    for term in terms.iter_mut().filter(|t| !is_empty(t)) {
+        term.match_expressions.get_or_insert_default().push(requirement.clone());
     }
-    for term in &mut terms {
-        let Some(map) = term.as_object_mut() else { continue };
-        if let Some(list) = map
-            .entry("matchExpressions")
-            .or_insert_with(|| json!([]))
-            .as_array_mut()
-        {
-            list.push(requirement.clone());
-        }
+    if terms.is_empty() {
+        terms.push(NodeSelectorTerm {
+            match_expressions: Some(vec![requirement]),
+            match_fields: None,
+        });
     }
     let required = json!({ "requiredDuringSchedulingIgnoredDuringExecution": { "nodeSelectorTerms": terms } });
     json!({ "spec": { "template": { "spec": { "affinity": { "nodeAffinity": required } } } } })
@@ -195,6 +211,31 @@ mod tests {
         let terms = &affinity["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"];
         assert_eq!(terms.as_array().unwrap().len(), 2);
         assert!(!comes_to_vehicles(&set(&json!({}), &tolerate_all(&affinity))));
+    }
+
+    fn terms(terms: &Value) -> Value {
+        json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}})
+    }
+
+    #[rstest::rstest]
+    #[case::no_node_matches(json!([{}]))]
+    #[case::other_types(json!([{"matchExpressions": [{"key": "type", "operator": "In", "values": ["gpu"]}]}]))]
+    #[case::untyped(json!([{"matchExpressions": [{"key": "type", "operator": "DoesNotExist"}]}, {}]))]
+    fn set_that_cannot_come_is_not_named(#[case] alternatives: Value) {
+        assert!(!comes_to_vehicles(&set(
+            &json!({}),
+            &tolerate_all(&terms(&alternatives))
+        )));
+    }
+
+    #[test]
+    fn alternative_that_matches_nothing_stays_so() {
+        let some = json!([{}, {"matchExpressions": [{"key": "a", "operator": "Exists"}]}]);
+        let patch = keep_away(&set(&json!({}), &tolerate_all(&terms(&some))));
+        let affinity = &patch["spec"]["template"]["spec"]["affinity"];
+        let after = &affinity["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"];
+        assert_eq!(after[0], json!({}));
+        assert_eq!(after[1]["matchExpressions"].as_array().map(Vec::len), Some(2));
     }
 
     #[test]

@@ -191,23 +191,33 @@ fn vehicle_state(job: &FleetJob, vehicle: &Vehicle) -> Option<String> {
     if !job.spec.pools.contains(&vehicle.spec.pool) {
         return None;
     }
-    let status = vehicle.status.clone().unwrap_or_default();
-    let text = if vehicle.spec.revoked {
-        "revoked".to_owned()
-    } else if vehicle.spec.suspended {
-        "suspended by spec.suspended".to_owned()
-    } else {
-        match status.phase {
-            VehiclePhase::Away => "away (why is never told)".to_owned(),
-            VehiclePhase::Leaving => "leaving".to_owned(),
-            VehiclePhase::Available if !status.offer.classes.contains(&job.spec.class) => {
+    if vehicle.spec.revoked {
+        return Some("revoked".into());
+    }
+    if vehicle.spec.suspended {
+        return Some("suspended by spec.suspended".into());
+    }
+    let Some(status) = &vehicle.status else {
+        return Some("never connected".into());
+    };
+    let no = |type_: &str| {
+        let mut conditions = status.conditions.iter();
+        conditions.find(|c| c.type_ == type_ && c.status == "False")
+    };
+    let text = match status.phase {
+        VehiclePhase::Away => "away (why is never told)".to_owned(),
+        VehiclePhase::Leaving => "leaving".to_owned(),
+        VehiclePhase::Available if no(names::condition::HEARD).is_some() => "not heard".to_owned(),
+        VehiclePhase::Available => match no(names::condition::ELIGIBLE) {
+            Some(c) => format!("not eligible: {} ({})", c.message, c.reason),
+            None if !status.offer.classes.contains(&job.spec.class) => {
                 format!(
                     "available, but its owner does not accept the class '{}'",
                     job.spec.class
                 )
             }
-            VehiclePhase::Available => "available for this job".to_owned(),
-        }
+            None => "available for this class; what it refused is counted above".to_owned(),
+        },
     };
     Some(text)
 }
@@ -263,7 +273,10 @@ mod tests {
             lines.contains(&"vehicles 2 away (why is never told)".into()),
             "{lines:?}"
         );
-        assert!(lines.contains(&"vehicles 1 available for this job".into()), "{lines:?}");
+        assert!(
+            lines.contains(&"vehicles 1 available for this class; what it refused is counted above".into()),
+            "{lines:?}"
+        );
         assert!(
             lines.contains(&"vehicles 1 available, but its owner does not accept the class 'inference'".into()),
             "{lines:?}"
@@ -280,6 +293,31 @@ mod tests {
             lines.contains(&"job 4 refused: attempts that a car declined before starting them".into()),
             "{lines:?}"
         );
+    }
+
+    #[rstest::rstest]
+    #[case("kerbside.dev/Heard", "VehicleUnheard", "vehicles 1 not heard")]
+    #[case("kerbside.dev/Eligible", "PoolTerms", "vehicles 1 not eligible: said so (PoolTerms)")]
+    fn vehicle_that_is_available_and_yet_gets_nothing_says_why(
+        #[case] type_: &str,
+        #[case] reason: &str,
+        #[case] want: &str,
+    ) {
+        let mut silent = vehicle("demo", "Available", &["inference"]);
+        let condition = json!({"type": type_, "status": "False", "reason": reason, "message": "said so",
+            "lastTransitionTime": "2026-11-01T00:00:00Z"});
+        let status = silent.status.as_mut().unwrap();
+        status.conditions.push(serde_json::from_value(condition).unwrap());
+        let lines = texts(&explain(&job(), &[], &[pool("demo")], &[silent]));
+        assert!(lines.contains(&want.into()), "{lines:?}");
+    }
+
+    #[test]
+    fn vehicle_that_never_connected_is_not_called_away() {
+        let mut new = vehicle("demo", "Away", &[]);
+        new.status = None;
+        let lines = texts(&explain(&job(), &[], &[pool("demo")], &[new]));
+        assert!(lines.contains(&"vehicles 1 never connected".into()), "{lines:?}");
     }
 
     #[test]

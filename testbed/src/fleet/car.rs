@@ -13,9 +13,12 @@ use serde_json::{Value, json};
 
 use crate::endpoints::Endpoints;
 use crate::kubectl::{Output, Tool};
-use crate::layout::{Layout, write_json};
+use crate::layout::{Layout, read_json, write_json};
 use crate::process::{self, Program, Record};
 use crate::tools;
+
+/// Where a car keeps who it is, in its directory.
+pub const IDENTITY: &str = "identity/identity.json";
 
 /// What a car's signals say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -256,13 +259,10 @@ fn text(duration: Duration) -> String {
 
 /// Who the car is, from the certificate that it got.
 fn certificate_name(dir: &std::path::Path) -> Result<VehicleId> {
-    let read = |name: &str| {
-        let path = dir.join("identity").join(name);
-        std::fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))
-    };
-    let identity =
-        kerbside_link::identity::Identity::from_pem(&read("key.pem")?, &read("chain.pem")?, &read("ca.pem")?)
-            .context("the identity that enrolment left is not valid")?;
+    let kept: Value = read_json(&dir.join(IDENTITY))?;
+    let part = |name: &str| kept[name].as_str().unwrap_or_default();
+    let identity = kerbside_link::identity::Identity::from_pem(part("key"), part("chain"), part("ca"))
+        .context("the identity that enrolment left is not valid")?;
     Ok(identity.vehicle().clone())
 }
 

@@ -23,11 +23,11 @@ async fn adapter(world: &World) -> Result<Client> {
     kubeconfig::client(&path).await
 }
 
-fn object<T: DeserializeOwned>(value: Value) -> Result<T> {
+pub(crate) fn object<T: DeserializeOwned>(value: Value) -> Result<T> {
     serde_json::from_value(value).context("failed to make a test's object")
 }
 
-fn dry_run() -> PostParams {
+pub(crate) fn dry_run() -> PostParams {
     PostParams {
         dry_run: true,
         ..PostParams::default()
@@ -213,7 +213,7 @@ fn daemon_set(labels: &Value, tolerations: &Value, affinity: &Value) -> Result<D
     }))
 }
 
-fn affinity_of(set: &DaemonSet) -> Result<Value> {
+pub(crate) fn affinity_of(set: &DaemonSet) -> Result<Value> {
     let affinity = set.spec.template.spec.as_ref().and_then(|s| s.affinity.as_ref());
     serde_json::to_value(affinity).context("failed to read an affinity")
 }

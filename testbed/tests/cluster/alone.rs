@@ -11,7 +11,6 @@ use kerbside_testbed::process::Record;
 use kerbside_testbed::world::{self, World, jobs, phase};
 use kerbside_testbed::{digits, fleet, ports, process, tools};
 use kube::api::Api;
-use serde_json::json;
 
 use crate::{loss, support};
 
@@ -22,7 +21,7 @@ async fn killed_mid_job(world: &mut World, name: &str) -> Result<()> {
     world.apply(&support::short_digits(world)?).await?;
     world
         .job("digits", "a third of the indexes", |_, s| {
-            (s.succeeded >= 5).then_some(())
+            (usize::try_from(s.succeeded).ok()? >= support::SHORT / 3).then_some(())
         })
         .await?;
     world.bed.crash(name).await?;
@@ -32,10 +31,8 @@ async fn killed_mid_job(world: &mut World, name: &str) -> Result<()> {
 
 async fn check_end(world: &World, seen: &jobs::Record) -> Result<()> {
     let status = world.complete("digits", Duration::from_mins(10)).await?;
-    ensure!(
-        status.succeeded == 15 && status.completed_indexes == "0-14" && status.failed == 0,
-        "{status:?}"
-    );
+    let all = format!("0-{}", support::SHORT - 1);
+    ensure!(status.completed_indexes == all && status.failed == 0, "{status:?}");
     ensure!(
         seen.repeated().is_empty(),
         "indexes that ran again after success: {:?}",
@@ -126,21 +123,8 @@ async fn two_attempts_of_one_index_that_both_finish_give_one_result() -> Result<
     world::run("twofinish", async |world| {
         world.pool(loss::impatient).await?;
         let cars = world.cars(2).await?;
-        let mut job = world.example("digits/fleetjob.yaml")?;
-        job["spec"]["completions"] = 1.into();
-        job["spec"]["parallelism"] = 1.into();
-        // A twelfth of all images in the one share: some ten seconds of work.
-        job["spec"]["template"]["spec"]["containers"][0]["env"] = json!([{"name": "JOB_COMPLETIONS", "value": "12"}]);
-        world.apply(&job).await?;
-        let first = world
-            .wait_pods("an attempt to run", |p| {
-                p.iter().find(|p| phase(p) == "Running").cloned()
-            })
-            .await?;
-        let silent = cars
-            .iter()
-            .find(|c| world::on(&first, c.id.as_str()))
-            .context("the attempt runs on one of the cars")?;
+        world.apply(&support::first_share(world, 12)?).await?;
+        let (_, silent) = world.running_on_one_of(&cars).await?;
         silent.freeze()?;
         world
             .node(silent, "the silent car to be suspected", loss::suspected)
@@ -182,7 +166,7 @@ struct StoreDown {
 impl StoreDown {
     fn new(world: &World) -> Result<Self> {
         let down = Self {
-            store: world.bed.layout.path("store"),
+            store: world.bed.endpoints.store.directory.clone(),
             aside: world.bed.layout.path("store.aside"),
         };
         std::fs::rename(&down.store, &down.aside).context("failed to put the store aside")?;

@@ -3,17 +3,17 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kerbside_api::v1alpha1::VehiclePhase;
 use kerbside_core::names::{condition, reason};
-use kerbside_testbed::fleet::car::Signals;
-use kerbside_testbed::world::{self, index, jobs, on, phase};
+use kerbside_testbed::fleet::car::{Car, Signals};
+use kerbside_testbed::world::{self, World, index, jobs, on, phase};
 use kerbside_testbed::{digits, tools};
 use kube::ResourceExt;
-use serde_json::json;
 
 use crate::support;
 
-fn paused(node: &k8s_openapi::api::core::v1::Node) -> bool {
+fn paused(node: &Node) -> bool {
     let taints = node.spec.as_ref().and_then(|s| s.taints.as_deref()).unwrap_or_default();
     taints.iter().any(|t| t.key == kerbside_core::names::taint::PAUSED)
 }
@@ -75,6 +75,19 @@ async fn car_that_drives_off_mid_job_costs_a_disruption_and_no_failure() -> Resu
     .await
 }
 
+/// Waits until the cluster has been told that `car` is paused, and `pod` on it with it.
+async fn told_as_paused(world: &World, car: &Car, pod: &Pod) -> Result<()> {
+    world
+        .node(car, "the Node to be tainted as paused", |n| paused(n?).then_some(()))
+        .await?;
+    world
+        .wait_pods("the Pod to be unready because the vehicle is paused", |pods| {
+            let pod = pods.iter().find(|p| p.uid() == pod.uid())?;
+            (world::condition(pod, "Ready") == Some(("False", reason::VEHICLE_PAUSED))).then_some(())
+        })
+        .await
+}
+
 #[tokio::test]
 async fn owner_who_pauses_freezes_the_work_and_costs_nothing() -> Result<()> {
     world::run("pause", async |world| {
@@ -83,15 +96,7 @@ async fn owner_who_pauses_freezes_the_work_and_costs_nothing() -> Result<()> {
         world.apply(&world.example("digits/fleetjob.yaml")?).await?;
         let pod = world.running_on(&car).await?;
         car.owner("pause").await?;
-        world
-            .node(&car, "the Node to be tainted as paused", |n| paused(n?).then_some(()))
-            .await?;
-        world
-            .wait_pods("the Pod to be unready because the vehicle is paused", |pods| {
-                let pod = pods.iter().find(|p| p.uid() == pod.uid())?;
-                (world::condition(pod, "Ready") == Some(("False", reason::VEHICLE_PAUSED))).then_some(())
-            })
-            .await?;
+        told_as_paused(world, &car, &pod).await?;
         car.owner("resume").await?;
         world
             .job("digits", "the job to go on", |_, status| {
@@ -120,23 +125,11 @@ async fn driver_who_opens_the_door_and_goes_away_again_costs_nothing() -> Result
     world::run("door", async |world| {
         let car = world.cars(1).await?.remove(0);
         let seen = world.record();
-        let mut job = world.example("digits/fleetjob.yaml")?;
-        job["spec"]["completions"] = 1.into();
-        job["spec"]["parallelism"] = 1.into();
-        // A twelfth of all images in the one share: long enough for the door to find it at work.
-        job["spec"]["template"]["spec"]["containers"][0]["env"] = json!([{"name": "JOB_COMPLETIONS", "value": "12"}]);
-        world.apply(&job).await?;
+        // A twelfth of all images: long enough for the door to find it at work.
+        world.apply(&support::first_share(world, 12)?).await?;
         let pod = world.running_on(&car).await?;
         car.signals(Signals::DriverReturns)?;
-        world
-            .node(&car, "the Node to be tainted as paused", |n| paused(n?).then_some(()))
-            .await?;
-        world
-            .wait_pods("the Pod to be unready because the vehicle is paused", |pods| {
-                let pod = pods.iter().find(|p| p.uid() == pod.uid())?;
-                (world::condition(pod, "Ready") == Some(("False", reason::VEHICLE_PAUSED))).then_some(())
-            })
-            .await?;
+        told_as_paused(world, &car, &pod).await?;
         car.signals(Signals::Parked)?;
         world
             .node(&car, "the Node to be free of the taint", |n| {

@@ -9,6 +9,8 @@ use kerbside_testbed::world::{self, World, index, phase};
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
+use crate::support;
+
 /// A pool that gives up hope sooner than the default, so that a test is short.
 pub(crate) fn impatient(pool: &mut Value) {
     pool["spec"]["loss"] =
@@ -22,12 +24,8 @@ pub(crate) fn suspected(node: Option<&Node>) -> Option<()> {
 
 /// One long index: both cars could do it.
 fn long_job(world: &World) -> Result<Value> {
-    let mut job = world.example("digits/fleetjob.yaml")?;
-    // All images in one share: half a minute and more of work.
-    job["spec"]["completions"] = 1.into();
-    job["spec"]["parallelism"] = 1.into();
-    job["spec"]["template"]["spec"]["containers"][0]["env"] = json!([{"name": "JOB_COMPLETIONS", "value": "4"}]);
-    Ok(job)
+    // A quarter of all images in the one share: half a minute and more of work.
+    support::first_share(world, 4)
 }
 
 #[tokio::test]
@@ -37,20 +35,7 @@ async fn car_that_comes_back_beside_its_replacement_leaves_one_result() -> Resul
         let cars = world.cars(2).await?;
         let seen = world.record();
         world.apply(&long_job(world)?).await?;
-        let first = world
-            .wait_pods("an attempt to run", |p| {
-                p.iter().find(|p| phase(p) == "Running").cloned()
-            })
-            .await?;
-        let node = first
-            .spec
-            .as_ref()
-            .and_then(|s| s.node_name.clone())
-            .context("a Pod that runs is bound")?;
-        let silent = cars
-            .iter()
-            .find(|c| c.id.as_str() == node)
-            .context("the attempt runs on one of the cars")?;
+        let (first, silent) = world.running_on_one_of(&cars).await?;
         silent.freeze()?;
         world.node(silent, "the silent car to be suspected", suspected).await?;
         world
@@ -113,7 +98,6 @@ async fn car_that_is_silent_for_a_while_is_adopted_with_its_work() -> Result<()>
 }
 
 #[tokio::test]
-#[ignore = "a car whose last heartbeat is older than the fence ends such an attempt before it starts: docs/STATUS.md"]
 async fn work_that_may_run_once_only_is_replaced_after_its_fence_and_not_before() -> Result<()> {
     world::run("fence", async |world| {
         world.pool(impatient).await?;
@@ -122,20 +106,7 @@ async fn work_that_may_run_once_only_is_replaced_after_its_fence_and_not_before(
         let mut job = long_job(world)?;
         job["spec"]["onLoss"] = json!({"replace": "WhenFenced", "runUnheardFor": "10s"});
         world.apply(&job).await?;
-        let first = world
-            .wait_pods("an attempt to run", |p| {
-                p.iter().find(|p| phase(p) == "Running").cloned()
-            })
-            .await?;
-        let node = first
-            .spec
-            .as_ref()
-            .and_then(|s| s.node_name.clone())
-            .context("a Pod that runs is bound")?;
-        let lost = cars
-            .iter()
-            .find(|c| c.id.as_str() == node)
-            .context("the attempt runs on one of the cars")?;
+        let (first, lost) = world.running_on_one_of(&cars).await?;
         lost.crash().await?;
         let fenced = world
             .wait_pods("the lost attempt to be fenced", |pods| {

@@ -3,12 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::coordination::v1::Lease;
-use kerbside_testbed::endpoints::SYSTEM_NAMESPACE;
-use kerbside_testbed::wait;
+use kerbside_api::v1alpha1::FleetJobStatus;
 use kerbside_testbed::world::{self, World, phase};
 use kube::ResourceExt;
-use kube::api::Api;
 use serde_json::{Value, json};
 
 use crate::support;
@@ -18,8 +15,28 @@ fn with_secret(spec: &mut Value) {
     spec["volumes"] = json!([{"name": "keys", "secret": {"secretName": "keys"}}]);
 }
 
-/// Waits until a minute has passed since the first of the test's Pods, by what the API server has on record: the operator renews
-/// its Lease every two seconds.
+/// The hello job, as no car takes it.
+pub(crate) fn refused_job(world: &World) -> Result<Value> {
+    let mut job = world.example("hello/fleetjob.yaml")?;
+    with_secret(&mut job["spec"]["template"]["spec"]);
+    Ok(job)
+}
+
+/// Waits until the job says that two cars refused it and nobody takes it; gives its words, and its status then.
+pub(crate) async fn nobody_accepts(world: &World, job: &str) -> Result<(String, FleetJobStatus)> {
+    world
+        .job(job, "the job to say that nobody takes it", |_, s| {
+            let wanted = |c: &&k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition| {
+                c.type_ == "NoVehicleAccepts" && c.status == "True"
+            };
+            let found = s.conditions.iter().find(wanted)?;
+            // Whoever refused is counted when the ends of the Pods are on record.
+            (s.refused >= 2).then(|| (found.message.clone(), s.clone()))
+        })
+        .await
+}
+
+/// Waits until a minute has passed since the first of the test's Pods.
 async fn minute_after_the_first_pod(world: &World) -> Result<()> {
     let first = world
         .wait_pods("a first Pod", |pods| {
@@ -32,18 +49,7 @@ async fn minute_after_the_first_pod(world: &World) -> Result<()> {
     let end = first
         .checked_add(Duration::from_mins(1))
         .context("a time of today has a next minute")?;
-    let api: Api<Lease> = Api::namespaced(world.client(), SYSTEM_NAMESPACE);
-    wait::object(
-        &api,
-        "kerbside-operator",
-        "a minute to pass",
-        world::DEADLINE,
-        |lease| {
-            let renewed = lease?.spec.as_ref()?.renew_time.as_ref()?.0;
-            (renewed >= end).then_some(())
-        },
-    )
-    .await
+    support::past(world, end, "a minute to pass").await
 }
 
 #[tokio::test]
@@ -78,19 +84,8 @@ async fn job_that_every_car_refuses_says_so_with_a_count_per_reason() -> Result<
     world::run("refjob", async |world| {
         world.cars(2).await?;
         let seen = world.record();
-        let mut job = world.example("hello/fleetjob.yaml")?;
-        with_secret(&mut job["spec"]["template"]["spec"]);
-        world.apply(&job).await?;
-        let (message, status) = world
-            .job("hello", "the job to say that nobody takes it", |_, s| {
-                let wanted = |c: &&k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition| {
-                    c.type_ == "NoVehicleAccepts" && c.status == "True"
-                };
-                let found = s.conditions.iter().find(wanted)?;
-                // Whoever refused is counted when the ends of the Pods are on record.
-                (s.refused >= 2).then(|| (found.message.clone(), s.clone()))
-            })
-            .await?;
+        world.apply(&refused_job(world)?).await?;
+        let (message, status) = nobody_accepts(world, "hello").await?;
         ensure!(message.contains("NotTrusted: 2"), "{message}");
         ensure!(
             status.failed == 0 && status.failed_indexes.is_empty() && status.disruptions.is_empty(),

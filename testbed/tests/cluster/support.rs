@@ -1,9 +1,13 @@
-//! What several subjects need: plain Pods made from the examples, and what a car says of its own work.
+//! What several subjects need: Pods and jobs made from the examples, what a car says of its own work, and the cluster's time.
 
 use anyhow::{Context, Result, ensure};
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
+use kerbside_testbed::endpoints::SYSTEM_NAMESPACE;
 use kerbside_testbed::fleet::car::Car;
 use kerbside_testbed::wait;
 use kerbside_testbed::world::{self, World};
+use kube::api::Api;
 use serde_json::{Value, json};
 
 /// The Pod that an example makes, as a plain Pod for the cars of this test and no others.
@@ -55,4 +59,25 @@ pub(crate) fn short_digits(world: &World) -> Result<Value> {
     let mut job = world.example("digits/fleetjob.yaml")?;
     job["spec"]["completions"] = SHORT.into();
     Ok(job)
+}
+
+/// The digits example as one index, which does the first of so many `shares` of the images. A car does a sixtieth in a few
+/// seconds, a twelfth in some ten.
+pub(crate) fn first_share(world: &World, shares: usize) -> Result<Value> {
+    let mut job = world.example("digits/fleetjob.yaml")?;
+    job["spec"]["completions"] = 1.into();
+    job["spec"]["parallelism"] = 1.into();
+    job["spec"]["template"]["spec"]["containers"][0]["env"] =
+        json!([{"name": "JOB_COMPLETIONS", "value": shares.to_string()}]);
+    Ok(job)
+}
+
+/// Waits until it is past `end`, by what the API server has on record: the operator renews its Lease every two seconds.
+pub(crate) async fn past(world: &World, end: Timestamp, what: &str) -> Result<()> {
+    let api: Api<Lease> = Api::namespaced(world.client(), SYSTEM_NAMESPACE);
+    wait::object(&api, "kerbside-operator", what, world::DEADLINE, |lease| {
+        let renewed = lease?.spec.as_ref()?.renew_time.as_ref()?.0;
+        (renewed >= end).then_some(())
+    })
+    .await
 }

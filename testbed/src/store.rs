@@ -1,0 +1,93 @@
+//! The result store of operator and adapter: a directory, as on one machine, or a real S3-compatible server, as in a cluster.
+//!
+//! Called by `up`. The server is `versitygw` on loopback; a bucket of it is a directory, so that a test can take either away in the
+//! same manner.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+use data_encoding::HEXLOWER;
+use serde::{Deserialize, Serialize};
+
+use crate::layout::Layout;
+use crate::process::{self, Program};
+use crate::{http, ports, tools};
+
+/// The one bucket, and where in it.
+const BUCKET: &str = "kerbside";
+const PREFIX: &str = "results";
+/// Where the server says that it is there, to anybody.
+const HEALTH: &str = "/health";
+
+/// What holds the results.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    /// A directory.
+    #[default]
+    Directory,
+    /// An S3-compatible server; `make tools` does not build it, `hack/tools/build.sh s3` does.
+    S3,
+}
+
+/// A store that is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// For `--store-url`.
+    pub url: String,
+    /// The directory that its objects are files of.
+    pub directory: PathBuf,
+    /// What operator and adapter need in their environment to reach it.
+    pub environment: BTreeMap<String, String>,
+}
+
+/// Makes the store, empty or as an earlier testbed in `layout` left it.
+pub async fn start(layout: &Layout, kind: Kind) -> Result<Place> {
+    match kind {
+        Kind::Directory => {
+            let directory = layout.dir("store")?;
+            Ok(Place {
+                url: format!("file://{}", directory.display()),
+                directory,
+                environment: BTreeMap::new(),
+            })
+        }
+        Kind::S3 => s3(layout).await,
+    }
+}
+
+async fn s3(layout: &Layout) -> Result<Place> {
+    let buckets = layout.dir("buckets")?;
+    let directory = buckets.join(BUCKET).join(PREFIX);
+    std::fs::create_dir_all(&directory).context("failed to make the bucket")?;
+    // Not beside the buckets: each directory there is one.
+    let metadata = layout.dir("buckets.meta")?;
+    let address = format!("127.0.0.1:{}", ports::free()?);
+    let secret = || HEXLOWER.encode(&rand::random::<[u8; 16]>());
+    let (access, secret) = (secret(), secret());
+    let program = Program::new("s3", tools::pinned("s3", "versitygw")?)
+        .args(["--port", &address, "--health", HEALTH, "--quiet", "posix", "--sidecar"])
+        .args([metadata.display().to_string(), buckets.display().to_string()])
+        .env("ROOT_ACCESS_KEY_ID", access.as_str())
+        .env("ROOT_SECRET_ACCESS_KEY", secret.as_str());
+    let record = process::start(layout, &program)?;
+    let endpoint = format!("http://{address}");
+    process::ready(&record, Duration::from_secs(30), || async {
+        http::get(&endpoint, HEALTH).await.map(drop)
+    })
+    .await?;
+    let environment = [
+        ("AWS_ENDPOINT", endpoint.as_str()),
+        ("AWS_ALLOW_HTTP", "true"),
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_ACCESS_KEY_ID", &access),
+        ("AWS_SECRET_ACCESS_KEY", &secret),
+    ];
+    Ok(Place {
+        url: format!("s3://{BUCKET}/{PREFIX}"),
+        directory,
+        environment: environment.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+    })
+}
