@@ -31,7 +31,9 @@ demo-down: ## end everything that the demo started, and nothing else
 	@if [ -x $(TESTBED) ] && [ -d out/demo ]; then $(TESTBED) down --dir out/demo; else echo "no demo runs from this checkout"; fi
 
 .PHONY: kind-demo
-kind-demo: build ## the main job on simulated cars inside a cluster made by kind; needs Docker
+kind-demo: ## the main job on simulated cars inside a cluster made by kind; needs Docker
+	@hack/in-cluster.sh kind --check
+	@$(MAKE) build
 	@VEHICLES=8 hack/in-cluster.sh kind digits
 
 .PHONY: kind-demo-down

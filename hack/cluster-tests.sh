@@ -4,6 +4,7 @@
 #   hack/cluster-tests.sh TESTBED [ARGUMENT of `cargo nextest run`...]
 #
 # KEEP=1 leaves the testbed up when a test has failed, to be looked at: `TESTBED status --dir out/test`, and `down` ends it.
+# STORE=s3 keeps results in an S3-compatible server instead of a directory; `hack/tools/build.sh s3` builds it.
 set -uo pipefail
 testbed=$1
 shift
@@ -14,7 +15,7 @@ mkdir -p out/logs
 [ -d "$dir" ] && down
 rm -rf "$dir"
 trap 'down; exit 130' INT TERM
-hack/step.sh cluster-up "$testbed" up --dir "$dir" || exit
+hack/step.sh cluster-up "$testbed" up --dir "$dir" --compiled --store "${STORE:-directory}" || exit
 KERBSIDE_TESTBED=$PWD/$dir STEP_TAIL=200 hack/step.sh cluster hack/nextest.sh cluster --profile cluster --workspace --test cluster "$@"
 code=$?
 if [ "$code" -ne 0 ] && [ -n "${KEEP:-}" ]; then

@@ -3,6 +3,7 @@
 #
 #   hack/in-cluster.sh kind [JOB]      a cluster made by kind, left running to look around; needs Docker (make kind-demo)
 #   hack/in-cluster.sh kubelet [JOB]   a real kubelet on this machine; afterwards upgrade, uninstall, and not a trace (make install-test)
+#   hack/in-cluster.sh kind --check    whether this machine can do it; nothing is built or started
 #   hack/in-cluster.sh kind --down     delete the kind cluster
 #
 # JOB is digits or hello. The two clusters differ only in the functions of hack/clusters/*.sh. Everything is written to out/kind or
@@ -28,6 +29,7 @@ if [ "$job" = --down ]; then
 fi
 # Before anything is built.
 cluster_check
+[ "$job" != --check ] || exit 0
 if [ -n "$skipped" ]; then
   echo "install-test: skipped: $skipped"
   # What CI skips, nobody checks.

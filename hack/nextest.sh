@@ -2,6 +2,8 @@
 # Compiles tests with the lints on, runs them with the pinned cargo-nextest, and ends with one line of its summary.
 #
 #   hack/nextest.sh NAME [ARGUMENT of `cargo nextest run`...]
+#
+# STATUS_LEVEL=pass lists each test with the time it took.
 set -uo pipefail
 name=$1
 shift
@@ -11,7 +13,7 @@ export RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS=-D__CLIPPY_HACKERY__war
 export PATH NEXTEST_HIDE_PROGRESS_BAR=1 CARGO_TERM_COLOR=never
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-cargo nextest run --locked --status-level fail --final-status-level fail "$@" 2>&1 | tee "$log"
+cargo nextest run --locked --status-level "${STATUS_LEVEL:-fail}" --final-status-level fail "$@" 2>&1 | tee "$log"
 code=${PIPESTATUS[0]}
 echo "$name: $(sed -n 's/^ *Summary *\[[^]]*\] *//p' "$log" | tail -1)"
 exit "$code"

@@ -4,7 +4,7 @@
 #   hack/nightly.sh TESTBED
 #
 # The property tests with many more random worlds, every cluster test REPEAT times (2) on one control plane, so that a test which
-# fails now and then is found, and the demo. Run on a commit, not on a changed tree: the figures carry its id.
+# fails now and then is found, once more with results in an S3-compatible server, and the demo. Run on a commit, not on a changed tree: the figures carry its id.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 testbed=$1
@@ -31,6 +31,11 @@ PROPTEST_CASES=${PROPTEST_CASES:-100000} measure properties hack/step.sh propert
 for _ in $(seq "$repeat"); do
   measure cluster hack/cluster-tests.sh "$testbed"
 done
+if hack/step.sh tools-s3 hack/tools/build.sh s3; then
+  STORE=s3 measure cluster-s3 hack/cluster-tests.sh "$testbed"
+else
+  failed=1
+fi
 if hack/step.sh demo "$testbed" demo --dir out/demo; then
   keep demo "$(tail -1 out/logs/demo.log)"
 else

@@ -28,6 +28,7 @@
 //! |---|---|---|
 //! | Pending or Running, heard, not deleted | – | it holds the index: no other attempt is made |
 //! | Unheard, or deleted and not ended | – | `WhenSuspected`: replaced now; `WhenFenced`: it holds the index |
+//! | Pending, and an earlier one of its index is heard again | nothing | it is deleted before it begins |
 //! | Succeeded, no answer of the acceptor | – | it holds the index; the plan asks for acceptance |
 //! | Succeeded, accepted | `succeeded` | the index is completed; rivals are deleted |
 //! | Succeeded, superseded | nothing | the index is completed by the other |

@@ -51,6 +51,10 @@ for values in charts/kerbside/ci/*.yaml; do
   "$helm" template kerbside charts/kerbside --namespace kerbside-system --values "$values" >"$work/$name.yaml"
   conform "$name"
   "$work/charts" rendered "$work/$name.yaml"
+  # Secrets and tokens of a namespace are read where its owner said so, and nowhere else.
+  wanted=$(sed -n 's/^workloadNamespaces: *\[\(.*\)\]$/\1/p' "$values" | tr -d ' ' | tr ',' '\n' | sort)
+  bound=$("$work/charts" readers "$work/$name.yaml" | sort)
+  [ "$wanted" = "$bound" ] || { echo "check: $name binds kerbside-workload-reader in '$bound', workloadNamespaces are '$wanted'" >&2; exit 1; }
 done
 
 refused=0

@@ -3,6 +3,7 @@
 //	charts schemas -openapi FILE -crds DIR -out DIR   JSON schemas for kubeconform, one per kind
 //	charts values -chart DIR [-write]                 values.yaml, values.schema.json and README.md say the same
 //	charts rendered FILE...                           what helm rendered keeps the chart's promises: rights, Pods' security
+//	charts readers FILE...                            the namespaces whose Secrets and tokens the adapter may read, a line each
 //
 // Called by check.sh. It talks to no network: Kubernetes' own schemas come with the module that kube-apiserver is built from.
 package main
@@ -22,7 +23,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) == 0 {
-		return fmt.Errorf("usage: charts schemas|values|rendered ...")
+		return fmt.Errorf("usage: charts schemas|values|rendered|readers ...")
 	}
 	flags := flag.NewFlagSet(args[0], flag.ContinueOnError)
 	switch args[0] {
@@ -41,6 +42,17 @@ func run(args []string) error {
 			return err
 		}
 		return checkValues(*chart, *write)
+	case "readers":
+		for _, file := range args[1:] {
+			objects, err := readObjects(file)
+			if err != nil {
+				return err
+			}
+			for _, namespace := range readers(objects) {
+				fmt.Println(namespace)
+			}
+		}
+		return nil
 	case "rendered":
 		for _, file := range args[1:] {
 			if err := checkRendered(file); err != nil {
@@ -49,5 +61,5 @@ func run(args []string) error {
 		}
 		return nil
 	}
-	return fmt.Errorf("there is no command %q; the commands are schemas, values and rendered", args[0])
+	return fmt.Errorf("there is no command %q; the commands are schemas, values, rendered and readers", args[0])
 }

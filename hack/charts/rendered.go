@@ -72,28 +72,47 @@ var neverClusterWide = []string{"secrets", "configmaps", "serviceaccounts/token"
 
 // checkRendered checks what the chart promises about its rights and its Pods, in what helm rendered.
 func checkRendered(path string) error {
-	text, err := os.ReadFile(path)
+	objects, err := readObjects(path)
 	if err != nil {
 		return err
-	}
-	var objects []object
-	for i, document := range strings.Split("\n"+string(text), "\n---\n") {
-		var o object
-		if err := yaml.Unmarshal([]byte(document), &o); err != nil {
-			return fmt.Errorf("%s: document %d: %w", path, i, err)
-		}
-		if o.Kind != "" {
-			objects = append(objects, o)
-		}
-	}
-	if len(objects) == 0 {
-		return fmt.Errorf("%s holds no object", path)
 	}
 	problems := append(placement(objects), pods(objects)...)
 	if problems = append(problems, rights(objects)...); len(problems) > 0 {
 		return fmt.Errorf("%s:\n  %s", path, strings.Join(problems, "\n  "))
 	}
 	return nil
+}
+
+func readObjects(path string) ([]object, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var objects []object
+	for i, document := range strings.Split("\n"+string(text), "\n---\n") {
+		var o object
+		if err := yaml.Unmarshal([]byte(document), &o); err != nil {
+			return nil, fmt.Errorf("%s: document %d: %w", path, i, err)
+		}
+		if o.Kind != "" {
+			objects = append(objects, o)
+		}
+	}
+	if len(objects) == 0 {
+		return nil, fmt.Errorf("%s holds no object", path)
+	}
+	return objects, nil
+}
+
+// readers gives the namespaces in which kerbside-workload-reader is bound.
+func readers(objects []object) []string {
+	var namespaces []string
+	for _, o := range objects {
+		if o.Kind == "RoleBinding" && o.RoleRef.Name == "kerbside-workload-reader" {
+			namespaces = append(namespaces, o.Metadata.Namespace)
+		}
+	}
+	return namespaces
 }
 
 func placement(objects []object) []string {

@@ -48,6 +48,9 @@ for file in /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt 
 done
 [ -n "$authorities" ] || { echo "images: found no certificate authorities; install the package ca-certificates" >&2; exit 1; }
 
+# Megabytes, compressed: what a car or a node fetches.
+most=40
+
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 (cd hack/images && GOWORK=off CGO_ENABLED=0 go build -mod=readonly -o "$work/images" .)
@@ -59,5 +62,7 @@ for program in "${programs[@]}"; do
   strip -o "$work/$binary" "$path"
   "$work/images" -program "$work/$binary" -name "$binary" -ref "$registry/$program:$tag" -version "$version" \
     -ca-certificates "$authorities" -out "$out/$program.tar"
+  size=$(($(stat -c %s "$out/$program.tar") / 1000000))
+  [ "$size" -le "$most" ] || { echo "images: $out/$program.tar has $size MB; an image is to have at most $most MB" >&2; exit 1; }
 done
 echo "images: ${#programs[@]} archives in $out, $(du -ch "$out"/*.tar | tail -1 | cut -f1) together"

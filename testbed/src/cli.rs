@@ -51,6 +51,9 @@ struct Up {
     /// What holds the results
     #[arg(long, value_enum, default_value_t)]
     store: store::Kind,
+    /// Cars come with the machine code of the examples' programs instead of compiling them
+    #[arg(long)]
+    compiled: bool,
     #[command(flatten)]
     control_plane: control_plane::Options,
 }
@@ -92,6 +95,7 @@ async fn start(arguments: Up) -> Result<()> {
         scope,
         control_plane: arguments.control_plane,
         store: arguments.store,
+        compiled: arguments.compiled,
         cluster: None,
     };
     let started = Instant::now();

@@ -51,7 +51,16 @@ impl Layout {
 
     /// Removes what only a running testbed needs and leaves logs and results: keys, databases, blobs, cars.
     pub fn remove_runtime(&self) -> Result<()> {
-        for name in ["etcd", "pki", "kubeconfigs", "registry", "cars", "processes", "bin"] {
+        for name in [
+            "etcd",
+            "pki",
+            "kubeconfigs",
+            "registry",
+            "cars",
+            "processes",
+            "bin",
+            "compiled",
+        ] {
             let path = self.root.join(name);
             if path.exists() {
                 std::fs::remove_dir_all(&path).with_context(|| format!("failed to remove {}", path.display()))?;

@@ -19,6 +19,8 @@ const DATA: [(&str, &str); 2] = [
     ("digits-model", "examples/digits/model/model.json"),
     ("digits-data", "examples/digits/data/digits.csv"),
 ];
+/// Where machine code is kept for new cars.
+const COMPILED: &str = "compiled";
 /// The tag of everything.
 pub const TAG: &str = "1";
 
@@ -43,6 +45,50 @@ pub async fn publish(layout: &Layout, registry: &str) -> Result<Vec<String>> {
         references.push(push(registry, name, TAG, &Artifact::files(&[(file, &bytes)])?).await?);
     }
     Ok(references)
+}
+
+/// Compiles the programs as a car does, so that the cars of many tests need not do it again and again. It takes a car's agent, and
+/// five seconds of a processor each.
+pub async fn compile(layout: &Layout) -> Result<()> {
+    let (cache, programs) = (layout.dir(COMPILED)?, layout.dir("programs")?);
+    for name in PROGRAMS {
+        let module = programs.join(format!("{name}.wasm"));
+        let output = Command::new(tools::own("kerbside-agent")?)
+            .args(["compile", "--cache"])
+            .args([&cache, &module])
+            .output()
+            .await
+            .context("failed to run the agent's compiler")?;
+        // As its caller in the agent reads it.
+        if !output.status.success() || !output.stdout.is_empty() {
+            bail!("failed to compile {name}: {}", String::from_utf8_lossy(&output.stdout));
+        }
+    }
+    Ok(())
+}
+
+/// Puts what was compiled into the cache of the car whose directory this is. Wasmtime checks itself that it is its own.
+pub fn give_compiled(layout: &Layout, car: &Path) -> Result<()> {
+    let from = layout.path(COMPILED);
+    if from.is_dir() {
+        copy(&from, &car.join("cache/compiled"))?;
+    }
+    Ok(())
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let failed = || format!("failed to copy {} to {}", from.display(), to.display());
+    std::fs::create_dir_all(to).with_context(failed)?;
+    for entry in std::fs::read_dir(from).with_context(failed)? {
+        let entry = entry.with_context(failed)?;
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), &target).with_context(failed)?;
+        }
+    }
+    Ok(())
 }
 
 async fn build(out: &Path) -> Result<()> {

@@ -33,6 +33,8 @@ pub struct Request {
     pub control_plane: control_plane::Options,
     /// What holds the results.
     pub store: store::Kind,
+    /// Whether cars come with the machine code of the examples.
+    pub compiled: bool,
     /// A cluster that is there already, to use instead of a control plane of one's own.
     pub cluster: Option<PathBuf>,
 }
@@ -69,6 +71,10 @@ async fn parts(layout: &Layout, request: &Request, said: &mut dyn FnMut(&str)) -
     endpoints.write(layout)?;
     if request.scope == Scope::Kerbside {
         kerbside(layout, &admin, &endpoints, said).await?;
+        if request.compiled {
+            said("compiling the examples' programs");
+            programs::compile(layout).await?;
+        }
     }
     Ok(())
 }

@@ -24,6 +24,8 @@ mod explain;
 mod extended;
 #[path = "cluster/identity.rs"]
 mod identity;
+#[path = "cluster/lifecycle.rs"]
+mod lifecycle;
 #[path = "cluster/limits.rs"]
 mod limits;
 #[path = "cluster/logs.rs"]

@@ -13,10 +13,11 @@ use kerbside_core::clock::Clock;
 use kerbside_core::parked::Terms;
 use kerbside_link::SystemClock;
 use kerbside_link::client::{self, Client, Config, StartError};
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::attempts::{self, Context, Supervisor};
 use crate::config::{Car, ConfigError};
@@ -86,7 +87,7 @@ pub struct Options {
 /// Runs until a signal ends it.
 pub async fn run(options: Options) -> Result<(), AgentError> {
     let directory = open(&options.directory)?;
-    let _lock = lock(&directory)?;
+    let _lock = lock(&directory, LOCK_PATIENCE).await?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let identity = identity::read(&directory)?;
     let car = Car::read(&directory.car())?;
@@ -214,13 +215,28 @@ fn open(path: &std::path::Path) -> Result<Directory, AgentError> {
     })
 }
 
-fn lock(directory: &Directory) -> Result<Flock<std::fs::File>, AgentError> {
-    let file = OpenOptions::new()
+/// A process that was killed holds its files until the last of its threads has gone, which on a busy machine is after whoever waited
+/// for its end has started the next one.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+const LOCK_RETRY: Duration = Duration::from_millis(50);
+
+/// The lock of the directory, for as long as it is held; waits up to `patience` for an agent that is just ending.
+async fn lock(directory: &Directory, patience: Duration) -> Result<Flock<std::fs::File>, AgentError> {
+    let mut file = OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(false)
         .open(directory.lock())?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| AgentError::Running(directory.lock()))
+    let until = Instant::now() + patience;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((same, Errno::EWOULDBLOCK)) if Instant::now() < until => file = same,
+            Err((_, Errno::EWOULDBLOCK)) => return Err(AgentError::Running(directory.lock())),
+            Err((_, errno)) => return Err(AgentError::System(errno.into())),
+        }
+        sleep(LOCK_RETRY).await;
+    }
 }
 
 /// Files of attempts that the journal does not know: left by an agent that was killed while it removed them.
@@ -243,4 +259,36 @@ async fn end_signal() -> io::Result<()> {
         _ = interrupt.recv() => {}
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directory() -> (tempfile::TempDir, Directory) {
+        let temp = tempfile::tempdir().unwrap();
+        let directory = Directory::open(temp.path()).unwrap();
+        (temp, directory)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn agent_that_is_started_again_waits_for_the_last_of_the_one_that_was_killed() {
+        let (_temp, directory) = directory();
+        let old = lock(&directory, Duration::ZERO).await.unwrap();
+        let new = lock(&directory, LOCK_PATIENCE);
+        let ends = async {
+            sleep(LOCK_PATIENCE / 2).await;
+            drop(old);
+        };
+        let (new, ()) = tokio::join!(new, ends);
+        assert!(new.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn second_agent_of_a_car_says_that_there_is_one() {
+        let (_temp, directory) = directory();
+        let _first = lock(&directory, Duration::ZERO).await.unwrap();
+        let text = lock(&directory, LOCK_PATIENCE).await.unwrap_err().to_string();
+        assert!(text.contains("another agent runs"), "{text}");
+    }
 }

@@ -23,7 +23,7 @@ pub struct Cli {
 #[derive(Debug, Args)]
 struct Place {
     /// The agent's directory
-    #[arg(long, env = "KERBSIDE_DIR")]
+    #[arg(long, env = "KERBSIDE_DIR", default_value = "/var/lib/kerbside")]
     dir: PathBuf,
 }
 
@@ -250,6 +250,23 @@ mod tests {
              vision/digits-0-abcde  class inference  registry/digits:v1  Frozen  of job digits  (VehiclePaused)\n  \
              link/plain  class unclassified  a:1 b:2  Running\nyes       the car is at home\n"
         );
+    }
+
+    /// `kubectl fleet enrol` prints such a line, to be run as it is.
+    #[test]
+    fn line_that_an_operator_hands_out_needs_nothing_more() {
+        let cli = Cli::try_parse_from([
+            "kerbside-agent",
+            "enrol",
+            "--link",
+            "https://x:1",
+            "--token",
+            "kb1.a.b.c",
+        ]);
+        let Verb::Enrol { place, .. } = cli.unwrap().command else {
+            unreachable!("the line enrols")
+        };
+        assert_eq!(place.dir, std::path::Path::new("/var/lib/kerbside"));
     }
 
     #[tokio::test]

@@ -55,6 +55,12 @@ pub(crate) struct Wanted {
     state: NodeState,
 }
 
+/// Whether the Node says that its vehicle is not heard.
+pub(crate) fn is_suspect(node: &Node) -> bool {
+    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref());
+    taints.unwrap_or_default().iter().any(|t| t.key == taint::SUSPECT)
+}
+
 /// What the Node of `vehicle` should say.
 pub(crate) fn wanted(
     id: &VehicleId,

@@ -156,12 +156,21 @@ pub enum DeleteReason {
     ParallelismLowered,
     /// It avoids every vehicle there is, but some of them may be asked again.
     AvoidOutdated,
+    /// It has not begun, and the attempt that it was to replace is heard again.
+    HeardAgain,
 }
 
 impl DeleteReason {
+    const MARKS: [Self; 4] = [
+        Self::Suspended,
+        Self::ParallelismLowered,
+        Self::AvoidOutdated,
+        Self::HeardAgain,
+    ];
+
     /// Whether the Pod must carry the reason as annotation before it is deleted: what makes it superfluous may have passed when it ends.
     pub fn marks(self) -> bool {
-        matches!(self, Self::Suspended | Self::ParallelismLowered | Self::AvoidOutdated)
+        Self::MARKS.contains(&self)
     }
 
     /// The annotation's value.
@@ -175,14 +184,13 @@ impl DeleteReason {
             Self::Suspended => "Suspended",
             Self::ParallelismLowered => "ParallelismLowered",
             Self::AvoidOutdated => "AvoidOutdated",
+            Self::HeardAgain => "HeardAgain",
         }
     }
 
     /// The reason that an annotation gives. Any other text is somebody else's and nothing.
     pub fn from_annotation(value: &str) -> Option<Self> {
-        [Self::Suspended, Self::ParallelismLowered, Self::AvoidOutdated]
-            .into_iter()
-            .find(|r| r.as_str() == value)
+        Self::MARKS.into_iter().find(|r| r.as_str() == value)
     }
 }
 

@@ -64,6 +64,17 @@ impl<'a> View<'a> {
             || ledger.failed_indexes.contains(index)
     }
 
+    /// Whether the attempt has not begun, and an earlier one of its index is on a car that is heard: what it was to replace is back.
+    pub(super) fn is_needless(&self, attempt: &Attempt) -> bool {
+        let index = self.indexes.get(&attempt.index);
+        let mut earlier = index
+            .into_iter()
+            .flat_map(|index| index.attempts.iter().map(|seen| seen.attempt))
+            .take_while(|other| other.uid != attempt.uid);
+        let has_not_begun = attempt.phase == Phase::Pending && attempt.is_active();
+        has_not_begun && earlier.any(|other| other.is_active() && other.node.is_some())
+    }
+
     /// Whether the observed ledger has the end of this attempt.
     pub(super) fn is_recorded(&self, uid: &PodUid) -> bool {
         self.facts.ledger.uncounted.contains(uid)

@@ -33,6 +33,7 @@ fn superfluous(view: &View<'_>, attempt: &Attempt) -> Option<DeleteReason> {
         _ if ledger.failed_indexes.contains(attempt.index) => Some(DeleteReason::IndexFailed),
         Standing::Finished | Standing::Failing => Some(DeleteReason::JobFailed),
         Standing::Suspended => Some(DeleteReason::Suspended),
+        Standing::Open if view.is_needless(attempt) => Some(DeleteReason::HeardAgain),
         Standing::Succeeding | Standing::Open => None,
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! An index gets an attempt when nothing holds it and its program's back-off has passed; the lowest index comes first. Nothing that
 //! runs is ever withdrawn: lowering `parallelism` takes back only what waits for a vehicle, and a car that comes back is adopted
-//! beside its replacement.
+//! beside its replacement, if that has begun (`removal` sees to one that has not).
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use super::index::{Index, View};
 use super::refusals::Reach;
 use super::{Deletion, NewAttempt, Plan, after, until};
 use crate::backoff::Backoff;
+use crate::ids::PodUid;
 
 /// The most attempts that one plan makes: a step of the operator stays short, and others get their turn.
 pub const MOST_CREATIONS: usize = 500;
@@ -30,7 +31,9 @@ pub(super) fn create(view: &View<'_>, plan: &mut Plan) {
         .filter(|attempt| attempt.is_active())
         .collect();
     let parallelism = usize::try_from(view.facts.spec.parallelism).unwrap_or(usize::MAX);
-    withdraw(view, plan, &reach, &active, active.len().saturating_sub(parallelism));
+    let going: BTreeSet<_> = plan.delete.iter().map(|deletion| deletion.uid.clone()).collect();
+    let staying = active.iter().filter(|attempt| !going.contains(&attempt.uid)).count();
+    withdraw(view, plan, &reach, &active, &going, staying.saturating_sub(parallelism));
 
     let mut room = parallelism.saturating_sub(active.len());
     let asking = active.iter().filter(|attempt| attempt.phase == Phase::Pending).count();
@@ -123,8 +126,14 @@ fn suffix(view: &View<'_>, index: u32, ordinal: u32) -> String {
 
 /// Takes back unbound attempts: those beyond `parallelism`, highest index first, and those that avoid everybody while somebody may
 /// be asked again.
-fn withdraw(view: &View<'_>, plan: &mut Plan, reach: &Reach<'_>, active: &[&Attempt], excess: usize) {
-    let going: BTreeSet<_> = plan.delete.iter().map(|deletion| deletion.uid.clone()).collect();
+fn withdraw(
+    view: &View<'_>,
+    plan: &mut Plan,
+    reach: &Reach<'_>,
+    active: &[&Attempt],
+    going: &BTreeSet<PodUid>,
+    excess: usize,
+) {
     let unbound: Vec<_> = active
         .iter()
         .filter(|a| a.is_unbound() && !going.contains(&a.uid))

@@ -1,3 +1,4 @@
+// Pins the S3-compatible server of the nightly tests: versitygw keeps objects as files, needs nothing else, and has conditional writes.
 module kerbside.dev/hack/tools/s3
 
 go 1.26

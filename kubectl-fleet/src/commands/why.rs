@@ -216,7 +216,7 @@ fn vehicle_state(job: &FleetJob, vehicle: &Vehicle) -> Option<String> {
                     job.spec.class
                 )
             }
-            None => "available for this class; what it refused is counted above".to_owned(),
+            None => "available for this class".to_owned(),
         },
     };
     Some(text)
@@ -274,7 +274,7 @@ mod tests {
             "{lines:?}"
         );
         assert!(
-            lines.contains(&"vehicles 1 available for this class; what it refused is counted above".into()),
+            lines.contains(&"vehicles 1 available for this class".into()),
             "{lines:?}"
         );
         assert!(

@@ -15,7 +15,7 @@ use crate::endpoints::Endpoints;
 use crate::kubectl::{Output, Tool};
 use crate::layout::{Layout, read_json, write_json};
 use crate::process::{self, Program, Record};
-use crate::tools;
+use crate::{programs, tools};
 
 /// Where a car keeps who it is, in its directory.
 pub const IDENTITY: &str = "identity/identity.json";
@@ -69,6 +69,8 @@ pub struct Plan {
     pub notice: Duration,
     /// How long the owner lets frozen work wait.
     pub resume_within: Duration,
+    /// It never ran any program, and compiles each at first. Else it is as after a night's work, if the testbed has machine code.
+    pub fresh: bool,
 }
 
 impl Default for Plan {
@@ -82,6 +84,7 @@ impl Default for Plan {
             dwell: Duration::from_millis(200),
             notice: Duration::from_secs(5),
             resume_within: Duration::from_mins(2),
+            fresh: false,
         }
     }
 }
@@ -113,6 +116,9 @@ impl Car {
         );
         write_documents(&dir, plan)?;
         set_signals(&dir, plan.signals)?;
+        if !plan.fresh {
+            programs::give_compiled(layout, &dir)?;
+        }
         let agent = Tool::own("kerbside-agent", &endpoints.kubeconfig)?;
         let path = dir.to_str().context("a testbed's path is text")?;
         agent

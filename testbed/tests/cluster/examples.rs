@@ -6,15 +6,22 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
+use kerbside_testbed::fleet::car::Plan;
 use kerbside_testbed::world::{self, on, phase};
 use kerbside_testbed::{digits, tools, wait};
 use kube::ResourceExt;
 use kube::api::Api;
 
+use crate::support;
+
 #[tokio::test]
 async fn hello_on_one_car_gives_one_line_and_one_file_per_index() -> Result<()> {
     world::run("hello", async |world| {
-        let car = world.cars(1).await?.remove(0);
+        let fresh = Plan {
+            fresh: true,
+            ..Plan::default()
+        };
+        let car = world.car(&fresh).await?;
         let seen = world.record();
         world.apply(&world.example("hello/fleetjob.yaml")?).await?;
         let status = world.complete("hello", world::DEADLINE).await?;
@@ -85,7 +92,8 @@ async fn digits_on_three_cars_equals_the_independent_result_line_by_line() -> Re
 async fn plain_indexed_job_runs_on_vehicles_by_a_toleration() -> Result<()> {
     world::run("batch", async |world| {
         world.cars(1).await?;
-        let manifest = world.example("batch-job/job.yaml")?;
+        let mut manifest = world.example("batch-job/job.yaml")?;
+        support::at_home(world, &mut manifest["spec"]["template"]["spec"]);
         world.apply(&manifest).await?;
         let api: Api<Job> = Api::namespaced(world.client(), &world.name);
         let name = manifest["metadata"]["name"]
@@ -104,7 +112,8 @@ async fn plain_indexed_job_runs_on_vehicles_by_a_toleration() -> Result<()> {
 async fn deployment_runs_on_vehicles_and_follows_when_one_leaves() -> Result<()> {
     world::run("deploy", async |world| {
         let cars = world.cars(2).await?;
-        let manifest = world.example("deployment/deployment.yaml")?;
+        let mut manifest = world.example("deployment/deployment.yaml")?;
+        support::at_home(world, &mut manifest["spec"]["template"]["spec"]);
         world.apply(&manifest).await?;
         let api: Api<Deployment> = Api::namespaced(world.client(), &world.name);
         let name = manifest["metadata"]["name"]

@@ -52,7 +52,7 @@ pub(crate) async fn idle(car: &Car) -> Result<()> {
 }
 
 /// How many of the digits example's 60 shares [`short_digits`] does: enough to be interrupted in the middle.
-pub(crate) const SHORT: usize = 15;
+pub(crate) const SHORT: usize = 9;
 
 /// The digits example, with its first [`SHORT`] shares only.
 pub(crate) fn short_digits(world: &World) -> Result<Value> {

@@ -55,10 +55,10 @@ impl Actor {
     /// Begins the writes that are wanted; when the next is due by the clock.
     pub(super) fn write(&mut self, desired: &Desired) -> Option<Boottime> {
         self.write_vehicle(desired);
-        self.write_node(desired);
         for (uid, report) in &desired.pods {
             self.write_pod(uid, report);
         }
+        self.write_node(desired);
         for uid in &desired.check_output {
             self.look_for_output(uid);
         }
@@ -115,12 +115,22 @@ impl Actor {
             }
             (NodeWish::Keep(state) | NodeWish::Present(state), Some(there)) => (state, there),
         };
+        if state.heard == Some(true) && node::is_suspect(&there) && self.tells(desired) {
+            // Those who wait for a vehicle hear of it last: its own attempts are heard again before, and need no replacement.
+            return;
+        }
         let wanted = wanted(state);
         let (metadata, status) = (wanted.patch_metadata(&there), wanted.patch_status(&there, now));
         if metadata.is_some() || status.is_some() {
             let uid = there.metadata.uid.clone().unwrap_or_default();
             self.start(Key::Node, jobs::patch_node(context, id, uid, metadata, status));
         }
+    }
+
+    /// Whether the status of a Pod is being written at this moment.
+    fn tells(&self, desired: &Desired) -> bool {
+        let mut pods = desired.pods.keys();
+        pods.any(|uid| self.at_work.contains(&Key::Pod(uid.clone())))
     }
 
     /// Renews the Lease when it is due; when it is due next. Without a Node there is no Lease.

@@ -17,6 +17,9 @@ const CACHE_BYTES: u64 = 512 << 20;
 pub(super) struct Shared {
     pub(super) engine: Engine,
     pub(super) linker: Linker<Guest>,
+    /// The engine's own; tests ask how often it had what was wanted.
+    #[cfg(test)]
+    pub(super) cache: Cache,
     ticker: Mutex<Weak<Ticking>>,
 }
 
@@ -36,7 +39,8 @@ impl Shared {
             .with_directory(cache)
             .with_files_total_size_soft_limit(CACHE_BYTES);
         let mut config = Config::new();
-        config.epoch_interruption(true).cache(Some(Cache::new(files)?));
+        let cache = Cache::new(files)?;
+        config.epoch_interruption(true).cache(Some(cache.clone()));
         let engine = Engine::new(&config)?;
         let mut linker = Linker::new(&engine);
         wasmtime_wasi::p1::add_to_linker_async(&mut linker, |guest: &mut Guest| &mut guest.wasi)?;
@@ -50,6 +54,8 @@ impl Shared {
         Ok(Self {
             engine,
             linker,
+            #[cfg(test)]
+            cache,
             ticker: Mutex::new(Weak::new()),
         })
     }

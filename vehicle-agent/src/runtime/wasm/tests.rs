@@ -406,8 +406,8 @@ async fn module_that_cannot_run_says_why(#[case] bytes: Vec<u8>, #[case] says: &
 async fn compiled_code_is_kept_for_the_next_start_of_the_agent() {
     let car = Car::new();
     car.load(ECHO).await;
-    let kept = || crate::images::size_of(&car.temp.path().join("compiled")).unwrap();
-    assert!(kept() > 0);
+    let hits = |wasm: &Wasm| wasm.lazy.shared.get().unwrap().cache.cache_hits();
+    assert_eq!(hits(&car.wasm), 0);
     let again = Wasm::new(
         &car.temp.path().join("compiled"),
         Compiler::Here,
@@ -417,5 +417,6 @@ async fn compiled_code_is_kept_for_the_next_start_of_the_agent() {
         .load(car.temp.path().join("module.wasm"))
         .await
         .unwrap_or_else(|message| panic!("{message}"));
+    assert_eq!(hits(&again), 1);
     assert_eq!(ended(program.start(car.spec()).unwrap()).await.code, 0);
 }
