@@ -70,18 +70,32 @@ async fn parts(layout: &Layout, request: &Request, said: &mut dyn FnMut(&str)) -
     // Before anything goes into the cluster: without them nobody can take it away again.
     endpoints.write(layout)?;
     if request.scope == Scope::Kerbside {
-        kerbside(layout, &admin, &endpoints, said).await?;
-        if request.compiled {
-            said("compiling the examples' programs");
-            programs::compile(layout).await?;
-        }
+        kerbside(layout, &admin, &endpoints, request.compiled, said).await?;
     }
     Ok(())
 }
 
-async fn kerbside(layout: &Layout, admin: &Path, endpoints: &Endpoints, said: &mut dyn FnMut(&str)) -> Result<()> {
+async fn kerbside(
+    layout: &Layout,
+    admin: &Path,
+    endpoints: &Endpoints,
+    compiled: bool,
+    said: &mut dyn FnMut(&str),
+) -> Result<()> {
     said("building the examples and pushing them");
     programs::publish(layout, &endpoints.registry).await?;
+    let compiling = async {
+        if compiled {
+            programs::compile(layout).await?;
+        }
+        Ok(())
+    };
+    // It takes one of two processors, and what follows mostly waits.
+    let (compiled, installed) = tokio::join!(compiling, start(layout, admin, endpoints, said));
+    installed.and(compiled)
+}
+
+async fn start(layout: &Layout, admin: &Path, endpoints: &Endpoints, said: &mut dyn FnMut(&str)) -> Result<()> {
     said("installing the CRDs and the chart's roles and policies");
     let client = kubeconfig::client(admin).await?;
     install::refuse_if_installed(&client).await?;

@@ -9,10 +9,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use k8s_openapi::api::core::v1::Pod;
 use kerbside_api::v1alpha1::{FleetJob, FleetJobStatus};
+use kerbside_core::names::label;
 use kube::ResourceExt;
 use kube::api::Api;
 use kube::runtime::watcher::{Event, watcher};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
@@ -30,8 +31,13 @@ impl World {
             .pop()
             .with_context(|| format!("{} is empty", path.display()))?;
         value["metadata"]["namespace"] = self.name.as_str().into();
-        if value["kind"] == "FleetJob" {
-            value["spec"]["pools"] = vec![self.name.as_str()].into();
+        match value["kind"].as_str() {
+            Some("FleetJob") => value["spec"]["pools"] = vec![self.name.as_str()].into(),
+            // Any vehicle would do for these: kept off the cars of other tests, which come and go.
+            Some("Deployment" | "Job") => {
+                value["spec"]["template"]["spec"]["nodeSelector"] = json!({label::POOL: self.name});
+            }
+            _ => {}
         }
         Ok(value)
     }

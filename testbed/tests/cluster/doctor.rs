@@ -4,12 +4,13 @@
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Node;
+use kerbside_core::names::label;
 use kerbside_testbed::wait;
 use kerbside_testbed::world::{self, World, on};
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
-use crate::{admission, support};
+use crate::admission;
 
 /// The binding of the chart's policy that keeps DaemonSets off vehicles.
 const GUARD: &str = "kerbside-daemonsets-stay-off-vehicles";
@@ -21,8 +22,11 @@ async fn doctor(world: &World) -> Result<String> {
 
 /// A DaemonSet that tolerates everything, as kube-proxy does; it comes to the cars of this test and to no others.
 fn tolerant(world: &World) -> Result<DaemonSet> {
-    let mut spec = json!({"tolerations": [{"operator": "Exists"}], "containers": [{"name": "c", "image": "x"}]});
-    support::at_home(world, &mut spec);
+    let spec = json!({
+        "tolerations": [{"operator": "Exists"}],
+        "nodeSelector": {label::POOL: world.name},
+        "containers": [{"name": "c", "image": "x"}],
+    });
     let template = json!({"metadata": {"labels": {"app": SET}}, "spec": spec});
     admission::object(json!({
         "metadata": {"name": SET},

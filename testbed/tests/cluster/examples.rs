@@ -12,8 +12,6 @@ use kerbside_testbed::{digits, tools, wait};
 use kube::ResourceExt;
 use kube::api::Api;
 
-use crate::support;
-
 #[tokio::test]
 async fn hello_on_one_car_gives_one_line_and_one_file_per_index() -> Result<()> {
     world::run("hello", async |world| {
@@ -92,8 +90,7 @@ async fn digits_on_three_cars_equals_the_independent_result_line_by_line() -> Re
 async fn plain_indexed_job_runs_on_vehicles_by_a_toleration() -> Result<()> {
     world::run("batch", async |world| {
         world.cars(1).await?;
-        let mut manifest = world.example("batch-job/job.yaml")?;
-        support::at_home(world, &mut manifest["spec"]["template"]["spec"]);
+        let manifest = world.example("batch-job/job.yaml")?;
         world.apply(&manifest).await?;
         let api: Api<Job> = Api::namespaced(world.client(), &world.name);
         let name = manifest["metadata"]["name"]
@@ -112,8 +109,7 @@ async fn plain_indexed_job_runs_on_vehicles_by_a_toleration() -> Result<()> {
 async fn deployment_runs_on_vehicles_and_follows_when_one_leaves() -> Result<()> {
     world::run("deploy", async |world| {
         let cars = world.cars(2).await?;
-        let mut manifest = world.example("deployment/deployment.yaml")?;
-        support::at_home(world, &mut manifest["spec"]["template"]["spec"]);
+        let manifest = world.example("deployment/deployment.yaml")?;
         world.apply(&manifest).await?;
         let api: Api<Deployment> = Api::namespaced(world.client(), &world.name);
         let name = manifest["metadata"]["name"]

@@ -24,8 +24,8 @@ pub(crate) fn suspected(node: Option<&Node>) -> Option<()> {
 
 /// One long index: both cars could do it.
 fn long_job(world: &World) -> Result<Value> {
-    // A twelfth of all images in the one share: long enough to fall silent in the middle of it.
-    support::first_share(world, 12)
+    // A twentieth of all images in the one share: long enough to fall silent in the middle of it.
+    support::first_share(world, 20)
 }
 
 #[tokio::test]

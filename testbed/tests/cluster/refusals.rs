@@ -59,9 +59,7 @@ async fn deployment_that_every_car_refuses_makes_fewer_than_ten_pods_in_a_minute
         let seen = world.record();
         let mut deployment = world.example("deployment/deployment.yaml")?;
         deployment["spec"]["replicas"] = 3.into();
-        let spec = &mut deployment["spec"]["template"]["spec"];
-        with_secret(spec);
-        support::at_home(world, spec);
+        with_secret(&mut deployment["spec"]["template"]["spec"]);
         world.apply(&deployment).await?;
         minute_after_the_first_pod(world).await?;
         let pods = seen.attempts();

@@ -17,13 +17,7 @@ pub(crate) fn plain_pod(world: &World, example: &str, name: &str) -> Result<Valu
     pod["kind"] = "Pod".into();
     pod["metadata"]["name"] = name.into();
     pod["metadata"]["namespace"] = world.name.as_str().into();
-    at_home(world, &mut pod["spec"]);
     Ok(pod)
-}
-
-/// Keeps Pods with this spec away from the cars of other tests.
-pub(crate) fn at_home(world: &World, spec: &mut Value) {
-    spec["nodeSelector"] = json!({"kerbside.dev/pool": world.name});
 }
 
 /// How many attempts have a live process, by the car's own account.
