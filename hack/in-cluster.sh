@@ -10,7 +10,7 @@
 # out/kubelet; what goes wrong is shown.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-cluster=${1:?usage: hack/in-cluster.sh kind|kubelet [digits|hello|--down]}
+cluster=${1:?usage: hack/in-cluster.sh kind|kubelet [digits|hello|--check|--down]}
 job=${2:-hello}
 [ -e "hack/clusters/$cluster.sh" ] || { echo "in-cluster: there is no cluster '$cluster'; there are kind and kubelet" >&2; exit 2; }
 dir=$PWD/out/$cluster
@@ -29,13 +29,13 @@ if [ "$job" = --down ]; then
 fi
 # Before anything is built.
 cluster_check
-[ "$job" != --check ] || exit 0
 if [ -n "$skipped" ]; then
   echo "install-test: skipped: $skipped"
   # What CI skips, nobody checks.
   [ "${CI:-}" != true ] || { echo "install-test: with CI=true that is a failure" >&2; exit 1; }
   exit 0
 fi
+[ "$job" != --check ] || exit 0
 # What a killed run of this machine's node left; a kind cluster is for a person to delete.
 if [ "$cluster" = kubelet ]; then
   cluster_down >/dev/null

@@ -10,7 +10,8 @@
 //! | Admitted | Journaled, less than half of the fence is left | Waiting | Report |
 //! | Admitted | JournalFailed | Ended (refused) | Report |
 //! | Waiting | Heard, sent since the admission | Active | Prepare the first container, Report |
-//! | Waiting | Stop, Depart, fence or deadline reached since the admission | Ended | Report |
+//! | Waiting | fence reached since the admission | Ended (refused) | Report |
+//! | Waiting | Stop, Depart, deadline reached | Ended | Report |
 //! | Active | Prepared, its turn, not frozen | Active | Start |
 //! | Active | NotReady | Active | wait, Prepare again at a Tick |
 //! | Active | Exited, to be restarted | Active | wait, Start again at a Tick |
@@ -551,6 +552,11 @@ impl Attempt {
             .run_unheard_for
             .is_some_and(|limit| now.boot.since(self.fence_start()) >= limit)
         {
+            if self.state == State::Waiting {
+                // Nothing has begun: no disruption, and another car may do better.
+                let message = "the vehicle was not heard since the attempt came, and did not begin it";
+                return Some(Outcome::new(Kind::Refused, reason::VEHICLE_UNHEARD, message));
+            }
             let message = "the vehicle was not heard for as long as the attempt may run unheard";
             return Some(Outcome::new(Kind::Disrupted, reason::VEHICLE_LOST, message));
         }

@@ -72,6 +72,9 @@ pub fn give_compiled(layout: &Layout, car: &Path) -> Result<()> {
     let from = layout.path(COMPILED);
     if from.is_dir() {
         copy(&from, &car.join("cache/compiled"))?;
+        // As the agent makes it.
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        std::fs::set_permissions(car.join("cache"), private).context("failed to make a car's cache private")?;
     }
     Ok(())
 }

@@ -42,11 +42,11 @@ fn admitted(attempt: &mut Attempt, plan: &Plan, event: Event, now: Now, effects:
         }
         Event::Heard { sent } if waiting && sent >= attempt.admitted => {
             attempt.hear(sent, now);
-            attempt.state = State::Active;
             // An acknowledgement may come late as well.
             if let Some(outcome) = attempt.limits(plan, now) {
                 attempt.state = State::Ended { outcome };
             } else {
+                attempt.state = State::Active;
                 attempt.advance(plan, now, effects);
             }
             true

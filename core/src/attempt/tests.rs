@@ -417,13 +417,13 @@ fn attempt_that_waits_begins_with_a_heartbeat_that_was_sent_after_it_came() {
 }
 
 #[test]
-fn attempt_that_waits_in_vain_is_lost_after_its_fence() {
+fn attempt_that_waits_in_vain_is_refused_after_its_fence() {
     let mut driver = fenced(Some(50));
     driver.feed(Event::Journaled);
     assert_eq!(driver.attempt.deadline(&driver.plan), Some(now(130).boot));
     assert!(driver.after(29, Event::Tick).is_empty());
     assert_eq!(driver.after(1, Event::Tick), [Effect::WriteJournal, Effect::Report]);
-    assert_eq!(driver.outcome(), (Kind::Disrupted, reason::VEHICLE_LOST));
+    assert_eq!(driver.outcome(), (Kind::Refused, reason::VEHICLE_UNHEARD));
 }
 
 #[test]
@@ -434,7 +434,7 @@ fn acknowledgement_that_took_as_long_as_the_fence_begins_nothing() {
         driver.after(31, Event::Heard { sent: now(101).boot }),
         [Effect::WriteJournal, Effect::Report]
     );
-    assert_eq!(driver.outcome(), (Kind::Disrupted, reason::VEHICLE_LOST));
+    assert_eq!(driver.outcome(), (Kind::Refused, reason::VEHICLE_UNHEARD));
 }
 
 #[rstest]

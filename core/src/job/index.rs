@@ -72,7 +72,8 @@ impl<'a> View<'a> {
             .flat_map(|index| index.attempts.iter().map(|seen| seen.attempt))
             .take_while(|other| other.uid != attempt.uid);
         let has_not_begun = attempt.phase == Phase::Pending && attempt.is_active();
-        has_not_begun && earlier.any(|other| other.is_active() && other.node.is_some())
+        // One that is back only to leave is no help.
+        has_not_begun && earlier.any(|other| other.is_active() && other.node.is_some() && other.disruption.is_none())
     }
 
     /// Whether the observed ledger has the end of this attempt.

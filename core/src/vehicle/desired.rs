@@ -206,6 +206,7 @@ impl Facts {
             .then(|| self.promised.map_or(Duration::ZERO, |at| at.since(timer.now)));
         let around = Surroundings {
             suspected: self.suspected,
+            heard: self.open() && !self.suspected,
             paused: self.standing == Standing::Paused,
             leaving,
             release: attempt.held_until.is_some_and(|at| timer.passed(at)),
@@ -261,7 +262,8 @@ impl Facts {
         let Some(pod) = &attempt.pod else {
             return over.then_some((Duration::ZERO, "PodGone"));
         };
-        if over {
+        // What was given up must not begin, also before the API has its end.
+        if over || attempt.fenced {
             return Some((Duration::ZERO, "PodEnded"));
         }
         let grace = pod.deletion?;

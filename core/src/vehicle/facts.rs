@@ -295,11 +295,13 @@ impl Facts {
 
     /// When an attempt has certainly been stopped by the car itself, if nothing more is heard of it.
     pub(super) fn fence_at(&self, attempt: &Attempt) -> Option<Boottime> {
+        // An idle car is heard seldom: a fence shorter than its silence has not passed when the car has just been asked.
+        let from = attempt.told.run.map_or(self.heard_at, |asked| asked.max(self.heard_at));
         let own = attempt
             .pod
             .as_ref()
             .and_then(|p| p.fence)
-            .map(|f| self.heard_at + fence_with_margin(f));
+            .map(|f| from + fence_with_margin(f));
         let promised = self.promised.map(|p| p + fence_with_margin(Duration::ZERO));
         match (own, promised) {
             (Some(a), Some(b)) => Some(a.min(b)),

@@ -57,6 +57,8 @@ pub struct PodReport {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Surroundings {
     pub(super) suspected: bool,
+    /// It is connected: neither silent nor only awaited.
+    pub(super) heard: bool,
     pub(super) paused: bool,
     /// How long the car still gives.
     pub(super) leaving: Option<Duration>,
@@ -212,7 +214,7 @@ fn alive(attempt: &Attempt, pod: &PodFacts, around: Surroundings) -> PodReport {
     let started = attempt.started();
     let mut report = PodReport::at(if started { PodPhase::Running } else { PodPhase::Pending }, attempt);
     let frozen = attempt.report.as_ref().is_some_and(|r| r.phase == AttemptPhase::Frozen);
-    report.unready = if around.suspected {
+    report.unready = if around.suspected || (pod.unheard && !around.heard) {
         Some(reason::VEHICLE_UNHEARD)
     } else if around.leaving.is_some() {
         Some(reason::VEHICLE_LEAVING)
@@ -224,7 +226,8 @@ fn alive(attempt: &Attempt, pod: &PodFacts, around: Surroundings) -> PodReport {
     report.unheard = if around.suspected {
         Some(true)
     } else {
-        pod.unheard.then_some(false)
+        // A car that is awaited after a start of the adapter is not heard again: what was said of it stays.
+        (pod.unheard && around.heard).then_some(false)
     };
     if let Some(left) = around.leaving {
         report.disruption = Some(reason::VEHICLE_DEPARTED);

@@ -7,6 +7,8 @@ use super::*;
 use crate::clock::Boottime;
 use crate::names::{reason, taint};
 
+mod fences;
+
 fn at(seconds: f64) -> Boottime {
     Boottime(Duration::from_secs_f64(seconds))
 }
@@ -412,26 +414,6 @@ fn brake_holds_suspicion_and_lets_go() {
     car.facts
         .settle(at(31.0), |since| brake.silent(&id, since, 1, terms, at(31.0)));
     assert!(car.facts.suspected());
-}
-
-#[test]
-fn attempt_is_fenced_after_its_fence_and_margin_and_not_before() {
-    let mut car = Car::connected();
-    car.running("a");
-    car.at(4.0).on(Event::Heard);
-    assert_eq!(car.at(39.0).pod("a").phase, PodPhase::Running);
-    let end = car.at(39.04).pod("a");
-    assert_eq!((end.phase, end.stopped), (PodPhase::Failed, Some(StoppedBy::Fenced)));
-    assert_eq!(end.disruption, Some(reason::VEHICLE_LOST));
-    car.connect(2, vec![report("a", 9, AttemptPhase::Succeeded, true)]);
-    assert_eq!(
-        car.pod("a"),
-        PodReport {
-            revision: Some(9),
-            ..end
-        },
-        "output finished after the fence is never accepted"
-    );
 }
 
 #[test]

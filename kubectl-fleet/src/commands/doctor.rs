@@ -130,7 +130,7 @@ fn is_empty(term: &NodeSelectorTerm) -> bool {
     none(&term.match_expressions) && none(&term.match_fields)
 }
 
-/// Whether a vehicle's Node, labelled `type=vehicle`, cannot match the term.
+/// Whether a vehicle's Node, whose label `type` says what it is, cannot match the term.
 fn excludes_vehicles(term: &NodeSelectorTerm) -> bool {
     term.match_expressions.iter().flatten().any(|e| {
         let named = e.values.iter().flatten().any(|v| v == names::NODE_TYPE);

@@ -93,7 +93,7 @@ async fn other_nodes_pods(world: &World, node: &str) -> Result<()> {
     let client = adapter(world).await?;
     let pod = |name: &str, node: Option<&str>| {
         let spec = json!({"nodeName": node, "containers": [{"name": "c", "image": "x"}], "tolerations": [{"operator": "Exists"}],
-            "automountServiceAccountToken": false});
+            "nodeSelector": {"kerbside.dev/pool": "none-of-these"}, "automountServiceAccountToken": false});
         object::<Pod>(json!({"metadata": {"name": name}, "spec": spec}))
     };
     for (name, bound) in [("elsewhere", Some(node)), ("nowhere", None), ("on-a-car", Some(CAR))] {

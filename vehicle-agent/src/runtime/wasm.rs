@@ -1,24 +1,24 @@
 //! WebAssembly programs: core modules that speak WASI preview 1, run by Wasmtime.
 //!
 //! Each program has a thread of its own. Compiled code asks at every loop and every call whether the epoch has moved on, so freezing
-//! and ending never depend on the program's good will; a host call that waits, waits asynchronously and is dropped. One thing is not
-//! interrupted: a single instruction that fills or copies much memory, so a program with a large memory may go on for longer
-//! than the 100 ms in which programs are to stop; `bulk` says how long, and keeps it from being made longer. What must never happen: a program that sees a file outside its directories, opens a socket, or is only *asked* to stop.
+//! and ending never depend on the program's good will; a host call that waits, waits asynchronously and is dropped. Single instructions
+//! that fill or copy much memory are taken apart. What must never happen: a program that sees a file outside its directories, opens a
+//! socket, or is only *asked* to stop.
 //!
 //! | file | what |
 //! |---|---|
-//! | `bulk` | modules that could not be frozen in time |
 //! | `compiler` | modules become machine code, in a process of its own |
 //! | `engine` | Wasmtime's settings, the cache of compiled code, the ticker that moves the epoch |
 //! | `guest` | one run: thread, epoch, exit |
+//! | `pieces` | large fills and copies, so that they can be interrupted |
 //! | `limits` | memory and processor time |
 //! | `stdio` | what it prints |
 
-mod bulk;
 pub mod compiler;
 mod engine;
 mod guest;
 mod limits;
+mod pieces;
 mod stdio;
 
 use std::fs;
@@ -118,7 +118,7 @@ fn module(shared: &Shared, path: &Path) -> Result<Module, String> {
     if !bytes.starts_with(MODULE) {
         return Err("the module is not WebAssembly: it does not start with the magic number".to_owned());
     }
-    bulk::check(&bytes)?;
+    let bytes = pieces::taken_apart(&bytes, pieces::PIECE).unwrap_or(bytes);
     Module::from_binary(&shared.engine, &bytes).map_err(|e| format!("the module is not valid: {e:#}"))
 }
 

@@ -115,7 +115,7 @@ impl Actor {
             }
             (NodeWish::Keep(state) | NodeWish::Present(state), Some(there)) => (state, there),
         };
-        if state.heard == Some(true) && node::is_suspect(&there) && self.tells(desired) {
+        if state.heard == Some(true) && node::is_suspect(&there) && self.tells_of_return(desired) {
             // Those who wait for a vehicle hear of it last: its own attempts are heard again before, and need no replacement.
             return;
         }
@@ -127,10 +127,10 @@ impl Actor {
         }
     }
 
-    /// Whether the status of a Pod is being written at this moment.
-    fn tells(&self, desired: &Desired) -> bool {
-        let mut pods = desired.pods.keys();
-        pods.any(|uid| self.at_work.contains(&Key::Pod(uid.clone())))
+    /// Whether a Pod is being told at this moment that its vehicle is heard again.
+    fn tells_of_return(&self, desired: &Desired) -> bool {
+        let mut pods = desired.pods.iter();
+        pods.any(|(uid, report)| report.unheard == Some(false) && self.at_work.contains(&Key::Pod(uid.clone())))
     }
 
     /// Renews the Lease when it is due; when it is due next. Without a Node there is no Lease.

@@ -148,12 +148,6 @@ const PRINT: &str = r#"(module
     (i32.store (i32.const 4) (i32.const 16))
     (loop (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 32))) (br 0))))"#;
 
-/// So many fills of unknown size in a row.
-fn fills(times: usize) -> String {
-    let fills = "(memory.fill (i32.const 0) (i32.const 0) (memory.size))".repeat(times);
-    format!(r#"(module (memory (export "memory") 1) (func (export "_start") {fills}))"#)
-}
-
 fn exits_with(code: i32) -> String {
     format!(
         r#"(module
@@ -394,7 +388,6 @@ async fn directory_that_is_not_there_is_the_cars_error() {
 #[case::component(b"\0asm\x0d\0\x01\0".to_vec(), "component")]
 #[case::broken(b"\0asm\x01\0\0\0\xff\xff".to_vec(), "not valid")]
 #[case::library(wat::parse_str("(module)").unwrap(), "_start")]
-#[case::never_frozen(wat::parse_str(fills(65)).unwrap(), "frozen in time")]
 #[case::foreign(wat::parse_str(r#"(module (import "env" "gpu" (func)) (func (export "_start")))"#).unwrap(), "gpu")]
 #[tokio::test]
 async fn module_that_cannot_run_says_why(#[case] bytes: Vec<u8>, #[case] says: &str) {
