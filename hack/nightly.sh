@@ -27,7 +27,7 @@ measure() {
   keep "$name" "{\"passed\":$passed,\"seconds\":$((SECONDS - started))}"
 }
 
-PROPTEST_CASES=${PROPTEST_CASES:-100000} measure properties hack/step.sh properties hack/nextest.sh properties --workspace -E 'test(/simulation|properties/)'
+PROPTEST_CASES=${PROPTEST_CASES:-20000} measure properties hack/step.sh properties hack/nextest.sh properties --profile nightly --workspace -E 'test(/simulation|properties/)'
 for _ in $(seq "$repeat"); do
   measure cluster hack/cluster-tests.sh "$testbed"
 done

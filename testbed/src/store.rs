@@ -62,8 +62,8 @@ async fn s3(layout: &Layout) -> Result<Place> {
     let buckets = layout.dir("buckets")?;
     let directory = buckets.join(BUCKET).join(PREFIX);
     std::fs::create_dir_all(&directory).context("failed to make the bucket")?;
-    // Not beside the buckets: each directory there is one.
-    let metadata = layout.dir("buckets.meta")?;
+    // Not among the buckets, each of which is a directory; by its name too, for the server compares beginnings.
+    let metadata = layout.dir("s3-metadata")?;
     let address = format!("127.0.0.1:{}", ports::free()?);
     let secret = || HEXLOWER.encode(&rand::random::<[u8; 16]>());
     let (access, secret) = (secret(), secret());
