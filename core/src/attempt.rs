@@ -351,9 +351,9 @@ impl Attempt {
                     }
                     _ => None,
                 });
-                waits.chain(self.limit(plan)).min()
+                waits.chain(self.limit_at(plan)).min()
             }
-            State::Waiting => self.limit(plan),
+            State::Waiting => self.limit_at(plan),
             State::Stopping {
                 kill_at, killed: false, ..
             } => Some(*kill_at),
@@ -374,11 +374,19 @@ impl Attempt {
         }
     }
 
-    /// When the fence or the deadline is reached.
-    fn limit(&self, plan: &Plan) -> Option<Boottime> {
-        let fence = plan.run_unheard_for.map(|limit| self.fence_start() + limit);
-        let deadline = plan.active_deadline.map(|limit| self.admitted + limit);
-        fence.into_iter().chain(deadline).min()
+    /// When the fence is reached.
+    fn fence_at(&self, plan: &Plan) -> Option<Boottime> {
+        plan.run_unheard_for.map(|limit| self.fence_start() + limit)
+    }
+
+    /// When the Pod's deadline is reached.
+    fn deadline_at(&self, plan: &Plan) -> Option<Boottime> {
+        plan.active_deadline.map(|limit| self.admitted + limit)
+    }
+
+    /// When the first of both is reached.
+    fn limit_at(&self, plan: &Plan) -> Option<Boottime> {
+        self.fence_at(plan).into_iter().chain(self.deadline_at(plan)).min()
     }
 
     /// Whether so much of the fence is left that a heartbeat or two can be acknowledged before it passes.
@@ -548,10 +556,8 @@ impl Attempt {
     }
 
     fn limits(&self, plan: &Plan, now: Now) -> Option<Outcome> {
-        if plan
-            .run_unheard_for
-            .is_some_and(|limit| now.boot.since(self.fence_start()) >= limit)
-        {
+        let reached = |at: Option<Boottime>| at.is_some_and(|at| at <= now.boot);
+        if reached(self.fence_at(plan)) {
             if self.state == State::Waiting {
                 // Nothing has begun: no disruption, and another car may do better.
                 let message = "the vehicle was not heard since the attempt came, and did not begin it";
@@ -560,10 +566,7 @@ impl Attempt {
             let message = "the vehicle was not heard for as long as the attempt may run unheard";
             return Some(Outcome::new(Kind::Disrupted, reason::VEHICLE_LOST, message));
         }
-        if plan
-            .active_deadline
-            .is_some_and(|limit| now.boot.since(self.admitted) >= limit)
-        {
+        if reached(self.deadline_at(plan)) {
             let message = "the Pod was active for longer than its activeDeadlineSeconds";
             return Some(Outcome::new(Kind::Failed, "DeadlineExceeded", message));
         }
