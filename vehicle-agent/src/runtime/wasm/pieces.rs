@@ -11,7 +11,9 @@
 //! the memory limit.
 
 use wasm_encoder::reencode::{self, Reencode, utils};
-use wasm_encoder::{BlockType, CodeSection, Function, FunctionSection, Instruction, TypeSection, ValType};
+use wasm_encoder::{
+    BlockType, CodeSection, Function, FunctionSection, Instruction, InstructionSink, TypeSection, ValType,
+};
 use wasmparser::{Operator, OperatorsReader, Parser, Payload, TypeRef};
 
 /// Bytes that are moved within microseconds.
@@ -111,7 +113,8 @@ impl Reencode for Pieces {
         section: wasmparser::CodeSectionReader<'_>,
     ) -> Result<(), reencode::Error> {
         utils::parse_code_section(self, code, section)?;
-        code.function(&filling(self.piece)).function(&copying(self.piece));
+        code.function(&Large::Fill.in_pieces(self.piece));
+        code.function(&Large::Copy.in_pieces(self.piece));
         Ok(())
     }
 
@@ -151,6 +154,7 @@ impl Reencode for Pieces {
     }
 }
 
+#[derive(Clone, Copy)]
 enum Large {
     Fill,
     Copy,
@@ -194,146 +198,87 @@ fn constant(operator: &Operator<'_>) -> Option<u64> {
 const TO: u32 = 0;
 const FROM: u32 = 1;
 const COUNT: u32 = 2;
-const FILL: Instruction<'static> = Instruction::MemoryFill(0);
-const COPY: Instruction<'static> = Instruction::MemoryCopy { src_mem: 0, dst_mem: 0 };
 
-/// `memory.fill`, from the front to the end.
-fn filling(piece: u32) -> Function {
-    let mut f = Function::new([]);
-    at_once(&mut f, piece, &FILL);
-    trap_beyond_all_memory(&mut f, TO, &FILL);
-    forward(&mut f, piece, &[TO], &FILL);
-    whole(&mut f, &FILL);
-    f.instruction(&Instruction::End);
-    f
-}
-
-/// `memory.copy`: from the front if it goes down, from the end if it goes up, so that nothing is overwritten that is still to be read.
-fn copying(piece: u32) -> Function {
-    let mut f = Function::new([]);
-    at_once(&mut f, piece, &COPY);
-    trap_beyond_all_memory(&mut f, TO, &COPY);
-    trap_beyond_all_memory(&mut f, FROM, &COPY);
-    for instruction in [
-        Instruction::LocalGet(TO),
-        Instruction::LocalGet(FROM),
-        Instruction::I32LeU,
-        Instruction::If(BlockType::Empty),
-    ] {
-        f.instruction(&instruction);
+impl Large {
+    /// The instruction itself, on operands that are on the stack.
+    fn put(self, f: &mut InstructionSink<'_>) {
+        match self {
+            Self::Fill => f.memory_fill(0),
+            Self::Copy => f.memory_copy(0, 0),
+        };
     }
-    forward(&mut f, piece, &[TO, FROM], &COPY);
-    f.instruction(&Instruction::Else);
-    backward(&mut f, piece);
-    f.instruction(&Instruction::End);
-    whole(&mut f, &COPY);
-    f.instruction(&Instruction::End);
-    f
-}
 
-/// The usual case: no more than a piece.
-fn at_once(f: &mut Function, piece: u32, what: &Instruction<'_>) {
-    for instruction in [
-        Instruction::LocalGet(COUNT),
-        Instruction::I32Const(piece.cast_signed()),
-        Instruction::I32LeU,
-        Instruction::If(BlockType::Empty),
-    ] {
-        f.instruction(&instruction);
+    /// The instruction on all that is left.
+    fn put_whole(self, f: &mut InstructionSink<'_>) {
+        f.local_get(TO).local_get(FROM).local_get(COUNT);
+        self.put(f);
     }
-    whole(f, what);
-    f.instruction(&Instruction::Return);
-    f.instruction(&Instruction::End);
-}
 
-/// What is left.
-fn whole(f: &mut Function, what: &Instruction<'_>) {
-    for local in [TO, FROM, COUNT] {
-        f.instruction(&Instruction::LocalGet(local));
-    }
-    f.instruction(what);
-}
-
-/// An address and a count whose sum does not fit in 32 bits are beyond any memory: the instruction itself traps. In pieces the address
-/// would begin again at 0.
-fn trap_beyond_all_memory(f: &mut Function, address: u32, what: &Instruction<'_>) {
-    for instruction in [
-        Instruction::LocalGet(address),
-        Instruction::I64ExtendI32U,
-        Instruction::LocalGet(COUNT),
-        Instruction::I64ExtendI32U,
-        Instruction::I64Add,
-        Instruction::I64Const(1 << 32),
-        Instruction::I64GtU,
-        Instruction::If(BlockType::Empty),
-    ] {
-        f.instruction(&instruction);
-    }
-    whole(f, what);
-    f.instruction(&Instruction::End);
-}
-
-/// While more than a piece is left: does one at the front, and moves the addresses on.
-fn forward(f: &mut Function, piece: u32, addresses: &[u32], what: &Instruction<'_>) {
-    while_more(f, piece, |f| {
-        for instruction in [
-            Instruction::LocalGet(TO),
-            Instruction::LocalGet(FROM),
-            Instruction::I32Const(piece.cast_signed()),
-            what.clone(),
-        ] {
-            f.instruction(&instruction);
-        }
-        for address in addresses {
-            add(f, *address, piece.cast_signed());
-        }
-        add(f, COUNT, piece.cast_signed().wrapping_neg());
-    });
-}
-
-/// While more than a piece is left: copies one at the end.
-fn backward(f: &mut Function, piece: u32) {
-    while_more(f, piece, |f| {
-        add(f, COUNT, piece.cast_signed().wrapping_neg());
-        for address in [TO, FROM] {
-            for instruction in [
-                Instruction::LocalGet(address),
-                Instruction::LocalGet(COUNT),
-                Instruction::I32Add,
-            ] {
-                f.instruction(&instruction);
+    /// `memory.fill` goes from the front to the end. `memory.copy` goes from the front if it moves down, from the end if it moves up, so
+    /// that nothing is overwritten that is still to be read.
+    fn in_pieces(self, piece: u32) -> Function {
+        let piece = piece.cast_signed();
+        let mut function = Function::new([]);
+        let f = &mut function.instructions();
+        // The usual case: no more than a piece.
+        f.local_get(COUNT).i32_const(piece).i32_le_u().if_(BlockType::Empty);
+        self.put_whole(f);
+        f.return_().end();
+        self.trap_beyond_all_memory(f, TO);
+        match self {
+            Self::Fill => self.put_forward(f, piece, &[TO]),
+            Self::Copy => {
+                self.trap_beyond_all_memory(f, FROM);
+                f.local_get(TO).local_get(FROM).i32_le_u().if_(BlockType::Empty);
+                self.put_forward(f, piece, &[TO, FROM]);
+                f.else_();
+                self.put_backward(f, piece);
+                f.end();
             }
         }
-        f.instruction(&Instruction::I32Const(piece.cast_signed()));
-        f.instruction(&COPY);
-    });
+        self.put_whole(f);
+        f.end();
+        function
+    }
+
+    /// An address and a count whose sum does not fit in 32 bits are beyond any memory: the instruction itself traps. In pieces the
+    /// address would begin again at 0.
+    fn trap_beyond_all_memory(self, f: &mut InstructionSink<'_>, address: u32) {
+        f.local_get(address).i64_extend_i32_u();
+        f.local_get(COUNT).i64_extend_i32_u().i64_add();
+        f.i64_const(1 << 32).i64_gt_u().if_(BlockType::Empty);
+        self.put_whole(f);
+        f.end();
+    }
+
+    /// While more than a piece is left: does one at the front, and moves the addresses on.
+    fn put_forward(self, f: &mut InstructionSink<'_>, piece: i32, addresses: &[u32]) {
+        while_more(f, piece, |f| {
+            f.local_get(TO).local_get(FROM).i32_const(piece);
+            self.put(f);
+            for address in addresses {
+                f.local_get(*address).i32_const(piece).i32_add().local_set(*address);
+            }
+            f.local_get(COUNT).i32_const(piece).i32_sub().local_set(COUNT);
+        });
+    }
+
+    /// While more than a piece is left: does one at the end.
+    fn put_backward(self, f: &mut InstructionSink<'_>, piece: i32) {
+        while_more(f, piece, |f| {
+            f.local_get(COUNT).i32_const(piece).i32_sub().local_set(COUNT);
+            f.local_get(TO).local_get(COUNT).i32_add();
+            f.local_get(FROM).local_get(COUNT).i32_add().i32_const(piece);
+            self.put(f);
+        });
+    }
 }
 
-fn while_more(f: &mut Function, piece: u32, body: impl FnOnce(&mut Function)) {
-    for instruction in [
-        Instruction::Loop(BlockType::Empty),
-        Instruction::LocalGet(COUNT),
-        Instruction::I32Const(piece.cast_signed()),
-        Instruction::I32GtU,
-        Instruction::If(BlockType::Empty),
-    ] {
-        f.instruction(&instruction);
-    }
+fn while_more(f: &mut InstructionSink<'_>, piece: i32, body: impl FnOnce(&mut InstructionSink<'_>)) {
+    f.loop_(BlockType::Empty);
+    f.local_get(COUNT).i32_const(piece).i32_gt_u().if_(BlockType::Empty);
     body(f);
-    for instruction in [Instruction::Br(1), Instruction::End, Instruction::End] {
-        f.instruction(&instruction);
-    }
-}
-
-fn add(f: &mut Function, local: u32, value: i32) {
-    for instruction in [
-        Instruction::LocalGet(local),
-        Instruction::I32Const(value),
-        Instruction::I32Add,
-        Instruction::LocalSet(local),
-    ] {
-        f.instruction(&instruction);
-    }
+    f.br(1).end().end();
 }
 
 #[cfg(test)]
