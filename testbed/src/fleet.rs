@@ -5,6 +5,7 @@
 
 pub mod car;
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -28,7 +29,7 @@ pub mod name {
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Chooses where everything will listen. Nothing listens there yet.
-pub fn choose(kubeconfig: &std::path::Path, registry: String, store: Place) -> Result<Endpoints> {
+pub fn choose(kubeconfig: &Path, registry: String, store: Place) -> Result<Endpoints> {
     Ok(Endpoints {
         kubeconfig: kubeconfig.to_owned(),
         registry,
@@ -39,21 +40,20 @@ pub fn choose(kubeconfig: &std::path::Path, registry: String, store: Place) -> R
     })
 }
 
+/// What operator and adapter are told alike: where they live, the store, and who they are.
+fn program(name: &str, binary: &str, endpoints: &Endpoints, account: &Path) -> Result<Program> {
+    let Place { url, environment, .. } = &endpoints.store;
+    Ok(Program::new(name, tools::own(binary)?)
+        .args(["--namespace", SYSTEM_NAMESPACE, "--store-url", url, "--log", "info"])
+        .envs(environment)
+        .env("KUBECONFIG", account.display().to_string()))
+}
+
 /// Starts the operator and waits until it is ready.
 pub async fn start_operator(layout: &Layout, client: &Client, endpoints: &Endpoints) -> Result<Record> {
-    let kubeconfig = install::account(client, layout, &endpoints.kubeconfig, "kerbside-operator").await?;
-    let program = Program::new(name::OPERATOR, tools::own("kerbside-operator")?)
-        .args([
-            "--namespace",
-            SYSTEM_NAMESPACE,
-            "--store-url",
-            &endpoints.store.url,
-            "--log",
-            "info",
-        ])
-        .args(["--listen", address(&endpoints.operator)])
-        .envs(&endpoints.store.environment)
-        .env("KUBECONFIG", kubeconfig.display().to_string());
+    let account = install::account(client, layout, &endpoints.kubeconfig, "kerbside-operator").await?;
+    let program = program(name::OPERATOR, "kerbside-operator", endpoints, &account)?
+        .args(["--listen", address(&endpoints.operator)]);
     let record = process::start(layout, &program)?;
     ready(&record, &endpoints.operator).await?;
     Ok(record)
@@ -61,16 +61,8 @@ pub async fn start_operator(layout: &Layout, client: &Client, endpoints: &Endpoi
 
 /// Starts the adapter and waits until it is ready; it needs the operator, which signs its certificate.
 pub async fn start_adapter(layout: &Layout, client: &Client, endpoints: &Endpoints) -> Result<Record> {
-    let kubeconfig = install::account(client, layout, &endpoints.kubeconfig, "kerbside-virtual-kubelet").await?;
-    let program = Program::new(name::ADAPTER, tools::own("kerbside-kubelet")?)
-        .args([
-            "--namespace",
-            SYSTEM_NAMESPACE,
-            "--store-url",
-            &endpoints.store.url,
-            "--log",
-            "info",
-        ])
+    let account = install::account(client, layout, &endpoints.kubeconfig, "kerbside-virtual-kubelet").await?;
+    let program = program(name::ADAPTER, "kerbside-kubelet", endpoints, &account)?
         .args([
             "--link-listen",
             address(&endpoints.link),
@@ -83,9 +75,7 @@ pub async fn start_adapter(layout: &Layout, client: &Client, endpoints: &Endpoin
             "--node-address",
             "127.0.0.1",
         ])
-        .args(["--replica", "testbed-0", "--listen", address(&endpoints.adapter)])
-        .envs(&endpoints.store.environment)
-        .env("KUBECONFIG", kubeconfig.display().to_string());
+        .args(["--replica", "testbed-0", "--listen", address(&endpoints.adapter)]);
     let record = process::start(layout, &program)?;
     ready(&record, &endpoints.adapter).await?;
     Ok(record)

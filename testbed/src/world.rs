@@ -321,6 +321,12 @@ pub fn condition<'a>(pod: &'a Pod, type_: &str) -> Option<(&'a str, &'a str)> {
     Some((found.status.as_str(), found.reason.as_deref().unwrap_or_default()))
 }
 
+/// Whether the Node has a taint with this key.
+pub fn tainted(node: &Node, key: &str) -> bool {
+    let taints = node.spec.as_ref().and_then(|s| s.taints.as_deref());
+    taints.unwrap_or_default().iter().any(|t| t.key == key)
+}
+
 /// The attempt's completion index.
 pub fn index(pod: &Pod) -> Option<u32> {
     pod.labels().get(kerbside_core::names::label::INDEX)?.parse().ok()

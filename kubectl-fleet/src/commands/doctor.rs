@@ -203,13 +203,15 @@ mod tests {
 
     #[test]
     fn requirement_goes_into_every_alternative() {
-        let two = json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
-            {"matchExpressions": [{"key": "a", "operator": "Exists"}]}, {"matchExpressions": [{"key": "b", "operator": "Exists"}]}]}}});
+        let two = terms(&json!([
+            {"matchExpressions": [{"key": "a", "operator": "Exists"}]},
+            {"matchExpressions": [{"key": "b", "operator": "Exists"}]},
+        ]));
         let before = set(&json!({}), &tolerate_all(&two));
         assert!(comes_to_vehicles(&before));
         let affinity = keep_away(&before)["spec"]["template"]["spec"]["affinity"].clone();
-        let terms = &affinity["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"];
-        assert_eq!(terms.as_array().unwrap().len(), 2);
+        let after = &affinity["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"];
+        assert_eq!(after.as_array().unwrap().len(), 2);
         assert!(!comes_to_vehicles(&set(&json!({}), &tolerate_all(&affinity))));
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kerbside_api::v1alpha1::VehiclePhase;
-use kerbside_core::names::{condition, reason};
+use kerbside_core::names::{condition, reason, taint};
 use kerbside_testbed::fleet::car::{Car, Signals};
 use kerbside_testbed::world::{self, World, index, jobs, on, phase};
 use kerbside_testbed::{digits, tools};
@@ -14,8 +14,7 @@ use kube::ResourceExt;
 use crate::support;
 
 fn paused(node: &Node) -> bool {
-    let taints = node.spec.as_ref().and_then(|s| s.taints.as_deref()).unwrap_or_default();
-    taints.iter().any(|t| t.key == kerbside_core::names::taint::PAUSED)
+    world::tainted(node, taint::PAUSED)
 }
 
 #[tokio::test]

@@ -18,8 +18,7 @@ pub(crate) fn impatient(pool: &mut Value) {
 }
 
 pub(crate) fn suspected(node: Option<&Node>) -> Option<()> {
-    let taints = node?.spec.as_ref()?.taints.as_ref()?;
-    taints.iter().any(|t| t.key == taint::SUSPECT).then_some(())
+    world::tainted(node?, taint::SUSPECT).then_some(())
 }
 
 /// One long index: both cars could do it.
