@@ -180,8 +180,8 @@ demoFleet: {link: "https://127.0.0.1:7443", registryHTTP: ["$registry"]}
 EOF
 }
 
-# How `kubectl fleet` reaches the operator.
-operator=(--operator "http://$address:8080")
+# How `kubectl fleet` reaches the operator: by a port that it forwards itself.
+operator=()
 
 # Also after a run that was killed: then this shell started nothing, and what is on record may be gone.
 cluster_down() {

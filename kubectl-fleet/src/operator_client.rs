@@ -34,7 +34,7 @@ impl OperatorClient {
         let (base, forward) = if let Some(address) = address {
             (address.trim_end_matches('/').to_owned(), None)
         } else {
-            let (base, child) = forward(system).await?;
+            let (base, child) = forward("kubectl", system).await?;
             (base, Some(child))
         };
         let token = match own_token().await {
@@ -114,13 +114,13 @@ async fn reader_token(client: &Client, system: &str) -> Result<String, Error> {
 }
 
 /// Forwards a free local port to the operator's Service; kubectl prints which one it took.
-async fn forward(system: &str) -> Result<(String, Child), Error> {
+async fn forward(kubectl: &str, system: &str) -> Result<(String, Child), Error> {
     let failed = |e: std::io::Error| {
         Error::Refused(format!(
             "failed to run 'kubectl port-forward' ({e}); give the operator's address with --operator"
         ))
     };
-    let mut child = Command::new("kubectl")
+    let mut child = Command::new(kubectl)
         .args(["-n", system, "port-forward", "service/kerbside-operator", ":8080"])
         .stdout(Stdio::piped())
         .stdin(Stdio::null())
@@ -133,6 +133,8 @@ async fn forward(system: &str) -> Result<(String, Child), Error> {
     let mut lines = BufReader::new(stdout).lines();
     while let Some(line) = lines.next_line().await.map_err(failed)? {
         if let Some(port) = forwarded_port(&line) {
+            // kubectl prints a line for each connection, and is ended by the first one that nobody can read.
+            tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
             return Ok((format!("http://127.0.0.1:{port}"), child));
         }
     }
@@ -149,11 +151,42 @@ fn forwarded_port(line: &str) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
-    use super::forwarded_port;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::{forward, forwarded_port};
 
     #[test]
     fn port_is_read_from_kubectls_line() {
         assert_eq!(forwarded_port("Forwarding from 127.0.0.1:40123 -> 8080"), Some(40123));
         assert_eq!(forwarded_port("Forwarding from [::1]:40123 -> 8080"), None);
+    }
+
+    /// Instead of kubectl: says where it listens, then far more than a pipe holds, as kubectl does of each connection.
+    const TALKER: &str = "#!/bin/sh
+echo 'Forwarding from 127.0.0.1:40123 -> 8080'
+i=0
+while [ $i -lt 10000 ]; do echo 'Handling connection for 40123' || exit 1; i=$((i+1)); done
+";
+
+    #[tokio::test]
+    async fn kubectl_that_tells_of_each_connection_is_heard_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let kubectl = folder.path().join("kubectl");
+        std::fs::write(&kubectl, TALKER).unwrap();
+        std::fs::set_permissions(&kubectl, std::fs::Permissions::from_mode(0o755)).unwrap();
+
+        let (base, mut child) = forward(kubectl.to_str().unwrap(), "kerbside-system").await.unwrap();
+
+        assert_eq!(base, "http://127.0.0.1:40123");
+        let ended = child.wait().await.unwrap();
+        assert!(ended.success(), "kubectl ended with {ended}");
+    }
+
+    #[tokio::test]
+    async fn kubectl_that_ends_without_a_port_is_told_of() {
+        let refused = forward("false", "kerbside-system").await.unwrap_err().to_string();
+        assert!(refused.contains("kerbside-operator"), "{refused}");
+        let missing = forward("/nonexistent/kubectl", "kerbside-system").await.unwrap_err().to_string();
+        assert!(missing.contains("--operator"), "{missing}");
     }
 }
