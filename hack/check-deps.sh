@@ -20,6 +20,7 @@ declare -A allowed=(
   [virtual-kubelet]="core api link k8s"
   [vehicle-agent]="core link"
   [kubectl-fleet]="core api link k8s"
+  [simulator]=""
   [testbed]="core api link k8s kubectl-fleet"
 )
 for crate in */Cargo.toml; do

@@ -19,7 +19,7 @@
 //! | Active | Freeze, Thaw | Active | Freeze, Thaw, Report |
 //! | Active | Stop, Depart, Fail, fence or deadline reached | Stopping, or Ended if nothing lives | Stop, Report |
 //! | Stopping | Exited, the last one | Ended | Report |
-//! | Stopping | Tick after the grace | Stopping | Kill |
+//! | Stopping | Tick after the grace, or at the fence | Stopping | Kill |
 //! | Uploading | Uploaded | Ended | Report |
 //! | Uploading | UploadRefused | Ended (failed) | Report |
 //! | Uploading | Stop, and its grace is over | Ended (disrupted, or failed as it had) | Stop, Report |
@@ -356,7 +356,7 @@ impl Attempt {
             State::Waiting => self.limit_at(plan),
             State::Stopping {
                 kill_at, killed: false, ..
-            } => Some(*kill_at),
+            } => self.fence_at(plan).into_iter().chain([*kill_at]).min(),
             State::Uploading { until, .. } => until.as_ref().map(|(at, _)| *at),
             State::Admitted | State::Stopping { .. } | State::Ended { .. } => None,
         }
@@ -372,6 +372,11 @@ impl Attempt {
             State::Waiting => self.admitted,
             _ => self.heard.unwrap_or(self.admitted),
         }
+    }
+
+    /// When the fence is reached, as long as something of it may live: what the guard must know before anything starts.
+    pub fn fence(&self, plan: &Plan) -> Option<Boottime> {
+        self.fence_at(plan).filter(|_| !self.is_stopped())
     }
 
     /// When the fence is reached.

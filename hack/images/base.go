@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 )
@@ -26,8 +27,8 @@ type file struct {
 	directory bool
 }
 
-// baseFiles is all that a program needs besides itself.
-func baseFiles(program, authorities string) ([]file, error) {
+// baseFiles is all that programs need besides themselves.
+func baseFiles(programs []string, authorities string) ([]file, error) {
 	files := []file{
 		{path: "etc/passwd", content: []byte(passwd), mode: 0o644},
 		{path: "etc/group", content: []byte(group), mode: 0o644},
@@ -41,7 +42,7 @@ func baseFiles(program, authorities string) ([]file, error) {
 		}
 		files = append(files, file{path: "etc/ssl/certs/ca-certificates.crt", content: content, mode: 0o644})
 	}
-	libraries, err := librariesOf(program)
+	libraries, err := librariesOf(programs)
 	if err != nil {
 		return nil, err
 	}
@@ -55,11 +56,11 @@ func baseFiles(program, authorities string) ([]file, error) {
 	return files, nil
 }
 
-// librariesOf finds the loader and every shared library of a program, the libraries' own among them: path in the image to file here.
+// librariesOf finds the loader and every shared library of some programs, the libraries' own among them: path in the image to file here.
 // It asks the files, and does not run the program or its loader as ldd does. A static program has none.
-func librariesOf(program string) (map[string]string, error) {
+func librariesOf(programs []string) (map[string]string, error) {
 	found := map[string]string{}
-	waiting := []string{program}
+	waiting := slices.Clone(programs)
 	for len(waiting) > 0 {
 		path := waiting[0]
 		waiting = waiting[1:]

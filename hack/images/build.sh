@@ -41,6 +41,13 @@ binary_of() {
   esac
 }
 
+# Programs that stand beside it in its image.
+beside() {
+  case $1 in
+  vehicle-agent) echo kerbside-guard ;;
+  esac
+}
+
 # Where distributions keep the certificate authorities.
 authorities=
 for file in /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem; do
@@ -60,8 +67,14 @@ for program in "${programs[@]}"; do
   [ -x "$path" ] || { echo "images: $path is not built; run 'make build' and 'make tools'" >&2; exit 1; }
   # Symbols are half of a binary and nobody reads them in a Pod; a C compiler, which building needs, brings strip with it.
   strip -o "$work/$binary" "$path"
+  others=()
+  for other in $(beside "$program"); do
+    [ -x "$bin/$other" ] || { echo "images: $bin/$other is not built; run 'make build'" >&2; exit 1; }
+    strip -o "$work/$other" "$bin/$other"
+    others+=(-beside "$work/$other")
+  done
   "$work/images" -program "$work/$binary" -name "$binary" -ref "$registry/$program:$tag" -version "$version" \
-    -ca-certificates "$authorities" -out "$out/$program.tar"
+    -ca-certificates "$authorities" "${others[@]}" -out "$out/$program.tar"
   size=$(($(stat -c %s "$out/$program.tar") / 1000000))
   [ "$size" -le "$most" ] || { echo "images: $out/$program.tar has $size MB; an image is to have at most $most MB" >&2; exit 1; }
 done

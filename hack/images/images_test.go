@@ -3,8 +3,10 @@ package main
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,13 +24,17 @@ func made(t *testing.T, ref string) map[string][]byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	archive, err := os.Open(out)
+	archive, err := os.ReadFile(out)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer archive.Close()
+	return filesOf(t, archive)
+}
+
+func filesOf(t *testing.T, archive []byte) map[string][]byte {
+	t.Helper()
 	files := map[string][]byte{}
-	reader := tar.NewReader(archive)
+	reader := tar.NewReader(bytes.NewReader(archive))
 	for {
 		header, err := reader.Next()
 		if err == io.EOF {
@@ -42,6 +48,25 @@ func made(t *testing.T, ref string) map[string][]byte {
 			t.Fatal(err)
 		}
 	}
+}
+
+// inLayers are the files of an image, whichever layer they are in.
+func inLayers(t *testing.T, archive []byte) map[string][]byte {
+	t.Helper()
+	all := map[string][]byte{}
+	for _, blob := range filesOf(t, archive) {
+		// What is not compressed is no layer.
+		layer, err := gzip.NewReader(bytes.NewReader(blob))
+		if err != nil {
+			continue
+		}
+		plain, err := io.ReadAll(layer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		maps.Copy(all, filesOf(t, plain))
+	}
+	return all
 }
 
 func TestSameInputGivesTheSameBytes(t *testing.T) {
@@ -89,7 +114,7 @@ func TestEveryBlobIsNamedByItsDigestAndEveryReferenceIsThere(t *testing.T) {
 }
 
 func TestLibrariesOfADynamicProgramAreFoundWithItsLoader(t *testing.T) {
-	libraries, err := librariesOf("/bin/sh")
+	libraries, err := librariesOf([]string{"/bin/sh"})
 	if err != nil {
 		t.Skip("no /bin/sh to look at:", err)
 	}
@@ -100,6 +125,42 @@ func TestLibrariesOfADynamicProgramAreFoundWithItsLoader(t *testing.T) {
 	all := strings.Join(names, " ")
 	if len(names) > 0 && (!strings.Contains(all, "libc.so") || !strings.Contains(all, "ld-linux")) {
 		t.Errorf("found %s", all)
+	}
+}
+
+func TestProgramsBesideTheFirstAreThereUnderTheirNames(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := t.TempDir()
+	other := filepath.Join(out, "guard")
+	if err := os.WriteFile(other, []byte("none"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"-program", self, "-name", "agent", "-ref", "a:1", "-version", "1", "-ca-certificates", "", "-out", filepath.Join(out, "a.tar"), "-beside"}
+	if err := run(append(args, other)); err == nil || !strings.Contains(err.Error(), other) {
+		t.Errorf("what is no program was put in: %v", err)
+	}
+	content, err := os.ReadFile(self)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(other, content, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := run(append(args, other)); err != nil {
+		t.Fatal(err)
+	}
+	archive, err := os.ReadFile(filepath.Join(out, "a.tar"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := inLayers(t, archive)
+	for _, name := range []string{"usr/local/bin/agent", "usr/local/bin/guard"} {
+		if !bytes.Equal(files[name], content) {
+			t.Errorf("%s is missing or another", name)
+		}
 	}
 }
 

@@ -186,7 +186,10 @@ while [ $i -lt 10000 ]; do echo 'Handling connection for 40123' || exit 1; i=$((
     async fn kubectl_that_ends_without_a_port_is_told_of() {
         let refused = forward("false", "kerbside-system").await.unwrap_err().to_string();
         assert!(refused.contains("kerbside-operator"), "{refused}");
-        let missing = forward("/nonexistent/kubectl", "kerbside-system").await.unwrap_err().to_string();
+        let missing = forward("/nonexistent/kubectl", "kerbside-system")
+            .await
+            .unwrap_err()
+            .to_string();
         assert!(missing.contains("--operator"), "{missing}");
     }
 }

@@ -99,7 +99,8 @@ impl Default for Pace {
     fn default() -> Self {
         Self {
             first: Duration::from_secs(1),
-            longest: Duration::from_mins(1),
+            // Shorter than an adapter that has just started waits for its cars.
+            longest: Duration::from_secs(20),
             refused_first: Duration::from_secs(30),
             refused_longest: Duration::from_mins(15),
             patience: Duration::from_secs(10),
@@ -212,5 +213,16 @@ impl Client {
     /// Ends the client, after its last words; events end when it is done.
     pub fn shutdown(&self) {
         self.context.stop.send_replace(true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Pace;
+
+    #[test]
+    fn car_that_waits_longest_comes_back_before_an_adapter_that_started_misses_it() {
+        let pace = Pace::default();
+        assert!(pace.longest < kerbside_core::vehicle::RECONNECT_WINDOW, "{pace:?}");
     }
 }

@@ -246,8 +246,13 @@ impl Record {
 
     /// Proportional share of memory in kilobytes: pages shared with other processes are counted in part.
     pub fn pss_kb(&self) -> Option<u64> {
-        field_kb(Path::new(&format!("/proc/{}/smaps_rollup", self.pid)), "Pss:")
+        pss_kb_of(self.pid)
     }
+}
+
+/// Proportional share of memory in kilobytes of a process that has no record, such as a child of one that has.
+pub fn pss_kb_of(pid: i32) -> Option<u64> {
+    field_kb(Path::new(&format!("/proc/{pid}/smaps_rollup")), "Pss:")
 }
 
 /// The last `lines` lines of a file, or why there are none.

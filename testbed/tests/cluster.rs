@@ -22,6 +22,8 @@ mod examples;
 mod explain;
 #[path = "cluster/extended.rs"]
 mod extended;
+#[path = "cluster/guard.rs"]
+mod guard;
 #[path = "cluster/identity.rs"]
 mod identity;
 #[path = "cluster/lifecycle.rs"]
@@ -34,6 +36,8 @@ mod logs;
 mod loss;
 #[path = "cluster/model.rs"]
 mod model;
+#[path = "cluster/others.rs"]
+mod others;
 #[path = "cluster/refusals.rs"]
 mod refusals;
 #[path = "cluster/rules.rs"]

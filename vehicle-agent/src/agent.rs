@@ -23,6 +23,7 @@ use crate::attempts::{self, Context, Supervisor};
 use crate::config::{Car, ConfigError};
 use crate::control::{self, Remembered};
 use crate::directory::Directory;
+use crate::guard::Guard;
 use crate::identity;
 use crate::images::Images;
 use crate::journal::{Journal, JournalError};
@@ -63,6 +64,15 @@ pub enum AgentError {
     /// The scenario cannot be played.
     #[error("failed to start")]
     Scenario(#[from] ScenarioError),
+    /// There is nobody to end this agent if it gets stuck.
+    #[error("failed to start the guard, {path}")]
+    Guard {
+        /// The program.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The link cannot be set up.
     #[error("failed to start")]
     Link(#[from] StartError),
@@ -88,6 +98,7 @@ pub struct Options {
 pub async fn run(options: Options) -> Result<(), AgentError> {
     let directory = open(&options.directory)?;
     let _lock = lock(&directory, LOCK_PATIENCE).await?;
+    let guard = guard()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let identity = identity::read(&directory)?;
     let car = Car::read(&directory.car())?;
@@ -138,6 +149,7 @@ pub async fn run(options: Options) -> Result<(), AgentError> {
     let (from_link, to_supervisor) = mpsc::channel(1);
     let supervisor = Supervisor::new(context, to_note, revived, live);
     let held = supervisor.held();
+    tokio::spawn(guard.keep(supervisor.fence()));
     tokio::spawn(supervisor.run(to_supervisor));
     let link_ended = tokio::spawn(async move {
         while let Some(event) = events.next().await {
@@ -206,6 +218,17 @@ pub enum EnrolError {
     /// The identity cannot be kept; the token is used up.
     #[error("failed to write identity; the token is used up, make a new one")]
     Write(#[source] io::Error),
+}
+
+fn guard() -> Result<Guard, AgentError> {
+    let path = Guard::program()?;
+    if std::process::id() == 1 {
+        // The kernel lets nobody end the first process of a namespace from inside it.
+        tracing::warn!(
+            "the agent is the first process of its container, where its guard cannot end it; give the container an init"
+        );
+    }
+    Guard::start(&path).map_err(|source| AgentError::Guard { path, source })
 }
 
 fn open(path: &std::path::Path) -> Result<Directory, AgentError> {

@@ -18,6 +18,7 @@ use jiff::Timestamp;
 use kerbside_core::admission;
 use kerbside_core::attempt::{Attempt, Effect, Event as AttemptEvent, Now, Plan, Restart};
 use kerbside_core::clock::{Boottime, Clock};
+use kerbside_core::departure::Turn;
 use kerbside_core::ids::PodUid;
 use kerbside_core::owner::Refusal;
 use kerbside_core::quantity::Resources;
@@ -71,6 +72,8 @@ pub enum Note {
     Stopped(PodUid),
     /// The attempt is gone from the car.
     Gone(PodUid),
+    /// When the attempt must be dead if the car is not heard; None: nothing of it may be alive, or it has no fence.
+    Fence(PodUid, Option<Boottime>),
     /// How the attempt stands now, for the owner.
     Stands(PodUid, Box<Held>),
 }
@@ -127,6 +130,8 @@ fn unreadable() -> Plan {
 struct Handle {
     orders: mpsc::Sender<Order>,
     requests: Resources,
+    priority: i32,
+    fence: Option<Boottime>,
     stopped: bool,
     held: Held,
 }
@@ -141,6 +146,8 @@ pub struct Supervisor<C> {
     readers: BTreeMap<String, AbortHandle>,
     tasks: JoinSet<()>,
     live: watch::Sender<usize>,
+    turn: watch::Sender<Turn>,
+    fence: watch::Sender<Option<Boottime>>,
     held: watch::Sender<Vec<Held>>,
     /// The cache is being cleared of what is old; nothing may be fetched meanwhile.
     clearing: Option<tokio::task::JoinHandle<()>>,
@@ -162,6 +169,8 @@ impl<C: Cluster> Supervisor<C> {
             readers: BTreeMap::new(),
             tasks: JoinSet::new(),
             live,
+            turn: watch::Sender::new(Turn::default()),
+            fence: watch::Sender::new(None),
             held: watch::Sender::new(Vec::new()),
             clearing: None,
         };
@@ -174,6 +183,11 @@ impl<C: Cluster> Supervisor<C> {
     /// Every attempt in the car, by name, as it stands.
     pub fn held(&self) -> watch::Receiver<Vec<Held>> {
         self.held.subscribe()
+    }
+
+    /// The first moment at which an attempt must be dead if the car is not heard.
+    pub fn fence(&self) -> watch::Receiver<Option<Boottime>> {
+        self.fence.subscribe()
     }
 
     /// Takes what the link brings, until it ends.
@@ -225,6 +239,14 @@ impl<C: Cluster> Supervisor<C> {
             Note::Gone(uid) => {
                 self.attempts.remove(&uid);
             }
+            Note::Fence(uid, fence) => {
+                if let Some(handle) = self.attempts.get_mut(&uid) {
+                    handle.fence = fence;
+                }
+                // It moves with every heartbeat, and nothing else does.
+                self.publish_fence();
+                return;
+            }
             Note::Stands(uid, held) => {
                 if let Some(handle) = self.attempts.get_mut(&uid) {
                     handle.held = *held;
@@ -232,6 +254,12 @@ impl<C: Cluster> Supervisor<C> {
             }
         }
         self.count();
+    }
+
+    fn publish_fence(&self) {
+        let first = self.attempts.values().filter_map(|handle| handle.fence).min();
+        self.fence
+            .send_if_modified(|known| std::mem::replace(known, first) != first);
     }
 
     /// Makes room on the disk, now that nothing uses the cache.
@@ -245,9 +273,22 @@ impl<C: Cluster> Supervisor<C> {
     }
 
     fn count(&self) {
+        self.publish_fence();
         let live = self.attempts.values().filter(|handle| !handle.stopped).count();
         self.live
             .send_if_modified(|known| std::mem::replace(known, live) != live);
+        let alive = self.attempts.values().filter(|handle| !handle.stopped);
+        let turn = Turn {
+            live: alive.map(|handle| handle.priority).collect(),
+            since: self.context.clock.boottime(),
+        };
+        self.turn.send_if_modified(|known| {
+            let changed = known.live != turn.live;
+            if changed {
+                *known = turn;
+            }
+            changed
+        });
         let mut held: Vec<_> = self.attempts.values().map(|handle| handle.held.clone()).collect();
         held.sort_by(|a, b| a.pod.cmp(&b.pod));
         self.held.send_replace(held);
@@ -320,12 +361,20 @@ impl<C: Cluster> Supervisor<C> {
         let handle = Handle {
             orders: orders.clone(),
             requests,
+            priority: work.map_or(0, |work| work.priority),
+            fence: seed.attempt.fence(&seed.plan),
             stopped: seed.attempt.is_stopped(),
             held: status::held(&status, &seed.run, work),
         };
         self.attempts.insert(seed.uid.clone(), handle);
         self.count();
-        let actor = Actor::new(Arc::clone(&self.context), seed, inbox, orders.downgrade());
+        let actor = Actor::new(
+            Arc::clone(&self.context),
+            seed,
+            inbox,
+            orders.downgrade(),
+            self.turn.subscribe(),
+        );
         self.tasks.spawn(actor.live(effects));
     }
 

@@ -18,6 +18,9 @@ use kerbside_core::owner::Refusal;
 use kerbside_core::quantity::{Quantity, Resources};
 use kerbside_link::proto::Run;
 
+/// Kubernetes' own default of `terminationGracePeriodSeconds`.
+const DEFAULT_GRACE: Duration = Duration::from_secs(30);
+
 /// One attempt, as far as the car has to know it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Work {
@@ -42,6 +45,10 @@ pub struct Work {
     restart: Restart,
     run_unheard_for: Option<Duration>,
     active_deadline: Option<Duration>,
+    /// `spec.priority`: in a departure, lower ones end first.
+    pub priority: i32,
+    /// `spec.terminationGracePeriodSeconds`: how long its programs may take to end once they are asked.
+    pub grace: Duration,
     /// Tokens by registry.
     pub credentials: BTreeMap<String, String>,
 }
@@ -191,6 +198,11 @@ impl Work {
                 .active_deadline_seconds
                 .and_then(|s| u64::try_from(s).ok())
                 .map(Duration::from_secs),
+            priority: spec.priority.unwrap_or_default(),
+            grace: spec
+                .termination_grace_period_seconds
+                .and_then(|s| u64::try_from(s).ok())
+                .map_or(DEFAULT_GRACE, Duration::from_secs),
             credentials: run
                 .pull_credentials
                 .iter()

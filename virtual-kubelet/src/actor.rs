@@ -15,8 +15,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kerbside_api::v1alpha1::{Offer, Vehicle, VehiclePhase};
@@ -28,6 +28,7 @@ use kerbside_link::fault::Fault;
 use kerbside_link::proto;
 use kerbside_link::server::{Arrival, FromCar, Greeting, Refusal, SessionHandle};
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use self::jobs::{Done, Job, Key, Outcome};
 use crate::context::Context;
@@ -45,6 +46,10 @@ const CATCH_UP: Duration = Duration::from_secs(3);
 
 /// A watch shows a write within milliseconds; after this long it is worth a second look.
 const WATCH_LAG: Duration = Duration::from_secs(1);
+
+/// A request that has no answer by then is made again: a connection that fell into a hole says nothing for minutes, and the API server
+/// is asked at its next address.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A failure this long ago no longer lengthens the next wait.
 const FORGET_FAILURE: Duration = Duration::from_mins(1);
@@ -408,8 +413,15 @@ impl Actor {
 
     /// Begins a job, unless one for the same object is at work or the last one failed just now.
     fn start(&mut self, key: Key, job: Job) {
-        if self.at_work.insert(key) {
-            self.jobs.push(job);
+        if self.at_work.insert(key.clone()) {
+            let bounded = async move {
+                let failed = Done {
+                    key,
+                    outcome: Outcome::Failed,
+                };
+                timeout(PATIENCE, job).await.unwrap_or(failed)
+            };
+            self.jobs.push(bounded.boxed());
         }
     }
 
@@ -437,7 +449,7 @@ impl Actor {
                     self.step(Event::Sealed(uid.clone(), sealed));
                 }
             }
-            Outcome::Renewed => self.lease.renewed(self.context.clock.boottime()),
+            Outcome::Renewed(sent) => self.lease.renewed(sent),
             Outcome::Stale => {
                 if key == Key::Lease {
                     self.lease.taken();

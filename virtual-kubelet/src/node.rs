@@ -55,10 +55,10 @@ pub(crate) struct Wanted {
     state: NodeState,
 }
 
-/// Whether the Node says that its vehicle is not heard.
-pub(crate) fn is_suspect(node: &Node) -> bool {
+/// Whether the Node has a taint of ours.
+pub(crate) fn has_taint(node: &Node, key: &str) -> bool {
     let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref());
-    taints.unwrap_or_default().iter().any(|t| t.key == taint::SUSPECT)
+    taints.unwrap_or_default().iter().any(|t| t.key == key)
 }
 
 /// What the Node of `vehicle` should say.

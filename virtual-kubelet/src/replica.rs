@@ -15,12 +15,15 @@ use kerbside_k8s::apply;
 use kube::Api;
 use kube::api::ListParams;
 use serde_json::json;
+use tokio::time::timeout;
 
 use crate::context::{Context, MANAGER};
 
 const RENEW_EVERY: Duration = Duration::from_secs(10);
 /// Four renewals: a replica that only restarts, or has lost its API server for a moment, keeps its vehicles.
 const EXPIRES_AFTER: Duration = Duration::from_secs(40);
+/// A request that has no answer by then will have none; a connection that fell into a hole says nothing for minutes.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// On the Leases of adapters.
 const LABEL: &str = "kerbside.dev/adapter-replica";
 
@@ -28,6 +31,7 @@ const LABEL: &str = "kerbside.dev/adapter-replica";
 #[derive(Debug, Default)]
 struct Watchman {
     seen: BTreeMap<String, (String, Boottime)>,
+    looked_at: Boottime,
 }
 
 impl Watchman {
@@ -38,6 +42,11 @@ impl Watchman {
         leases: &BTreeMap<String, String>,
         now: Boottime,
     ) -> BTreeSet<String> {
+        // Who could not look for so long has seen no renewal, whoever renewed: everybody gets the same time anew.
+        if now.since(self.looked_at) > EXPIRES_AFTER / 2 {
+            self.seen.clear();
+        }
+        self.looked_at = now;
         self.seen.retain(|replica, _| wanted.contains(replica));
         let mut dead = BTreeSet::new();
         for replica in wanted {
@@ -63,11 +72,15 @@ pub(crate) async fn run(context: Arc<Context>, namespace: String) {
     let mut watchman = Watchman::default();
     context.synced().await;
     loop {
-        if let Err(error) = renew(&context, &api, &namespace).await {
-            tracing::warn!(%error, "this replica's Lease was not renewed");
+        match timeout(PATIENCE, renew(&context, &api, &namespace)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "this replica's Lease was not renewed"),
+            Err(_) => tracing::warn!("this replica's Lease was not renewed: no answer from the API server"),
         }
-        if let Err(error) = adopt(&context, &api, &mut watchman).await {
-            tracing::warn!(%error, "other replicas' vehicles could not be looked at");
+        match timeout(PATIENCE, adopt(&context, &api, &mut watchman)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "other replicas' vehicles could not be looked at"),
+            Err(_) => tracing::warn!("other replicas' vehicles could not be looked at: no answer from the API server"),
         }
         tokio::time::sleep(RENEW_EVERY).await;
     }
@@ -138,12 +151,10 @@ async fn take(context: &Context, vehicle: &Vehicle) -> Result<(), kube::Error> {
     let status = json!({ "connection": { "replica": context.replica, "epoch": epoch } });
     let version = vehicle.metadata.resource_version.as_deref();
     let api: Api<Vehicle> = Api::all(context.client.clone());
-    if let Some(vehicle) = apply::merge_status(&api, name, uid, version, MANAGER, status)
-        .await?
-        .done()
-    {
+    let taken = apply::merge_status(&api, name, uid, version, MANAGER, status).await?;
+    if taken.done().is_some() {
+        // The watch shows it, and begins the vehicle's actor; were it observed here, the watch would have nothing new to tell.
         tracing::info!(vehicle.id = %name, epoch, "a vehicle of a replica that is gone is adopted");
-        context.roster.observe(vehicle);
     }
     Ok(())
 }
@@ -151,6 +162,7 @@ async fn take(context: &Context, vehicle: &Vehicle) -> Result<(), kube::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{World, list, respond};
 
     fn at(seconds: u64) -> Boottime {
         Boottime(Duration::from_secs(seconds))
@@ -168,16 +180,11 @@ mod tests {
     fn replica_that_renews_lives_and_one_that_stops_dies() {
         let mut watchman = Watchman::default();
         let both = set(&["a", "b"]);
-        assert!(
-            watchman
-                .dead(&both, &renewals(&[("a", "1"), ("b", "1")]), at(0))
-                .is_empty()
-        );
-        assert!(
-            watchman
-                .dead(&both, &renewals(&[("a", "2"), ("b", "1")]), at(39))
-                .is_empty()
-        );
+        for second in [0, 10, 20, 30, 39] {
+            let renewed = second.to_string();
+            let dead = watchman.dead(&both, &renewals(&[("a", &renewed), ("b", "1")]), at(second));
+            assert!(dead.is_empty(), "{second}: {dead:?}");
+        }
         assert_eq!(
             watchman.dead(&both, &renewals(&[("a", "2"), ("b", "1")]), at(40)),
             set(&["b"])
@@ -193,7 +200,51 @@ mod tests {
     #[test]
     fn replica_without_a_lease_gets_the_same_time() {
         let mut watchman = Watchman::default();
-        assert!(watchman.dead(&set(&["a"]), &renewals(&[]), at(100)).is_empty());
+        for second in [100, 120, 139] {
+            assert!(watchman.dead(&set(&["a"]), &renewals(&[]), at(second)).is_empty());
+        }
         assert_eq!(watchman.dead(&set(&["a"]), &renewals(&[]), at(140)), set(&["a"]));
+    }
+
+    #[test]
+    fn who_could_not_look_gives_everybody_the_time_anew() {
+        let mut watchman = Watchman::default();
+        let (other, lease) = (set(&["a"]), renewals(&[("a", "1")]));
+        assert!(watchman.dead(&other, &lease, at(1000)).is_empty());
+        // The API server was away for five minutes, for both of us.
+        for second in [1300, 1310, 1320, 1330] {
+            assert!(watchman.dead(&other, &lease, at(second)).is_empty(), "{second}");
+        }
+        assert_eq!(watchman.dead(&other, &lease, at(1340)), other);
+    }
+
+    #[tokio::test]
+    async fn adoption_is_left_to_the_watch_to_tell_of() {
+        let World {
+            context, mut server, ..
+        } = World::new();
+        let vehicle = |replica: &str, version: &str| -> Vehicle {
+            serde_json::from_value(json!({
+                "apiVersion": "kerbside.dev/v1alpha1", "kind": "Vehicle",
+                "metadata": {"name": "car-aaaaaaaaaaaaaaaa", "uid": "v-1", "resourceVersion": version},
+                "spec": {"pool": "overnight"},
+                "status": {"phase": "Away", "connection": {"replica": replica, "epoch": 3}},
+            }))
+            .unwrap()
+        };
+        let theirs = vehicle("r-9", "10");
+        list(&context.roster.vehicles, vec![theirs.clone()]);
+        let ours = vehicle(&context.replica, "11");
+        let answer = serde_json::to_value(&ours).unwrap();
+        let (taken, (_, _, body)) = futures::join!(take(&context, &theirs), respond(&mut server, 200, answer));
+        taken.unwrap();
+        assert_eq!(
+            body["status"]["connection"],
+            json!({"replica": context.replica, "epoch": 4})
+        );
+        assert_eq!(body["metadata"]["resourceVersion"], "10");
+        // What the watch tells begins the actor; told already, it would begin none.
+        let told = context.roster.vehicles.fold(kube::runtime::watcher::Event::Apply(ours));
+        assert_eq!(told, ["car-aaaaaaaaaaaaaaaa"]);
     }
 }

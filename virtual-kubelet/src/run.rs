@@ -60,6 +60,7 @@ fn trimmed(pod: &Pod) -> Pod {
             restart_policy: spec.restart_policy.clone(),
             active_deadline_seconds: spec.active_deadline_seconds,
             termination_grace_period_seconds: spec.termination_grace_period_seconds,
+            priority: spec.priority,
             runtime_class_name: spec.runtime_class_name.clone(),
             hostname: spec.hostname.clone(),
             security_context: spec.security_context.clone(),

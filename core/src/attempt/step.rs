@@ -198,11 +198,15 @@ fn stopping(
                 kill_at: now.boot + grace,
                 killed,
             };
-            kill_if_due(attempt, now, effects);
+            kill_if_due(attempt, plan, now, effects);
+            false
+        }
+        Event::Heard { sent } => {
+            attempt.hear(sent, now);
             false
         }
         Event::Tick => {
-            kill_if_due(attempt, now, effects);
+            kill_if_due(attempt, plan, now, effects);
             false
         }
         _ => false,
@@ -258,10 +262,12 @@ fn give_up_upload(attempt: &mut Attempt, now: Now, effects: &mut Vec<Effect>) ->
     }
 }
 
-fn kill_if_due(attempt: &mut Attempt, now: Now, effects: &mut Vec<Effect>) {
+/// What is stopping has its grace, but not beyond its fence: the cluster takes it for dead then.
+fn kill_if_due(attempt: &mut Attempt, plan: &Plan, now: Now, effects: &mut Vec<Effect>) {
+    let fenced = attempt.fence_at(plan).is_some_and(|at| at <= now.boot);
     if let State::Stopping { kill_at, killed, .. } = &mut attempt.state
         && !*killed
-        && *kill_at <= now.boot
+        && (fenced || *kill_at <= now.boot)
     {
         *killed = true;
         effects.push(Effect::Kill);

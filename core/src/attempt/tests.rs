@@ -286,6 +286,26 @@ fn later_stop_can_only_shorten_the_grace() {
 }
 
 #[test]
+fn fence_binds_what_is_stopping_however_long_its_grace() {
+    let fenced = Plan {
+        run_unheard_for: Some(Duration::from_secs(30)),
+        ..one()
+    };
+    let mut driver = Driver::running(fenced);
+    driver.feed(stop(600));
+    assert_eq!(driver.attempt.deadline(&driver.plan), Some(now(130).boot));
+    driver.seconds = 110;
+    assert!(driver.feed(Event::Heard { sent: now(108).boot }).is_empty());
+    assert_eq!(driver.attempt.fence(&driver.plan), Some(now(138).boot));
+    driver.seconds = 137;
+    assert!(driver.feed(Event::Tick).is_empty(), "a heartbeat moved the fence");
+    driver.seconds = 138;
+    assert_eq!(driver.feed(Event::Tick), [Effect::Kill]);
+    driver.feed(exited(0, 137));
+    assert_eq!(driver.attempt.fence(&driver.plan), None);
+}
+
+#[test]
 fn stop_before_anything_lives_ends_at_once() {
     let mut driver = Driver::admitted(one());
     driver.feed(Event::Journaled);

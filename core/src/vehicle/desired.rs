@@ -139,7 +139,8 @@ impl Facts {
 
     fn node(&self, phase: Phase, eligible: &Judgement, heard: Option<bool>, timer: &mut Timer) -> NodeWish {
         let awaited = self.attempts.values().any(Attempt::awaited);
-        let works = eligible.is_yes() && phase == Phase::Available && !self.suspected;
+        let returning = self.returning(timer);
+        let works = eligible.is_yes() && phase == Phase::Available && !self.suspected && !returning;
         let kept = self
             .eligible_at
             .is_some_and(|at| !timer.passed(at + self.keep_node_for()));
@@ -150,7 +151,7 @@ impl Facts {
         if self.standing == Standing::Paused && phase == Phase::Available {
             taints.push(taint::PAUSED);
         }
-        if heard == Some(false) {
+        if heard == Some(false) || returning && phase == Phase::Available {
             taints.push(taint::SUSPECT);
         }
         if phase == Phase::Leaving {
@@ -172,6 +173,21 @@ impl Facts {
             NodeWish::Keep(state)
         } else {
             NodeWish::Absent
+        }
+    }
+
+    /// A car that was away has come back with attempts that have been given up meanwhile, and has not stopped them yet: nothing new is
+    /// to come before it has. Bounded, for one that never says so.
+    fn returning(&self, timer: &mut Timer) -> bool {
+        let mut attempts = self.attempts.values();
+        attempts.any(|a| a.known && !a.reported_stopped() && self.given_up(a))
+            && self.returned_at.is_some_and(|at| !timer.passed(at + RUN_PATIENCE))
+    }
+
+    fn given_up(&self, attempt: &Attempt) -> bool {
+        match &attempt.pod {
+            None => self.pods_synced,
+            Some(pod) => attempt.fenced || pod.phase.is_terminal() || pod.deletion.is_some(),
         }
     }
 

@@ -87,6 +87,8 @@ pub struct Facts {
     /// The last moment at which every term was met.
     pub(super) eligible_at: Option<Boottime>,
     pub(super) suspected: bool,
+    /// When a car that was suspected, or awaited since the adapter's start, came back.
+    pub(super) returned_at: Option<Boottime>,
     pub(super) held_until: Option<Boottime>,
     pub(super) pods_synced: bool,
     pub(super) attempts: BTreeMap<PodUid, Attempt>,
@@ -103,6 +105,7 @@ impl Facts {
             promised: None,
             eligible_at: has_node.then_some(now),
             suspected: false,
+            returned_at: None,
             held_until: None,
             pods_synced: false,
             attempts: BTreeMap::new(),
@@ -190,6 +193,8 @@ impl Facts {
         if matches!(self.link, Link::Open { epoch: present } if present >= epoch) {
             return;
         }
+        let away = self.suspected || matches!(self.link, Link::Awaited { .. });
+        self.returned_at = away.then_some(now);
         self.link = Link::Open { epoch };
         for attempt in self.attempts.values_mut() {
             attempt.told = Told::default();

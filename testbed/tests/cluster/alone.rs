@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::coordination::v1::Lease;
 use kerbside_testbed::endpoints::SYSTEM_NAMESPACE;
+use kerbside_testbed::fleet::car::Car;
 use kerbside_testbed::fleet::name::{ADAPTER, OPERATOR};
 use kerbside_testbed::process::Record;
 use kerbside_testbed::world::{self, World, jobs, phase};
@@ -14,9 +15,12 @@ use kube::api::Api;
 
 use crate::{loss, support};
 
-/// Kills `name` when a third of the indexes is complete, starts it again, and checks the end.
-async fn killed_mid_job(world: &mut World, name: &str) -> Result<()> {
-    world.cars(2).await?;
+#[path = "alone/outage.rs"]
+mod outage;
+
+/// Two cars that have done a third of the indexes.
+async fn third_of_a_job(world: &mut World) -> Result<(Vec<Car>, jobs::Record)> {
+    let cars = world.cars(2).await?;
     let seen = world.record();
     world.apply(&support::short_digits(world)?).await?;
     world
@@ -24,6 +28,12 @@ async fn killed_mid_job(world: &mut World, name: &str) -> Result<()> {
             (usize::try_from(s.succeeded).ok()? >= support::SHORT / 3).then_some(())
         })
         .await?;
+    Ok((cars, seen))
+}
+
+/// Kills `name` when a third of the indexes is complete, starts it again, and checks the end.
+async fn killed_mid_job(world: &mut World, name: &str) -> Result<()> {
+    let (_cars, seen) = third_of_a_job(world).await?;
     world.bed.crash(name).await?;
     world.bed.restart(name).await?;
     check_end(world, &seen).await

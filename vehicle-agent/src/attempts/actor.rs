@@ -11,10 +11,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kerbside_core::attempt::{self, Attempt, Effect, Event, NotReady, Now, Plan, State};
+use kerbside_core::clock::Boottime;
+use kerbside_core::departure::{Turn, Window};
 use kerbside_core::ids::PodUid;
 use kerbside_core::names::reason;
 use kerbside_link::proto::Run;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep;
 
@@ -65,16 +67,34 @@ pub(super) struct Seed {
     pub(super) in_journal: bool,
 }
 
+/// The car's leaving, as one attempt sees it.
+#[derive(Debug, Clone, Copy)]
+struct Departure {
+    /// When it was heard of.
+    began: Boottime,
+    /// Everything has ended by then.
+    until: Boottime,
+    /// The same, as the cluster was told first: it gives the attempt up a margin after that, and the guard ends it before.
+    promised: Boottime,
+    /// This attempt's turn has come, and it was ended.
+    ended: bool,
+}
+
 pub(super) struct Actor<C> {
     context: Arc<Context<C>>,
     seed: Seed,
     inbox: mpsc::Receiver<Order>,
     me: mpsc::WeakSender<Order>,
+    /// Whose turn it is to end when the car leaves.
+    turn: watch::Receiver<Turn>,
+    /// The car leaves.
+    departure: Option<Departure>,
     directory: AttemptDirectory,
     slots: Vec<Slot>,
     children: JoinSet<()>,
     watch: Option<AbortHandle>,
     told_stopped: bool,
+    told_fence: Option<Boottime>,
 }
 
 impl<C: Cluster> Actor<C> {
@@ -83,19 +103,24 @@ impl<C: Cluster> Actor<C> {
         seed: Seed,
         inbox: mpsc::Receiver<Order>,
         me: mpsc::WeakSender<Order>,
+        turn: watch::Receiver<Turn>,
     ) -> Self {
         let directory = context.directory.attempt(&seed.uid);
         let slots = seed.plan.containers.iter().map(|_| Slot::default()).collect();
+        let told_fence = seed.attempt.fence(&seed.plan);
         Self {
             context,
             seed,
             inbox,
             me,
+            turn,
+            departure: None,
             directory,
             slots,
             children: JoinSet::new(),
             watch: None,
             told_stopped: false,
+            told_fence,
         }
     }
 
@@ -113,7 +138,14 @@ impl<C: Cluster> Actor<C> {
         let mut heard = self.context.heard.clone();
         outlook.mark_changed();
         loop {
-            let deadline = self.seed.attempt.deadline(&self.seed.plan);
+            let turn = self.window().map(|window| window.from);
+            let deadline = self
+                .seed
+                .attempt
+                .deadline(&self.seed.plan)
+                .into_iter()
+                .chain(turn)
+                .min();
             let wait = deadline.map_or(LOOK, |at| at.since(self.context.clock.boottime()).min(LOOK));
             tokio::select! {
                 biased;
@@ -135,23 +167,81 @@ impl<C: Cluster> Actor<C> {
                         self.feed(Event::Heard { sent }).await;
                     }
                 }
+                // One that has none is at its end with the supervisor.
+                Ok(()) = self.turn.changed() => {}
                 () = sleep(wait), if deadline.is_some() => self.feed(Event::Tick).await,
             }
+            self.depart_in_turn().await;
             while self.children.try_join_next().is_some() {}
         }
     }
 
     async fn take_posture(&mut self, posture: Posture) {
-        let event = match posture {
-            Posture::Run => Event::Thaw,
-            Posture::Freeze => Event::Freeze,
-            Posture::Leave { until } => Event::Depart {
-                grace: until.since(self.now().boot),
-                reason: reason::VEHICLE_DEPARTED.to_owned(),
-                message: "the vehicle left".to_owned(),
-            },
+        match posture {
+            Posture::Run => {
+                self.departure = None;
+                self.feed(Event::Thaw).await;
+            }
+            Posture::Freeze => {
+                self.departure = None;
+                self.feed(Event::Freeze).await;
+            }
+            Posture::Leave { until } => self.leave(until).await,
+        }
+    }
+
+    /// The outlook is told anew with every look at the signals: the same departure goes on.
+    async fn leave(&mut self, until: Boottime) {
+        let (known, now) = (self.departure, self.now().boot);
+        if known.is_some_and(|departure| departure.until == until) {
+            return;
+        }
+        // A car that is gone says a moment that has passed.
+        let promised = until.max(now);
+        self.departure = Some(Departure {
+            began: known.map_or(now, |departure| departure.began),
+            until,
+            promised: known.map_or(promised, |departure| departure.promised.min(promised)),
+            ended: false,
+        });
+        self.depart_in_turn().await;
+        if self.departure.is_some_and(|departure| !departure.ended) {
+            // Nothing of it begins any more while it waits for its turn.
+            self.feed(Event::Freeze).await;
+        }
+    }
+
+    /// When nothing of the attempt may be alive any more: its own fence, or the end of the notice.
+    fn fence(&self) -> Option<Boottime> {
+        let attempt = &self.seed.attempt;
+        let notice = self.departure.filter(|_| !attempt.is_stopped()).map(|d| d.promised);
+        attempt.fence(&self.seed.plan).into_iter().chain(notice).min()
+    }
+
+    /// When it is this attempt's turn to end; None if it has been, or the car stays.
+    fn window(&self) -> Option<Window> {
+        let Departure { began, until, .. } = self.departure.filter(|departure| !departure.ended)?;
+        let priority = self.seed.work.as_ref().map_or(0, |work| work.priority);
+        Some(self.turn.borrow().window(priority, began, until))
+    }
+
+    /// Ends the attempt if the car leaves and nothing of a lower priority lives, or has had its part of the notice.
+    async fn depart_in_turn(&mut self) {
+        let now = self.now().boot;
+        let Some(window) = self.window().filter(|window| now >= window.from) else {
+            return;
         };
-        self.feed(event).await;
+        if let Some(departure) = &mut self.departure {
+            departure.ended = true;
+        }
+        let grace = self.seed.work.as_ref().map_or(Duration::ZERO, |work| work.grace);
+        self.feed(Event::Depart {
+            // The notice binds, whatever the Pod asks for.
+            grace: grace.min(window.until.since(now)),
+            reason: reason::VEHICLE_DEPARTED.to_owned(),
+            message: "the vehicle left".to_owned(),
+        })
+        .await;
     }
 
     async fn take(&mut self, order: Order) {
@@ -211,6 +301,10 @@ impl<C: Cluster> Actor<C> {
         if self.seed.attempt.is_stopped() && !std::mem::replace(&mut self.told_stopped, true) {
             // The supervisor ends only with the agent.
             let _ = self.context.notes.send(Note::Stopped(self.seed.uid.clone()));
+        }
+        let fence = self.fence();
+        if std::mem::replace(&mut self.told_fence, fence) != fence {
+            let _ = self.context.notes.send(Note::Fence(self.seed.uid.clone(), fence));
         }
         let lives = self.seed.attempt.containers.iter().any(attempt::Container::is_alive);
         if let Some(watch) = self.watch.take_if(|_| !lives) {

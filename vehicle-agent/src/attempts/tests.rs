@@ -13,6 +13,8 @@ use crate::logs::writer::Stream;
 use crate::pod::tests::{pod_json, run_of};
 use crate::testing::{FakeCluster, FakeProcess, FakeRuntime, TokioClock, owner};
 
+mod departure;
+
 struct Fixture {
     temp: tempfile::TempDir,
     clock: Arc<dyn Clock>,
@@ -22,6 +24,7 @@ struct Fixture {
     heard: watch::Sender<Option<Boottime>>,
     events: mpsc::Sender<Event>,
     live: watch::Receiver<usize>,
+    fence: watch::Receiver<Option<Boottime>>,
     supervisor: tokio::task::JoinHandle<()>,
 }
 
@@ -103,7 +106,9 @@ impl Fixture {
             notes,
         });
         let (events, link) = mpsc::channel(1);
-        let supervisor = tokio::spawn(Supervisor::new(context, to_note, revived, live).run(link));
+        let supervisor = Supervisor::new(context, to_note, revived, live);
+        let fence = supervisor.fence();
+        let supervisor = tokio::spawn(supervisor.run(link));
         Self {
             temp,
             clock,
@@ -113,6 +118,7 @@ impl Fixture {
             heard,
             events,
             live: lives,
+            fence,
             supervisor,
         }
     }
@@ -139,8 +145,12 @@ impl Fixture {
     }
 
     async fn running(&self, uid: &str) -> FakeProcess {
+        self.running_as(uid, |_| {}).await
+    }
+
+    async fn running_as(&self, uid: &str, change: impl FnOnce(&mut Json)) -> FakeProcess {
         let n = self.runtime.count();
-        self.link(Event::Run(run(uid, |_| {}))).await;
+        self.link(Event::Run(run(uid, change))).await;
         let process = self.runtime.started(n).await;
         self.phase(uid, AttemptPhase::Running).await;
         process
@@ -148,6 +158,16 @@ impl Fixture {
 
     async fn wait_live(&self, live: usize) {
         self.live.clone().wait_for(|known| *known == live).await.unwrap();
+    }
+
+    /// Waits until the guard would be told this fence.
+    async fn wait_fence(&self, fence: Option<Boottime>) {
+        let mut wait = self.fence.clone();
+        let found = tokio::time::timeout(
+            std::time::Duration::from_secs(20),
+            wait.wait_for(|known| *known == fence),
+        );
+        assert!(found.await.is_ok(), "not {fence:?} but {:?}", *self.fence.borrow());
     }
 
     fn read_logs(request_id: &str, uid: &str) -> ReadLogs {
@@ -253,38 +273,6 @@ async fn attempt_freezes_with_the_car_and_goes_on() {
         .status(|status| status.revision > revision && status.phase() == AttemptPhase::Running)
         .await;
     assert!(!process.is_frozen());
-}
-
-#[tokio::test]
-async fn attempt_ends_with_the_cars_departure() {
-    let fixture = Fixture::new();
-    let process = fixture.running("u-1").await;
-    let until = fixture.clock.boottime() + std::time::Duration::from_secs(10);
-    fixture.car(State::Leaving {
-        until,
-        cause: Cause::Owner,
-    });
-    let status = fixture.phase("u-1", AttemptPhase::Disrupted).await;
-    assert!(process.was_told_to_stop() && status.stopped);
-    assert_eq!(
-        (status.reason.as_str(), terminated(&status).exit_code),
-        (reason::VEHICLE_DEPARTED, 137)
-    );
-    fixture.wait_live(0).await;
-}
-
-#[tokio::test]
-async fn program_that_does_not_end_when_asked_is_killed_with_the_notice() {
-    let fixture = Fixture::new();
-    let process = fixture.running("u-1").await;
-    process.becomes_obstinate();
-    let until = fixture.clock.boottime() + std::time::Duration::from_millis(300);
-    fixture.car(State::Leaving {
-        until,
-        cause: Cause::Owner,
-    });
-    fixture.phase("u-1", AttemptPhase::Disrupted).await;
-    assert!(fixture.clock.boottime() >= until);
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kerbside_api::v1alpha1::Vehicle;
+use kerbside_core::clock::Boottime;
 use kerbside_core::ids::{PodUid, VehicleId};
 use kerbside_core::names::NODE_TYPE;
 use kerbside_core::names::store::attempt_manifest;
@@ -47,7 +48,8 @@ pub(super) enum Outcome {
     Written,
     /// Done, and only the watch will show what it did.
     Sent,
-    Renewed,
+    /// The Lease; when the renewal was sent.
+    Renewed(Boottime),
     Looked(bool),
     /// The object is not what it was taken for: look again.
     Stale,
@@ -251,30 +253,27 @@ pub(super) fn patch_node(
     .boxed()
 }
 
-/// Renews the Lease of the vehicle's Node. `held`: only if this replica still holds it; else it is taken, or made.
-pub(super) fn renew_lease(context: Arc<Context>, id: VehicleId, node_uid: String, held: bool) -> Job {
+/// What this replica knows of the Lease of a vehicle's Node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Hold {
+    /// Nothing yet: the vehicle has just become this replica's.
+    #[default]
+    Unknown,
+    /// Its last renewal was this replica's.
+    Ours,
+    /// It was found with another holder, or not at all.
+    Lost,
+}
+
+/// Renews the Lease of the vehicle's Node: only if this replica still holds it, if it held it before; else it is taken, or made. One that
+/// was lost is taken back only if the Vehicle, asked anew, is still this replica's: what the watch shows may be old.
+pub(super) fn renew_lease(context: Arc<Context>, id: VehicleId, node_uid: String, hold: Hold) -> Job {
     async move {
-        let api: Api<Lease> = Api::namespaced(context.client.clone(), lease::NAMESPACE);
-        let (name, now) = (id.as_str(), context.clock.wall());
-        let outcome = if held {
-            let operations = vec![
-                json!({ "op": "test", "path": "/spec/holderIdentity", "value": context.replica }),
-                json!({ "op": "add", "path": "/spec/renewTime", "value": MicroTime(now) }),
-            ];
-            written(
-                &id,
-                "Lease",
-                apply::json_patch(&api, name, MANAGER, operations).await,
-                |_: Lease| {},
-            )
-        } else {
-            let result = lease::renew(&api, name, &node_uid, &context.replica, MANAGER, now).await;
-            written(&id, "Lease", result.map(|l| Written::Done(Box::new(l))), |_| {})
-        };
-        let outcome = if matches!(outcome, Outcome::Written) {
-            Outcome::Renewed
-        } else {
-            outcome
+        // A renewal proves something for the time before it was sent.
+        let sent = context.clock.boottime();
+        let outcome = match renew(&context, &id, &node_uid, hold).await {
+            Outcome::Written => Outcome::Renewed(sent),
+            other => other,
         };
         Done {
             key: Key::Lease,
@@ -282,6 +281,37 @@ pub(super) fn renew_lease(context: Arc<Context>, id: VehicleId, node_uid: String
         }
     }
     .boxed()
+}
+
+async fn renew(context: &Context, id: &VehicleId, node_uid: &str, hold: Hold) -> Outcome {
+    let api: Api<Lease> = Api::namespaced(context.client.clone(), lease::NAMESPACE);
+    let (name, now) = (id.as_str(), context.clock.wall());
+    if hold == Hold::Ours {
+        let operations = vec![
+            json!({ "op": "test", "path": "/spec/holderIdentity", "value": context.replica }),
+            json!({ "op": "add", "path": "/spec/renewTime", "value": MicroTime(now) }),
+        ];
+        let result = apply::json_patch(&api, name, MANAGER, operations).await;
+        return written(id, "Lease", result, |_: Lease| {});
+    }
+    if hold == Hold::Lost {
+        let vehicles: Api<Vehicle> = Api::all(context.client.clone());
+        match vehicles.get_opt(name).await {
+            Ok(Some(vehicle)) if is_of(&vehicle, &context.replica) => {}
+            Ok(_) => {
+                tracing::info!(vehicle.id = %id, "the vehicle is another adapter's; its Lease is left alone");
+                return Outcome::Stale;
+            }
+            Err(error) => return written(id, "Vehicle", Err::<Written<Vehicle>, _>(error), |_| {}),
+        }
+    }
+    let result = lease::renew(&api, name, node_uid, &context.replica, MANAGER, now).await;
+    written(id, "Lease", result.map(|l| Written::Done(Box::new(l))), |_| {})
+}
+
+fn is_of(vehicle: &Vehicle, replica: &str) -> bool {
+    let connection = vehicle.status.as_ref().and_then(|s| s.connection.as_ref());
+    connection.is_some_and(|c| c.replica == replica)
 }
 
 /// Writes a Pod's status.

@@ -5,6 +5,7 @@ use crate::fleet::Ends;
 use crate::testing::{TestClock, World, list, respond};
 use crate::vehicle_status;
 use k8s_openapi::api::core::v1::Node;
+use kerbside_core::names::taint;
 use kerbside_core::vehicle::NodeState;
 use kerbside_core::vehicle::{Judgement, NodeWish};
 use serde_json::{Value, json};
@@ -184,8 +185,22 @@ async fn lease_that_is_not_ours_any_more_is_taken_by_its_vehicles_replica() {
     assert_eq!(case.turn(), [], "not at once");
     case.clock().set(22);
     assert_eq!(case.turn(), [Key::Lease]);
-    let (_, _, body) = case.finish(200, json!({"metadata": {"name": ID}})).await;
+    // Asked anew, the Vehicle is another's: what the watch shows is old.
+    let (method, path, _) = case.finish(200, serde_json::to_value(vehicle("r-1")).unwrap()).await;
+    let asked = ("GET", "/apis/kerbside.dev/v1alpha1/vehicles/car-aaaaaaaaaaaaaaaa");
+    assert_eq!((method.as_str(), path.as_str()), asked);
+    assert!(!case.actor.lease.is_fresh(Boottime(Duration::from_secs(22))));
+    case.clock().set(24);
+    assert_eq!(case.turn(), [Key::Lease]);
+    let server = &mut case.world.server;
+    let answers = async {
+        respond(server, 200, serde_json::to_value(vehicle("r-0")).unwrap()).await;
+        respond(server, 200, json!({"metadata": {"name": ID}})).await
+    };
+    let (done, (_, _, body)) = futures::join!(case.actor.jobs.next(), answers);
+    case.actor.finish(done.unwrap());
     assert_eq!(body["spec"]["holderIdentity"], "r-0");
+    assert!(case.actor.lease.is_fresh(Boottime(Duration::from_secs(24))));
 }
 
 #[tokio::test]
@@ -245,6 +260,63 @@ async fn pod_is_ended_on_silence_only_after_a_fresh_renewal() {
     assert!(case.turn().contains(&pod_key()));
 }
 
+/// A connected car with a running attempt that leaves; nothing of it was written yet.
+fn leaving() -> Case {
+    let mut case = case("r-0", vec![pod("30s")]);
+    case.turn();
+    case.actor.at_work.clear();
+    case.actor.jobs.clear();
+    let running = kerbside_core::vehicle::Report {
+        uid: "u-1".parse().unwrap(),
+        revision: 2,
+        phase: kerbside_core::vehicle::AttemptPhase::Running,
+        reason: String::new(),
+        message: String::new(),
+        stopped: false,
+    };
+    case.actor.step(Event::Connected {
+        epoch: 3,
+        standing: Standing::Available,
+        reports: vec![running],
+    });
+    case.actor.step(Event::State(Standing::Leaving {
+        notice: Duration::from_secs(30),
+    }));
+    case
+}
+
+#[tokio::test]
+async fn pods_hear_of_a_departure_when_the_node_says_that_nobody_may_come() {
+    let mut case = leaving();
+    let keys = case.turn();
+    assert!(keys.contains(&Key::Node) && !keys.contains(&pod_key()), "{keys:?}");
+    let mut told = Node::clone(&case.world.context.nodes.by_name("", ID).unwrap());
+    told.metadata.resource_version = Some("6".into());
+    let (NodeWish::Present(state) | NodeWish::Keep(state)) = case.actor.settle().node else {
+        panic!("the Node stays while its attempt is awaited");
+    };
+    assert!(state.taints.contains(&taint::LEAVING), "{state:?}");
+    let taints = state
+        .taints
+        .iter()
+        .map(|key| json!({"key": key, "effect": "NoSchedule"}));
+    let taints = taints.collect::<Value>();
+    told.spec.as_mut().unwrap().taints = serde_json::from_value(taints).unwrap();
+    list(&case.world.context.nodes, vec![told]);
+    assert!(case.turn().contains(&pod_key()));
+}
+
+#[tokio::test]
+async fn node_that_cannot_be_written_keeps_no_pod_from_its_word() {
+    let mut case = leaving();
+    assert!(!case.turn().contains(&pod_key()));
+    case.actor.finish(jobs::Done {
+        key: Key::Node,
+        outcome: Outcome::Failed,
+    });
+    assert!(case.turn().contains(&pod_key()));
+}
+
 #[tokio::test]
 async fn end_of_a_pod_is_written_for_the_version_that_was_read() {
     let mut case = case("r-0", vec![pod("30s")]);
@@ -271,6 +343,18 @@ async fn write_that_fails_is_made_again_after_a_wait() {
         json!({"kind": "Status", "status": "Failure", "code": 403, "reason": "Forbidden", "message": "no"}),
     )
     .await;
+    assert_eq!(case.turn(), []);
+    case.clock().set(1);
+    assert_eq!(case.turn(), [Key::Lease]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn request_without_an_answer_is_given_up_and_made_again() {
+    let mut case = case("r-0", vec![]);
+    assert_eq!(case.turn(), [Key::Lease]);
+    let done = case.actor.jobs.next().await.unwrap();
+    assert!(matches!(done.outcome, Outcome::Failed));
+    case.actor.finish(done);
     assert_eq!(case.turn(), []);
     case.clock().set(1);
     assert_eq!(case.turn(), [Key::Lease]);

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use kerbside_core::clock::Boottime;
 use kerbside_core::ids::PodUid;
+use kerbside_core::names::taint;
 use kerbside_core::vehicle::{Delete, Desired, Event, NodeState, NodeWish, PodReport, StoppedBy};
 use kube::Resource;
 
 use super::Actor;
-use super::jobs::{self, Key};
+use super::jobs::{self, Hold, Key};
 use crate::pod_status::{self, Around};
 use crate::pod_writer::PodRef;
 use crate::terms::template;
@@ -28,25 +29,25 @@ const FRESH: Duration = Duration::from_secs(5);
 pub(super) struct LeaseState {
     renewed_at: Option<Boottime>,
     due_at: Boottime,
-    /// The last renewal was ours, so the next may insist on it.
-    held: bool,
+    hold: Hold,
 }
 
 impl LeaseState {
-    pub(super) fn renewed(&mut self, now: Boottime) {
-        self.renewed_at = Some(now);
-        self.held = true;
+    /// By a renewal that was sent then.
+    pub(super) fn renewed(&mut self, sent: Boottime) {
+        self.renewed_at = Some(sent);
+        self.hold = Hold::Ours;
         // Four percent of jitter, as the kubelet has: a restart of the adapter must not make all its Leases due together for ever.
-        self.due_at = now + RENEW_EVERY.mul_f64(rand::random_range(0.96..=1.0));
+        self.due_at = sent + RENEW_EVERY.mul_f64(rand::random_range(0.96..=1.0));
     }
 
     /// It is not there, or has another holder.
     pub(super) fn taken(&mut self) {
-        self.held = false;
+        self.hold = Hold::Lost;
         self.renewed_at = None;
     }
 
-    fn is_fresh(&self, now: Boottime) -> bool {
+    pub(super) fn is_fresh(&self, now: Boottime) -> bool {
         self.renewed_at.is_some_and(|at| now.since(at) <= FRESH)
     }
 }
@@ -55,8 +56,16 @@ impl Actor {
     /// Begins the writes that are wanted; when the next is due by the clock.
     pub(super) fn write(&mut self, desired: &Desired) -> Option<Boottime> {
         self.write_vehicle(desired);
+        let departs = self.departs(desired);
+        if departs {
+            self.write_node(desired);
+        }
         for (uid, report) in &desired.pods {
-            self.write_pod(uid, report);
+            // What replaces a disrupted Pod must not come here again. If the Node cannot be written, its Pods do not wait for ever.
+            let early = departs && report.disruption.is_some() && self.at_work.contains(&Key::Node);
+            if !early {
+                self.write_pod(uid, report);
+            }
         }
         self.write_node(desired);
         for uid in &desired.check_output {
@@ -115,7 +124,7 @@ impl Actor {
             }
             (NodeWish::Keep(state) | NodeWish::Present(state), Some(there)) => (state, there),
         };
-        if state.heard == Some(true) && node::is_suspect(&there) && self.tells_of_return(desired) {
+        if state.heard == Some(true) && node::has_taint(&there, taint::SUSPECT) && self.tells_of_return(desired) {
             // Those who wait for a vehicle hear of it last: its own attempts are heard again before, and need no replacement.
             return;
         }
@@ -125,6 +134,18 @@ impl Actor {
             let uid = there.metadata.uid.clone().unwrap_or_default();
             self.start(Key::Node, jobs::patch_node(context, id, uid, metadata, status));
         }
+    }
+
+    /// Whether the vehicle takes no more work and its Node does not say so yet.
+    fn departs(&self, desired: &Desired) -> bool {
+        let (NodeWish::Keep(state) | NodeWish::Present(state)) = &desired.node else {
+            return false;
+        };
+        let Some(there) = self.context.nodes.by_name("", self.id.as_str()) else {
+            return false;
+        };
+        let mut away = [taint::LEAVING, taint::INELIGIBLE].into_iter();
+        away.any(|key| state.taints.contains(&key) && !node::has_taint(&there, key))
     }
 
     /// Whether a Pod is being told at this moment that its vehicle is heard again.
@@ -139,10 +160,10 @@ impl Actor {
         let now = self.context.clock.boottime();
         if now >= self.lease.due_at && self.free(&Key::Lease) {
             let uid = node.meta().uid.clone().unwrap_or_default();
-            let held = self.lease.held;
+            let hold = self.lease.hold;
             self.start(
                 Key::Lease,
-                jobs::renew_lease(Arc::clone(&self.context), self.id.clone(), uid, held),
+                jobs::renew_lease(Arc::clone(&self.context), self.id.clone(), uid, hold),
             );
         }
         (self.lease.due_at > now).then_some(self.lease.due_at)

@@ -68,3 +68,75 @@ fn car_that_is_only_awaited_is_not_heard_again() {
     let said = car.pod("a");
     assert_eq!((said.unheard, said.unready), (Some(false), None));
 }
+
+fn suspect_node(car: &Car) -> bool {
+    match car.desired().node {
+        NodeWish::Present(state) | NodeWish::Keep(state) => state.taints.contains(&taint::SUSPECT),
+        NodeWish::Absent => panic!("a car that works has a Node"),
+    }
+}
+
+/// The car comes back with an attempt that has been given up.
+fn back_with_what_was_given_up(in_the_api: Option<PodFacts>) -> Car {
+    let mut car = Car::connected();
+    car.running("a");
+    car.at(2.0).on(Event::Closed(1));
+    assert!(suspect_node(&car));
+    match in_the_api {
+        Some(pod) => car.on(Event::Pod(pod)),
+        None => car.on(Event::PodGone(uid("a"))),
+    };
+    car.at(60.0)
+        .connect(2, vec![report("a", 1, AttemptPhase::Running, false)]);
+    car
+}
+
+#[test]
+fn what_was_given_up_is_stopped_before_anything_new_may_come() {
+    let ended = PodFacts {
+        phase: PodPhase::Failed,
+        stopped: true,
+        ..pod("a")
+    };
+    let deleted = PodFacts {
+        deletion: Some(Duration::from_secs(30)),
+        phase: PodPhase::Running,
+        ..pod("a")
+    };
+    for in_the_api in [Some(ended), Some(deleted), None] {
+        let mut car = back_with_what_was_given_up(in_the_api.clone());
+        assert!(
+            matches!(car.sent.last(), Some(Command::Stop { uid: stopped, .. }) if *stopped == uid("a")),
+            "{in_the_api:?}: {:?}",
+            car.sent
+        );
+        assert!(suspect_node(&car), "{in_the_api:?}: it still runs");
+        assert_eq!(car.desired().heard, Some(true), "the car itself is heard");
+        car.on(Event::Report(report("a", 2, AttemptPhase::Disrupted, true)));
+        assert!(!suspect_node(&car), "{in_the_api:?}: nothing is left of it");
+    }
+}
+
+#[test]
+fn car_that_never_says_that_it_stopped_is_not_kept_from_work_for_ever() {
+    let mut car = back_with_what_was_given_up(None);
+    car.at(69.0).on(Event::Heard);
+    car.at(78.0).on(Event::Heard);
+    car.at(87.0).on(Event::Heard);
+    assert!(suspect_node(&car));
+    assert_eq!(car.desired().wake_at, Some(at(60.0) + RUN_PATIENCE));
+    assert!(!suspect_node(car.at(90.0)));
+}
+
+#[test]
+fn pod_that_is_deleted_while_its_car_is_there_keeps_nobody_away() {
+    let mut car = Car::connected();
+    car.running("a");
+    car.on(Event::Pod(PodFacts {
+        deletion: Some(Duration::from_secs(30)),
+        phase: PodPhase::Running,
+        ..pod("a")
+    }));
+    car.at(40.0).on(Event::Heard);
+    assert!(!suspect_node(&car));
+}

@@ -1,0 +1,24 @@
+//! `kerbside-guard AGENT`: ends the agent if a fence passes and it does not act. Started by `kerbside-agent`.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+
+use kerbside_vehicle_agent::guard::process::{GuardError, SystemClocks, open, watch};
+
+fn main() -> ExitCode {
+    let result = run();
+    if let Err(error) = &result {
+        let source = std::error::Error::source(error).map(|source| format!(": {source}"));
+        eprintln!("kerbside-guard: {error}{}", source.unwrap_or_default());
+    }
+    ExitCode::from(u8::from(result.is_err()))
+}
+
+fn run() -> Result<(), GuardError> {
+    let number = std::env::args().nth(1).unwrap_or_default();
+    let agent = open(&number)?;
+    // Read as it comes: what a buffer holds, no poll tells of.
+    let orders = File::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+    watch(&agent, orders, &SystemClocks)
+}
