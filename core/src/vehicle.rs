@@ -77,6 +77,9 @@ pub const SUSPECT_IDLE: Duration = Duration::from_secs(50);
 pub const RUN_ANSWER: Duration = Duration::from_secs(3);
 /// A car that is heard and yet never answers a `Run` is made to connect anew: the `Run` is sent again then.
 pub const RUN_PATIENCE: Duration = Duration::from_secs(30);
+/// A car that comes back with attempts takes nothing new for so long: what was made in their place can be withdrawn meanwhile, before it is
+/// bound to the very car whose attempt it was to replace.
+pub const RETURN_HOLD: Duration = Duration::from_secs(1);
 /// After a start of the adapter its cars have this long to come back before silence means anything.
 pub const RECONNECT_WINDOW: Duration = Duration::from_secs(30);
 /// What a car may need to stop an attempt after its fence, beside the drift of two clocks.

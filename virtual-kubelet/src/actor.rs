@@ -23,7 +23,7 @@ use kerbside_api::v1alpha1::{Offer, Vehicle, VehiclePhase};
 use kerbside_core::backoff::Backoff;
 use kerbside_core::clock::Boottime;
 use kerbside_core::ids::{PodUid, VehicleId};
-use kerbside_core::vehicle::{Desired, Event, Facts, Phase, Standing};
+use kerbside_core::vehicle::{Desired, Event, Facts, Phase, RECONNECT_WINDOW, Standing};
 use kerbside_link::fault::Fault;
 use kerbside_link::proto;
 use kerbside_link::server::{Arrival, FromCar, Greeting, Refusal, SessionHandle};
@@ -250,7 +250,9 @@ impl Actor {
             FromCar::Heartbeat { seq } => {
                 // Recorded before it is acknowledged: the car counts its fences from what was acknowledged.
                 self.facts.step(Event::Heard, at);
-                if let Some((_, session)) = &self.session {
+                // Not by one whose vehicles another may have adopted: that one counts the same fences.
+                let sure = !self.context.proof.is_doubtful(self.context.clock.boottime());
+                if let Some((_, session)) = self.session.as_ref().filter(|_| sure) {
                     session.ack_heartbeat(seq);
                 }
             }
@@ -385,6 +387,10 @@ impl Actor {
 
     fn settle(&mut self) -> Desired {
         let now = self.context.clock.boottime();
+        if self.context.proof.is_doubtful(now) {
+            // Its cars hear nothing from it any more and look for another. If it becomes sure again, they have time to come back.
+            self.stalled_until = Some(now + RECONNECT_WINDOW);
+        }
         let stalled = self.stalled_until.filter(|until| now < *until);
         let (pool, terms) = (self.pool_name(), self.pool.as_ref().map(|p| p.brake()));
         let (context, id) = (Arc::clone(&self.context), &self.id);

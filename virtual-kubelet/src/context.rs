@@ -15,6 +15,7 @@ use kube::Client;
 use crate::metrics::Metrics;
 use crate::mirror::Mirror;
 use crate::node::NodeConfig;
+use crate::proof::Proof;
 use crate::refusal::RefusalLedger;
 use crate::vehicle_watch::Roster;
 
@@ -36,6 +37,7 @@ pub(crate) struct Context {
     pub(crate) metrics: Metrics,
     pub(crate) refusals: RefusalLedger,
     pub(crate) brakes: Brakes,
+    pub(crate) proof: Proof,
 }
 
 impl Context {

@@ -27,6 +27,7 @@ mod pod_status;
 mod pod_watch;
 mod pod_writer;
 mod program;
+mod proof;
 mod refusal;
 mod replica;
 mod run;

@@ -220,6 +220,7 @@ fn context(args: &Args, client: &Client, store: &Store, clock: &Arc<dyn Clock>, 
         metrics,
         refusals: RefusalLedger::default(),
         brakes: Brakes::default(),
+        proof: crate::proof::Proof::default(),
     })
 }
 

@@ -21,7 +21,7 @@ use crate::context::{Context, MANAGER};
 
 const RENEW_EVERY: Duration = Duration::from_secs(10);
 /// Four renewals: a replica that only restarts, or has lost its API server for a moment, keeps its vehicles.
-const EXPIRES_AFTER: Duration = Duration::from_secs(40);
+pub(crate) const EXPIRES_AFTER: Duration = Duration::from_secs(40);
 /// A request that has no answer by then will have none; a connection that fell into a hole says nothing for minutes.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// On the Leases of adapters.
@@ -72,8 +72,9 @@ pub(crate) async fn run(context: Arc<Context>, namespace: String) {
     let mut watchman = Watchman::default();
     context.synced().await;
     loop {
+        let sent = context.clock.boottime();
         match timeout(PATIENCE, renew(&context, &api, &namespace)).await {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => context.proof.renewed(sent),
             Ok(Err(error)) => tracing::warn!(%error, "this replica's Lease was not renewed"),
             Err(_) => tracing::warn!("this replica's Lease was not renewed: no answer from the API server"),
         }
@@ -114,22 +115,27 @@ async fn adopt(context: &Context, api: &Api<Lease>, watchman: &mut Watchman) -> 
         .filter_map(|name| context.roster.vehicle(name))
         .collect();
     let holder = |v: &Vehicle| v.status.as_ref()?.connection.as_ref().map(|c| c.replica.clone());
-    let others: BTreeSet<_> = vehicles
-        .iter()
-        .filter_map(|v| holder(v))
-        .filter(|r| *r != context.replica)
-        .collect();
-    if others.is_empty() {
-        return Ok(());
-    }
     let found = api
         .list(&ListParams::default().labels(&format!("{LABEL}=true")))
         .await?;
-    let renewals = found.items.into_iter().filter_map(|lease| {
-        let spec = lease.spec?;
-        Some((spec.holder_identity?, format!("{:?}", spec.renew_time?.0)))
-    });
-    let dead = watchman.dead(&others, &renewals.collect(), context.clock.boottime());
+    let renewals: BTreeMap<_, _> = found
+        .items
+        .into_iter()
+        .filter_map(|lease| {
+            let spec = lease.spec?;
+            Some((spec.holder_identity?, format!("{:?}", spec.renew_time?.0)))
+        })
+        .collect();
+    // All that hold vehicles, and all that could take some.
+    let others: BTreeSet<_> = vehicles
+        .iter()
+        .filter_map(|v| holder(v))
+        .chain(renewals.keys().cloned())
+        .filter(|r| *r != context.replica)
+        .collect();
+    let dead = watchman.dead(&others, &renewals, context.clock.boottime());
+    let mut alive = renewals.keys().filter(|r| others.contains(*r) && !dead.contains(*r));
+    context.proof.company(alive.next().is_some());
     for vehicle in vehicles {
         if holder(&vehicle).is_some_and(|replica| dead.contains(&replica)) {
             take(context, &vehicle).await?;

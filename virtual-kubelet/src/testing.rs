@@ -103,6 +103,7 @@ impl World {
             metrics: Metrics::new(&mut Registry::default()),
             refusals: RefusalLedger::default(),
             brakes: Brakes::default(),
+            proof: crate::proof::Proof::default(),
         };
         Self {
             context: Arc::new(context),

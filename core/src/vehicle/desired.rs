@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::report::{Surroundings, pod_report};
-use super::{Attempt, AttemptPhase, Command, Facts, Judgement, Phase, PodKind, PodReport, RUN_PATIENCE, Standing};
+use super::{
+    Attempt, AttemptPhase, Command, Facts, Judgement, Phase, PodKind, PodReport, RETURN_HOLD, RUN_PATIENCE, Standing,
+};
 use crate::clock::Boottime;
 use crate::ids::PodUid;
 use crate::names::{reason, taint};
@@ -176,12 +178,13 @@ impl Facts {
         }
     }
 
-    /// A car that was away has come back with attempts that have been given up meanwhile, and has not stopped them yet: nothing new is
-    /// to come before it has. Bounded, for one that never says so.
+    /// A car that was away has come back with attempts, and nothing new is to come yet: those that were given up meanwhile must have
+    /// stopped before, and the others have been heard again. Bounded, for a car that never says that they have stopped.
     fn returning(&self, timer: &mut Timer) -> bool {
-        let mut attempts = self.attempts.values();
-        attempts.any(|a| a.known && !a.reported_stopped() && self.given_up(a))
-            && self.returned_at.is_some_and(|at| !timer.passed(at + RUN_PATIENCE))
+        let known = || self.attempts.values().filter(|a| a.known && !a.reported_stopped());
+        let Some(at) = self.returned_at else { return false };
+        known().any(|a| self.given_up(a)) && !timer.passed(at + RUN_PATIENCE)
+            || known().next().is_some() && !timer.passed(at + RETURN_HOLD)
     }
 
     fn given_up(&self, attempt: &Attempt) -> bool {

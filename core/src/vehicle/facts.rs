@@ -87,7 +87,7 @@ pub struct Facts {
     /// The last moment at which every term was met.
     pub(super) eligible_at: Option<Boottime>,
     pub(super) suspected: bool,
-    /// When a car that was suspected, or awaited since the adapter's start, came back.
+    /// When a car that was suspected, or awaited since the adapter's start, came back with attempts.
     pub(super) returned_at: Option<Boottime>,
     pub(super) held_until: Option<Boottime>,
     pub(super) pods_synced: bool,
@@ -194,7 +194,8 @@ impl Facts {
             return;
         }
         let away = self.suspected || matches!(self.link, Link::Awaited { .. });
-        self.returned_at = away.then_some(now);
+        let with_attempts = !self.attempts.is_empty() || !reports.is_empty();
+        self.returned_at = (away && with_attempts).then_some(now);
         self.link = Link::Open { epoch };
         for attempt in self.attempts.values_mut() {
             attempt.told = Told::default();

@@ -340,7 +340,7 @@ fn closed_stream_makes_suspect_at_once_and_return_reasserts() {
         .connect(2, vec![report("a", 1, AttemptPhase::Running, false)]);
     let back = car.pod("a");
     assert_eq!((back.unheard, back.unready), (Some(false), None));
-    assert!(car.node().taints.is_empty());
+    assert!(car.at(6.0).node().taints.is_empty());
 }
 
 #[test]

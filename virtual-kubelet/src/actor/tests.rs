@@ -335,6 +335,33 @@ async fn end_of_a_pod_is_written_for_the_version_that_was_read() {
 }
 
 #[tokio::test]
+async fn replica_that_is_not_sure_of_its_vehicles_suspects_none_and_gives_its_cars_time() {
+    let mut case = case("r-0", vec![pod("30s")]);
+    case.turn();
+    case.actor.facts.step(
+        Event::Connected {
+            epoch: 3,
+            standing: Standing::Available,
+            reports: vec![],
+        },
+        Boottime::default(),
+    );
+    case.world.context.proof.company(true);
+    case.clock().set(26);
+    case.actor.step(Event::Closed(3));
+    case.actor.turn();
+    assert!(!case.actor.facts.suspected(), "it is cut off itself");
+    case.world.context.proof.renewed(Boottime(Duration::from_secs(26)));
+    case.clock().set(55);
+    case.world.context.proof.renewed(Boottime(Duration::from_secs(55)));
+    case.actor.turn();
+    assert!(!case.actor.facts.suspected(), "the car has time to come back");
+    case.clock().set(57);
+    case.actor.turn();
+    assert!(case.actor.facts.suspected());
+}
+
+#[tokio::test]
 async fn write_that_fails_is_made_again_after_a_wait() {
     let mut case = case("r-0", vec![]);
     assert_eq!(case.turn(), [Key::Lease]);

@@ -129,6 +129,19 @@ fn car_that_never_says_that_it_stopped_is_not_kept_from_work_for_ever() {
 }
 
 #[test]
+fn car_that_is_back_with_its_attempt_takes_nothing_new_before_the_replacement_can_be_withdrawn() {
+    let mut car = Car::connected();
+    car.running("a");
+    car.at(2.0).on(Event::Closed(1));
+    car.at(8.0)
+        .connect(2, vec![report("a", 1, AttemptPhase::Running, false)]);
+    assert!(suspect_node(&car));
+    assert_eq!(car.pod("a").unready, None, "the attempt itself is heard at once");
+    assert_eq!(car.desired().wake_at, Some(at(8.0) + RETURN_HOLD));
+    assert!(!suspect_node(car.at(9.0)));
+}
+
+#[test]
 fn pod_that_is_deleted_while_its_car_is_there_keeps_nobody_away() {
     let mut car = Car::connected();
     car.running("a");

@@ -1,0 +1,74 @@
+//! Whether this replica may still take its vehicles for its own.
+//!
+//! Written by `replica`, asked by every actor. What must never happen: a car's fences are put off by a replica whose vehicles another has
+//! adopted, for that one counts the same fences and gives the attempts up. A replica that knows of no other goes on without the API server.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use kerbside_core::clock::Boottime;
+
+/// Without a renewal of its own Lease for so long, a replica is not sure of anything; others adopt its vehicles fifteen seconds later.
+const DOUBT_AFTER: Duration = Duration::from_secs(25);
+
+/// What this replica has to show for itself.
+#[derive(Debug, Default)]
+pub(crate) struct Proof {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    renewed_at: Boottime,
+    others: bool,
+}
+
+impl Proof {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// This replica's Lease was renewed, by a request that was sent then.
+    pub(crate) fn renewed(&self, sent: Boottime) {
+        self.state().renewed_at = sent;
+    }
+
+    /// Whether another replica was seen to live when the Leases were last looked at.
+    pub(crate) fn company(&self, others: bool) {
+        self.state().others = others;
+    }
+
+    /// Another replica may have adopted this one's vehicles, or be about to.
+    pub(crate) fn is_doubtful(&self, now: Boottime) -> bool {
+        let state = self.state();
+        state.others && now.since(state.renewed_at) > DOUBT_AFTER
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Boottime {
+        Boottime(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn replica_with_company_is_sure_for_as_long_as_it_renews() {
+        let proof = Proof::default();
+        proof.company(true);
+        proof.renewed(at(100));
+        assert!(!proof.is_doubtful(at(125)));
+        assert!(proof.is_doubtful(at(126)));
+        proof.renewed(at(130));
+        assert!(!proof.is_doubtful(at(140)));
+        assert!(DOUBT_AFTER < crate::replica::EXPIRES_AFTER);
+    }
+
+    #[test]
+    fn replica_that_is_alone_goes_on_without_the_api_server() {
+        let proof = Proof::default();
+        proof.renewed(at(100));
+        assert!(!proof.is_doubtful(at(10_000)));
+    }
+}
