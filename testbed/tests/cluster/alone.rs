@@ -17,6 +17,8 @@ use crate::{loss, support};
 
 #[path = "alone/outage.rs"]
 mod outage;
+#[path = "alone/replicas.rs"]
+mod replicas;
 
 /// Two cars that have done a third of the indexes.
 async fn third_of_a_job(world: &mut World) -> Result<(Vec<Car>, jobs::Record)> {

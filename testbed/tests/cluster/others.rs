@@ -8,7 +8,7 @@ mod film;
 #[path = "others/staying.rs"]
 mod staying;
 #[path = "others/way.rs"]
-mod way;
+pub(crate) mod way;
 
 use std::time::Duration;
 

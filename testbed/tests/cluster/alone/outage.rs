@@ -47,7 +47,7 @@ async fn etcd_killed_mid_job_loses_no_index_and_repeats_none() -> Result<()> {
 }
 
 /// A FleetJob of one attempt that runs until it is stopped.
-fn endless(world: &World) -> Result<serde_json::Value> {
+pub(crate) fn endless(world: &World) -> Result<serde_json::Value> {
     let mut job = world.example("hello/fleetjob.yaml")?;
     let ticker = world.example("deployment/deployment.yaml")?["spec"]["template"]["spec"].take();
     job["spec"]["completions"] = json!(1);

@@ -34,6 +34,8 @@ enum State {
 /// A way to the adapter for any number of cars.
 pub(crate) struct Way {
     url: String,
+    /// Where new connections go: the address of an adapter's link.
+    to: watch::Sender<String>,
     state: watch::Sender<State>,
     task: AbortHandle,
 }
@@ -55,25 +57,24 @@ where
 
 impl Way {
     async fn open() -> Result<Self> {
-        let link = Bed::from_environment().await?.endpoints.link;
-        let adapter = link
-            .strip_prefix("https://")
-            .with_context(|| format!("the link {link} does not begin with https://"))?
-            .to_owned();
+        let adapter = adapter(&Bed::from_environment().await?)?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .await
             .context("failed to listen for cars")?;
         let port = listener.local_addr().context("a listener has an address")?.port();
         let (state, seen) = watch::channel(State::Free);
+        let (to, leads_to) = watch::channel(adapter);
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((car, _)) = listener.accept().await {
                 // One that breaks is seen by both of its ends.
-                connections.spawn(connection(car, adapter.clone(), seen.clone()));
+                let to = leads_to.borrow().clone();
+                connections.spawn(connection(car, to, seen.clone()));
             }
         });
         Ok(Self {
             url: format!("https://127.0.0.1:{port}"),
+            to,
             state,
             task: task.abort_handle(),
         })
@@ -85,6 +86,17 @@ impl Way {
         let car = world.car(&Plan::default()).await;
         world.bed.endpoints.link = straight;
         car
+    }
+
+    /// New connections go to this address, as behind one address for many adapters when one of them is gone.
+    pub(crate) fn leads_to(&self, address: &str) {
+        self.to.send_replace(address.to_owned());
+    }
+
+    /// New connections go to the testbed's adapter.
+    pub(crate) fn leads_to_the_adapter(&self, bed: &Bed) -> Result<()> {
+        self.to.send_replace(adapter(bed)?);
+        Ok(())
     }
 
     /// From now on there is a pause after each word of a car.
@@ -109,11 +121,20 @@ impl Drop for Way {
     }
 }
 
-async fn connection(car: TcpStream, adapter: String, state: watch::Receiver<State>) -> io::Result<()> {
+/// Where the testbed's adapter listens for cars.
+fn adapter(bed: &Bed) -> Result<String> {
+    let link = &bed.endpoints.link;
+    let address = link.strip_prefix("https://");
+    Ok(address
+        .with_context(|| format!("the link {link} does not begin with https://"))?
+        .to_owned())
+}
+
+async fn connection(car: TcpStream, to: String, state: watch::Receiver<State>) -> io::Result<()> {
     if *state.borrow() == State::Cut {
         return Ok(());
     }
-    let adapter = TcpStream::connect(adapter).await?;
+    let adapter = TcpStream::connect(to).await?;
     car.set_nodelay(true)?;
     adapter.set_nodelay(true)?;
     let (from_car, mut to_car) = car.into_split();
