@@ -374,9 +374,13 @@ impl Attempt {
         }
     }
 
-    /// When the fence is reached, as long as something of it may live: what the guard must know before anything starts.
+    /// When the fence is reached, as long as something of it may live: what the guard must know before anything starts. Nothing lives in
+    /// an attempt that is only admitted, however long ago the car was heard: there it counts from the admission, as in waiting.
     pub fn fence(&self, plan: &Plan) -> Option<Boottime> {
-        self.fence_at(plan).filter(|_| !self.is_stopped())
+        match self.state {
+            State::Admitted => plan.run_unheard_for.map(|limit| self.admitted + limit),
+            _ => self.fence_at(plan).filter(|_| !self.is_stopped()),
+        }
     }
 
     /// When the fence is reached.

@@ -194,11 +194,13 @@ impl<C: Cluster> Supervisor<C> {
     pub async fn run(mut self, mut events: mpsc::Receiver<Event>) {
         loop {
             tokio::select! {
+                // What the guard must be told goes before what comes from far away.
+                biased;
+                Some(note) = self.notes.recv() => self.note(note),
                 event = events.recv() => match event {
                     None => return,
                     Some(event) => self.take(event).await,
                 },
-                Some(note) = self.notes.recv() => self.note(note),
             }
             while self.tasks.try_join_next().is_some() {}
         }
@@ -231,6 +233,7 @@ impl<C: Cluster> Supervisor<C> {
             Note::Stopped(uid) => {
                 if let Some(handle) = self.attempts.get_mut(&uid) {
                     handle.stopped = true;
+                    handle.fence = None;
                 }
                 if self.attempts.values().all(|handle| handle.stopped) {
                     self.clear();

@@ -48,8 +48,8 @@ const CATCH_UP: Duration = Duration::from_secs(3);
 const WATCH_LAG: Duration = Duration::from_secs(1);
 
 /// A request that has no answer by then is made again: a connection that fell into a hole says nothing for minutes, and the API server
-/// is asked at its next address.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// is asked at its next address. No longer than a renewal is fresh, or one that is slow would never be.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A failure this long ago no longer lengthens the next wait.
 const FORGET_FAILURE: Duration = Duration::from_mins(1);

@@ -19,7 +19,7 @@ pub(crate) struct Proof {
 
 #[derive(Debug, Default)]
 struct State {
-    renewed_at: Boottime,
+    renewed_at: Option<Boottime>,
     others: bool,
 }
 
@@ -30,7 +30,7 @@ impl Proof {
 
     /// This replica's Lease was renewed, by a request that was sent then.
     pub(crate) fn renewed(&self, sent: Boottime) {
-        self.state().renewed_at = sent;
+        self.state().renewed_at = Some(sent);
     }
 
     /// Whether another replica was seen to live when the Leases were last looked at.
@@ -38,10 +38,12 @@ impl Proof {
         self.state().others = others;
     }
 
-    /// Another replica may have adopted this one's vehicles, or be about to.
+    /// Another replica may have adopted this one's vehicles, or be about to. Not before the first renewal: until then every vehicle of
+    /// this replica is one that it has just claimed by a write of its own.
     pub(crate) fn is_doubtful(&self, now: Boottime) -> bool {
         let state = self.state();
-        state.others && now.since(state.renewed_at) > DOUBT_AFTER
+        let old = |at: Boottime| now.since(at) > DOUBT_AFTER;
+        state.others && state.renewed_at.is_some_and(old)
     }
 }
 
@@ -63,6 +65,13 @@ mod tests {
         proof.renewed(at(130));
         assert!(!proof.is_doubtful(at(140)));
         assert!(DOUBT_AFTER < crate::replica::EXPIRES_AFTER);
+    }
+
+    #[test]
+    fn replica_that_has_just_started_is_not_doubtful() {
+        let proof = Proof::default();
+        proof.company(true);
+        assert!(!proof.is_doubtful(at(10_000)));
     }
 
     #[test]

@@ -24,6 +24,8 @@ const RENEW_EVERY: Duration = Duration::from_secs(10);
 pub(crate) const EXPIRES_AFTER: Duration = Duration::from_secs(40);
 /// A request that has no answer by then will have none; a connection that fell into a hole says nothing for minutes.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Two looks that failed, with their patience.
+const BLIND_AFTER: Duration = Duration::from_secs(35);
 /// On the Leases of adapters.
 const LABEL: &str = "kerbside.dev/adapter-replica";
 
@@ -43,7 +45,7 @@ impl Watchman {
         now: Boottime,
     ) -> BTreeSet<String> {
         // Who could not look for so long has seen no renewal, whoever renewed: everybody gets the same time anew.
-        if now.since(self.looked_at) > EXPIRES_AFTER / 2 {
+        if now.since(self.looked_at) >= BLIND_AFTER {
             self.seen.clear();
         }
         self.looked_at = now;

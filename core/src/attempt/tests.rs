@@ -306,6 +306,22 @@ fn fence_binds_what_is_stopping_however_long_its_grace() {
 }
 
 #[test]
+fn attempt_that_comes_to_a_car_long_unheard_has_no_fence_in_the_past() {
+    let fenced = Plan {
+        run_unheard_for: Some(Duration::from_secs(15)),
+        ..one()
+    };
+    // An idle car is heard every twenty seconds.
+    let (attempt, _) = Attempt::admit(&fenced, Some(now(81).boot), now(100));
+    assert_eq!(attempt.fence(&fenced), Some(now(115).boot));
+    let (attempt, _) = step(attempt, &fenced, Event::Journaled, now(101));
+    assert_eq!(
+        (&attempt.state, attempt.fence(&fenced)),
+        (&State::Waiting, Some(now(115).boot))
+    );
+}
+
+#[test]
 fn stop_before_anything_lives_ends_at_once() {
     let mut driver = Driver::admitted(one());
     driver.feed(Event::Journaled);

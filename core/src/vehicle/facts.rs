@@ -195,7 +195,10 @@ impl Facts {
         }
         let away = self.suspected || matches!(self.link, Link::Awaited { .. });
         let with_attempts = !self.attempts.is_empty() || !reports.is_empty();
-        self.returned_at = (away && with_attempts).then_some(now);
+        // A second connection right after it does not make the return older.
+        if away && with_attempts {
+            self.returned_at = Some(now);
+        }
         self.link = Link::Open { epoch };
         for attempt in self.attempts.values_mut() {
             attempt.told = Told::default();

@@ -282,7 +282,17 @@ impl<C: Cluster> Actor<C> {
     fn step(&mut self, event: Event) -> Vec<Effect> {
         let (attempt, effects) = attempt::step(self.seed.attempt.clone(), &self.seed.plan, event, self.now());
         self.seed.attempt = attempt;
+        self.tell_fence();
         effects
+    }
+
+    /// Before any effect is carried out: the guard must not wait for the journal, neither to know of a fence nor to hear that nothing lives.
+    fn tell_fence(&mut self) {
+        let fence = self.fence();
+        if std::mem::replace(&mut self.told_fence, fence) != fence {
+            // The supervisor ends only with the agent.
+            let _ = self.context.notes.send(Note::Fence(self.seed.uid.clone(), fence));
+        }
     }
 
     async fn feed(&mut self, event: Event) {
@@ -301,10 +311,6 @@ impl<C: Cluster> Actor<C> {
         if self.seed.attempt.is_stopped() && !std::mem::replace(&mut self.told_stopped, true) {
             // The supervisor ends only with the agent.
             let _ = self.context.notes.send(Note::Stopped(self.seed.uid.clone()));
-        }
-        let fence = self.fence();
-        if std::mem::replace(&mut self.told_fence, fence) != fence {
-            let _ = self.context.notes.send(Note::Fence(self.seed.uid.clone(), fence));
         }
         let lives = self.seed.attempt.containers.iter().any(attempt::Container::is_alive);
         if let Some(watch) = self.watch.take_if(|_| !lives) {

@@ -347,6 +347,7 @@ async fn replica_that_is_not_sure_of_its_vehicles_suspects_none_and_gives_its_ca
         Boottime::default(),
     );
     case.world.context.proof.company(true);
+    case.world.context.proof.renewed(Boottime::default());
     case.clock().set(26);
     case.actor.step(Event::Closed(3));
     case.actor.turn();

@@ -138,7 +138,11 @@ fn car_that_is_back_with_its_attempt_takes_nothing_new_before_the_replacement_ca
     assert!(suspect_node(&car));
     assert_eq!(car.pod("a").unready, None, "the attempt itself is heard at once");
     assert_eq!(car.desired().wake_at, Some(at(8.0) + RETURN_HOLD));
-    assert!(!suspect_node(car.at(9.0)));
+    car.at(8.3).on(Event::Closed(2));
+    car.at(8.5)
+        .connect(3, vec![report("a", 1, AttemptPhase::Running, false)]);
+    assert!(suspect_node(&car), "a second connection ends no hold");
+    assert!(!suspect_node(car.at(9.5)));
 }
 
 #[test]
