@@ -304,9 +304,11 @@ fn stat(pid: i32) -> Option<Stat> {
 fn parse_stat(text: &str) -> Option<Stat> {
     let (_, rest) = text.rsplit_once(')')?;
     let fields: Vec<&str> = rest.split_whitespace().collect();
-    // Fields 3 (state) and 22 (start time) of proc(5).
+    // Fields 3 (state), 20 (threads) and 22 (start time) of proc(5). A process whose first thread has ended is shown as a zombie while
+    // others of its threads still hold its files and ports.
+    let threads: u32 = fields.get(17)?.parse().ok()?;
     Some(Stat {
-        dead: matches!(*fields.first()?, "Z" | "X"),
+        dead: matches!(*fields.first()?, "Z" | "X") && threads <= 1,
         started: fields.get(19)?.parse().ok()?,
     })
 }
@@ -324,7 +326,10 @@ mod tests {
         let line = "7 (a (b) c) S 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4242 1 2 3";
         let stat = parse_stat(line).unwrap();
         assert_eq!((stat.started, stat.dead), (4242, false));
-        assert!(parse_stat(&line.replace(" S ", " Z ")).unwrap().dead);
+        let ended = line.replace(" S ", " Z ");
+        assert!(parse_stat(&ended).unwrap().dead);
+        let ending = ended.replace(" 20 0 1 0 ", " 20 0 3 0 ");
+        assert!(!parse_stat(&ending).unwrap().dead, "two of its threads have not ended");
     }
 
     #[tokio::test]
