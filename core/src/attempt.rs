@@ -366,21 +366,17 @@ impl Attempt {
         self.heard = self.heard.max(Some(sent.min(now.boot)));
     }
 
-    /// From when the fence counts.
+    /// From when the fence counts. Nothing lives in an attempt that has not begun, however long ago the car was heard.
     fn fence_start(&self) -> Boottime {
         match self.state {
-            State::Waiting => self.admitted,
+            State::Admitted | State::Waiting => self.admitted,
             _ => self.heard.unwrap_or(self.admitted),
         }
     }
 
-    /// When the fence is reached, as long as something of it may live: what the guard must know before anything starts. Nothing lives in
-    /// an attempt that is only admitted, however long ago the car was heard: there it counts from the admission, as in waiting.
+    /// When the fence is reached, as long as something of it may live: what the guard must know before anything starts.
     pub fn fence(&self, plan: &Plan) -> Option<Boottime> {
-        match self.state {
-            State::Admitted => plan.run_unheard_for.map(|limit| self.admitted + limit),
-            _ => self.fence_at(plan).filter(|_| !self.is_stopped()),
-        }
+        self.fence_at(plan).filter(|_| !self.is_stopped())
     }
 
     /// When the fence is reached.

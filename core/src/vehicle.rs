@@ -85,6 +85,9 @@ pub const RECONNECT_WINDOW: Duration = Duration::from_secs(30);
 /// What a car may need to stop an attempt after its fence, beside the drift of two clocks.
 pub const FENCE_MARGIN: Duration = Duration::from_secs(5);
 
+/// `spec.terminationGracePeriodSeconds` where a Pod does not say: Kubernetes' own default.
+pub const DEFAULT_GRACE: Duration = Duration::from_secs(30);
+
 /// The fence as the adapter counts it: later than any car's, whose clock may run up to a thousandth slower.
 pub fn fence_with_margin(fence: Duration) -> Duration {
     fence.saturating_add(fence / 1000).saturating_add(FENCE_MARGIN)

@@ -61,16 +61,21 @@ most=40
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 (cd hack/images && GOWORK=off CGO_ENABLED=0 go build -mod=readonly -o "$work/images" .)
+
+# stripped PATH: puts a binary in place for the image. Symbols are half of it and nobody reads them in a Pod; a C compiler, which building
+# needs, brings strip with it.
+stripped() {
+  [ -x "$1" ] || { echo "images: $1 is not built; run 'make build' and 'make tools'" >&2; exit 1; }
+  strip -o "$work/$(basename "$1")" "$1"
+}
+
 for program in "${programs[@]}"; do
   path=$(binary_of "$program")
   binary=$(basename "$path")
-  [ -x "$path" ] || { echo "images: $path is not built; run 'make build' and 'make tools'" >&2; exit 1; }
-  # Symbols are half of a binary and nobody reads them in a Pod; a C compiler, which building needs, brings strip with it.
-  strip -o "$work/$binary" "$path"
+  stripped "$path"
   others=()
   for other in $(beside "$program"); do
-    [ -x "$bin/$other" ] || { echo "images: $bin/$other is not built; run 'make build'" >&2; exit 1; }
-    strip -o "$work/$other" "$bin/$other"
+    stripped "$bin/$other"
     others+=(-beside "$work/$other")
   done
   "$work/images" -program "$work/$binary" -name "$binary" -ref "$registry/$program:$tag" -version "$version" \

@@ -3,8 +3,8 @@
 //	images -program FILE -name NAME -ref REGISTRY/NAME:TAG -out FILE.tar
 //
 // Two layers: what the program needs of the machine that it was built on (the loader and the shared libraries, certificate authorities,
-// the names of two users), and the program, with those that stand beside it. The same input gives the same bytes. The archive is an OCI image layout in a tar file
-// with Docker's manifest.json beside it, so `ctr image import`, `kind load image-archive`, `docker load` and `crane push` all take it.
+// the names of two users), and the program, with those that stand beside it. The same input gives the same bytes. The archive is an OCI
+// image layout in a tar file with Docker's manifest.json beside it, so `ctr image import`, `kind load image-archive`, `docker load` and `crane push` all take it.
 package main
 
 import (

@@ -233,7 +233,6 @@ impl<C: Cluster> Supervisor<C> {
             Note::Stopped(uid) => {
                 if let Some(handle) = self.attempts.get_mut(&uid) {
                     handle.stopped = true;
-                    handle.fence = None;
                 }
                 if self.attempts.values().all(|handle| handle.stopped) {
                     self.clear();
@@ -277,12 +276,12 @@ impl<C: Cluster> Supervisor<C> {
 
     fn count(&self) {
         self.publish_fence();
-        let live = self.attempts.values().filter(|handle| !handle.stopped).count();
+        let alive = || self.attempts.values().filter(|handle| !handle.stopped);
+        let live = alive().count();
         self.live
             .send_if_modified(|known| std::mem::replace(known, live) != live);
-        let alive = self.attempts.values().filter(|handle| !handle.stopped);
         let turn = Turn {
-            live: alive.map(|handle| handle.priority).collect(),
+            live: alive().map(|handle| handle.priority).collect(),
             since: self.context.clock.boottime(),
         };
         self.turn.send_if_modified(|known| {

@@ -16,10 +16,8 @@ use kerbside_core::ids::PodUid;
 use kerbside_core::names::{RUNTIME_CLASS_WASM, reason};
 use kerbside_core::owner::Refusal;
 use kerbside_core::quantity::{Quantity, Resources};
+use kerbside_core::vehicle::DEFAULT_GRACE;
 use kerbside_link::proto::Run;
-
-/// Kubernetes' own default of `terminationGracePeriodSeconds`.
-const DEFAULT_GRACE: Duration = Duration::from_secs(30);
 
 /// One attempt, as far as the car has to know it.
 #[derive(Debug, Clone, PartialEq)]

@@ -31,7 +31,8 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use self::jobs::{Done, Job, Key, Outcome};
-use crate::context::Context;
+use crate::connection;
+use crate::context::{Context, PATIENCE};
 use crate::events;
 use crate::fleet::{Ends, Message};
 use crate::metrics::{PhaseLabel, PoolLabel, WriteLabel};
@@ -46,10 +47,6 @@ const CATCH_UP: Duration = Duration::from_secs(3);
 
 /// A watch shows a write within milliseconds; after this long it is worth a second look.
 const WATCH_LAG: Duration = Duration::from_secs(1);
-
-/// A request that has no answer by then is made again: a connection that fell into a hole says nothing for minutes, and the API server
-/// is asked at its next address. No longer than a renewal is fresh, or one that is slow would never be.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A failure this long ago no longer lengthens the next wait.
 const FORGET_FAILURE: Duration = Duration::from_mins(1);
@@ -199,11 +196,8 @@ impl Actor {
 
     /// The Vehicle names this replica. Nothing is written for a vehicle that does not.
     fn is_ours(&self) -> bool {
-        let connection = self
-            .vehicle
-            .as_ref()
-            .and_then(|v| v.status.as_ref()?.connection.as_ref());
-        connection.is_some_and(|c| c.replica == self.context.replica)
+        let vehicle = self.vehicle.as_ref();
+        vehicle.is_some_and(|v| connection::is_held_by(v, &self.context.replica))
     }
 
     fn check_stall(&mut self, wake_at: Option<Boottime>) {

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kerbside_core::clock::{Boottime, Clock};
@@ -21,6 +22,10 @@ use crate::vehicle_watch::Roster;
 
 /// The field manager of everything that the adapter writes.
 pub(crate) const MANAGER: &str = "kerbside-virtual-kubelet";
+
+/// A request that has no answer by then is made again: a connection that fell into a hole says nothing for minutes, and the API server
+/// is asked at its next address. No longer than a renewal is fresh, or one that is slow would never be.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Shared by all actors.
 pub(crate) struct Context {

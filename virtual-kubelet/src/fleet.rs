@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::actor::Actor;
+use crate::connection;
 use crate::context::Context;
 
 /// A car that comes while the adapter is still reading the cluster waits this long before it is sent away for a moment.
@@ -109,8 +110,7 @@ impl Fleet {
 
     fn is_ours(&self, id: &VehicleId) -> bool {
         let vehicle = self.context.roster.vehicle(id.as_str());
-        let connection = vehicle.as_ref().and_then(|v| v.status.as_ref()?.connection.as_ref());
-        connection.is_some_and(|c| c.replica == self.context.replica)
+        vehicle.is_some_and(|v| connection::is_held_by(&v, &self.context.replica))
     }
 
     /// The vehicle's actor, if it has one.

@@ -8,6 +8,7 @@ pub mod args;
 
 mod actor;
 mod admission;
+mod connection;
 mod context;
 mod enrolment;
 mod events;

@@ -8,14 +8,12 @@ use k8s_openapi::api::core::v1::{Pod, PodCondition, Toleration};
 use kerbside_core::duration;
 use kerbside_core::ids::{PodUid, VehicleId};
 use kerbside_core::names::{GROUP, annotation, condition};
-use kerbside_core::vehicle::{PodFacts, PodKind, PodPhase, Refusal};
+use kerbside_core::vehicle::{DEFAULT_GRACE, PodFacts, PodKind, PodPhase, Refusal};
 
 /// No fence is shorter: a car at work is heard every 4 s, and one lost heartbeat must not end its work.
 const SHORTEST_FENCE: Duration = Duration::from_secs(15);
 /// What the API server's admission adds to a Pod that says nothing of outages.
 const DEFAULT_TOLERATION: Duration = Duration::from_secs(300);
-/// `spec.terminationGracePeriodSeconds` where a Pod does not say.
-const DEFAULT_GRACE: Duration = Duration::from_secs(30);
 
 /// The vehicle to whose Node the Pod is bound, if it is one of ours.
 pub(crate) fn vehicle_of(pod: &Pod) -> Option<VehicleId> {

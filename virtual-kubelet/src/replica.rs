@@ -12,18 +12,17 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kerbside_api::v1alpha1::Vehicle;
 use kerbside_core::clock::Boottime;
 use kerbside_k8s::apply;
-use kube::Api;
 use kube::api::ListParams;
+use kube::{Api, ResourceExt};
 use serde_json::json;
 use tokio::time::timeout;
 
-use crate::context::{Context, MANAGER};
+use crate::connection;
+use crate::context::{Context, MANAGER, PATIENCE};
 
 const RENEW_EVERY: Duration = Duration::from_secs(10);
 /// Four renewals: a replica that only restarts, or has lost its API server for a moment, keeps its vehicles.
 pub(crate) const EXPIRES_AFTER: Duration = Duration::from_secs(40);
-/// A request that has no answer by then will have none; a connection that fell into a hole says nothing for minutes.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// Two looks that failed, with their patience.
 const BLIND_AFTER: Duration = Duration::from_secs(35);
 /// On the Leases of adapters.
@@ -75,18 +74,23 @@ pub(crate) async fn run(context: Arc<Context>, namespace: String) {
     context.synced().await;
     loop {
         let sent = context.clock.boottime();
-        match timeout(PATIENCE, renew(&context, &api, &namespace)).await {
-            Ok(Ok(())) => context.proof.renewed(sent),
-            Ok(Err(error)) => tracing::warn!(%error, "this replica's Lease was not renewed"),
-            Err(_) => tracing::warn!("this replica's Lease was not renewed: no answer from the API server"),
+        let renewed = answered("renew this replica's Lease", renew(&context, &api, &namespace));
+        if renewed.await {
+            context.proof.renewed(sent);
         }
-        match timeout(PATIENCE, adopt(&context, &api, &mut watchman)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "other replicas' vehicles could not be looked at"),
-            Err(_) => tracing::warn!("other replicas' vehicles could not be looked at: no answer from the API server"),
-        }
+        answered("look at other replicas' vehicles", adopt(&context, &api, &mut watchman)).await;
         tokio::time::sleep(RENEW_EVERY).await;
     }
+}
+
+/// Whether the API server did as it was asked, in time.
+async fn answered(what: &str, request: impl Future<Output = Result<(), kube::Error>>) -> bool {
+    match timeout(PATIENCE, request).await {
+        Ok(Ok(())) => return true,
+        Ok(Err(error)) => tracing::warn!(%error, "failed to {what}"),
+        Err(_) => tracing::warn!("failed to {what}: no answer from the API server"),
+    }
+    false
 }
 
 async fn renew(context: &Context, api: &Api<Lease>, namespace: &str) -> Result<(), kube::Error> {
@@ -116,7 +120,6 @@ async fn adopt(context: &Context, api: &Api<Lease>, watchman: &mut Watchman) -> 
         .iter()
         .filter_map(|name| context.roster.vehicle(name))
         .collect();
-    let holder = |v: &Vehicle| v.status.as_ref()?.connection.as_ref().map(|c| c.replica.clone());
     let found = api
         .list(&ListParams::default().labels(&format!("{LABEL}=true")))
         .await?;
@@ -131,7 +134,7 @@ async fn adopt(context: &Context, api: &Api<Lease>, watchman: &mut Watchman) -> 
     // All that hold vehicles, and all that could take some.
     let others: BTreeSet<_> = vehicles
         .iter()
-        .filter_map(|v| holder(v))
+        .filter_map(|v| connection::holder(v).map(str::to_owned))
         .chain(renewals.keys().cloned())
         .filter(|r| *r != context.replica)
         .collect();
@@ -139,7 +142,7 @@ async fn adopt(context: &Context, api: &Api<Lease>, watchman: &mut Watchman) -> 
     let mut alive = renewals.keys().filter(|r| others.contains(*r) && !dead.contains(*r));
     context.proof.company(alive.next().is_some());
     for vehicle in vehicles {
-        if holder(&vehicle).is_some_and(|replica| dead.contains(&replica)) {
+        if connection::holder(&vehicle).is_some_and(|replica| dead.contains(replica)) {
             take(context, &vehicle).await?;
         }
     }
@@ -147,22 +150,10 @@ async fn adopt(context: &Context, api: &Api<Lease>, watchman: &mut Watchman) -> 
 }
 
 async fn take(context: &Context, vehicle: &Vehicle) -> Result<(), kube::Error> {
-    let (Some(name), Some(uid)) = (&vehicle.metadata.name, &vehicle.metadata.uid) else {
-        return Ok(());
-    };
-    let epoch = vehicle
-        .status
-        .as_ref()
-        .and_then(|s| s.connection.as_ref())
-        .map_or(0, |c| c.epoch)
-        + 1;
-    let status = json!({ "connection": { "replica": context.replica, "epoch": epoch } });
-    let version = vehicle.metadata.resource_version.as_deref();
-    let api: Api<Vehicle> = Api::all(context.client.clone());
-    let taken = apply::merge_status(&api, name, uid, version, MANAGER, status).await?;
+    let (epoch, taken) = connection::raise(context, vehicle).await?;
     if taken.done().is_some() {
         // The watch shows it, and begins the vehicle's actor; were it observed here, the watch would have nothing new to tell.
-        tracing::info!(vehicle.id = %name, epoch, "a vehicle of a replica that is gone is adopted");
+        tracing::info!(vehicle.id = %vehicle.name_any(), epoch, "a vehicle of a replica that is gone is adopted");
     }
     Ok(())
 }

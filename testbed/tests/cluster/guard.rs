@@ -10,9 +10,8 @@ use kerbside_testbed::{process, wait, world};
 use kube::ResourceExt;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::json;
 
-use crate::loss::impatient;
+use crate::loss::{impatient, once_only};
 use crate::support;
 
 /// A guard is to cost no more than this, in kilobytes of memory that is its share.
@@ -47,7 +46,7 @@ async fn agent_that_stands_still_past_a_fence_is_ended_before_its_work_is_given_
         let cars = world.cars(2).await?;
         let seen = world.record();
         let mut job = support::first_share(world, 20)?;
-        job["spec"]["onLoss"] = json!({"replace": "WhenFenced", "runUnheardFor": "10s"});
+        once_only(&mut job);
         world.apply(&job).await?;
         let (first, stuck) = world.running_on_one_of(&cars).await?;
 

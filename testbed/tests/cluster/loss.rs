@@ -17,6 +17,11 @@ pub(crate) fn impatient(pool: &mut Value) {
         json!({"suspectAfter": "5s", "keepNodeFor": "1m", "brake": {"share": 100, "atLeast": 5, "window": "30s"}});
 }
 
+/// Work that may run once only, and is given up ten seconds after it was last heard.
+pub(crate) fn once_only(job: &mut Value) {
+    job["spec"]["onLoss"] = json!({"replace": "WhenFenced", "runUnheardFor": "10s"});
+}
+
 pub(crate) fn suspected(node: Option<&Node>) -> Option<()> {
     world::tainted(node?, taint::SUSPECT).then_some(())
 }
@@ -103,7 +108,7 @@ async fn work_that_may_run_once_only_is_replaced_after_its_fence_and_not_before(
         let cars = world.cars(2).await?;
         let seen = world.record();
         let mut job = long_job(world)?;
-        job["spec"]["onLoss"] = json!({"replace": "WhenFenced", "runUnheardFor": "10s"});
+        once_only(&mut job);
         world.apply(&job).await?;
         let (first, lost) = world.running_on_one_of(&cars).await?;
         lost.crash().await?;

@@ -25,6 +25,7 @@ use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
+use crate::connection;
 use crate::context::{Context, MANAGER};
 use crate::pod_writer::{self, PodRef};
 
@@ -137,25 +138,12 @@ pub(super) async fn raise_epoch(context: &Context, id: &VehicleId) -> Result<u64
         if vehicle.spec.revoked {
             return Err(Fault::denied("this vehicle is revoked").into());
         }
-        let epoch = vehicle
-            .status
-            .as_ref()
-            .and_then(|s| s.connection.as_ref())
-            .map_or(0, |c| c.epoch)
-            + 1;
-        let (uid, version) = (
-            vehicle.metadata.uid.as_deref(),
-            vehicle.metadata.resource_version.as_deref(),
-        );
-        let status = json!({ "connection": { "replica": context.replica, "epoch": epoch } });
-        let name = id.as_str();
-        let patched = apply::merge_status(&api, name, uid.unwrap_or_default(), version, MANAGER, status).await;
-        match patched {
-            Ok(Written::Done(vehicle)) => {
+        match connection::raise(context, &vehicle).await {
+            Ok((epoch, Written::Done(vehicle))) => {
                 context.roster.observe(*vehicle);
                 return Ok(epoch);
             }
-            Ok(Written::Stale) => known = api.get_opt(name).await.map_err(|e| unavailable(id, &e))?,
+            Ok((_, Written::Stale)) => known = api.get_opt(id.as_str()).await.map_err(|e| unavailable(id, &e))?,
             Err(error) => return Err(unavailable(id, &error)),
         }
     }
@@ -297,7 +285,7 @@ async fn renew(context: &Context, id: &VehicleId, node_uid: &str, hold: Hold) ->
     if hold == Hold::Lost {
         let vehicles: Api<Vehicle> = Api::all(context.client.clone());
         match vehicles.get_opt(name).await {
-            Ok(Some(vehicle)) if is_of(&vehicle, &context.replica) => {}
+            Ok(Some(vehicle)) if connection::is_held_by(&vehicle, &context.replica) => {}
             Ok(_) => {
                 tracing::info!(vehicle.id = %id, "the vehicle is another adapter's; its Lease is left alone");
                 return Outcome::Stale;
@@ -307,11 +295,6 @@ async fn renew(context: &Context, id: &VehicleId, node_uid: &str, hold: Hold) ->
     }
     let result = lease::renew(&api, name, node_uid, &context.replica, MANAGER, now).await;
     written(id, "Lease", result.map(|l| Written::Done(Box::new(l))), |_| {})
-}
-
-fn is_of(vehicle: &Vehicle, replica: &str) -> bool {
-    let connection = vehicle.status.as_ref().and_then(|s| s.connection.as_ref());
-    connection.is_some_and(|c| c.replica == replica)
 }
 
 /// Writes a Pod's status.

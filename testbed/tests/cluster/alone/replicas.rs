@@ -6,7 +6,6 @@ use kerbside_api::v1alpha1::Vehicle;
 use kerbside_core::names::{condition, reason};
 use kerbside_testbed::wait;
 use kube::ResourceExt;
-use serde_json::json;
 
 use super::outage::endless;
 use super::*;
@@ -124,7 +123,7 @@ async fn car_that_dies_with_its_adapter_is_lost_by_the_word_of_another() -> Resu
         let lost = way.car(world).await?;
         let seen = world.record();
         let mut job = endless(world)?;
-        job["spec"]["onLoss"] = json!({"replace": "WhenFenced", "runUnheardFor": "10s"});
+        loss::once_only(&mut job);
         world.apply(&job).await?;
         let first = world.running_on(&lost).await?;
         owned_by(world, &lost, SECOND).await?;
