@@ -13,6 +13,7 @@ use kerbside_k8s::events::Recorder;
 use kerbside_k8s::store::{Store, StoreError};
 use kerbside_k8s::telemetry::LogLevel;
 use kerbside_link::identity::IdentityError;
+use kerbside_link::rate_limit::Rates;
 use kerbside_link::server::{self as link, ServerTls};
 use kube::Client;
 use prometheus_client::registry::Registry;
@@ -189,6 +190,7 @@ pub async fn run(
     });
     let options = link::Options {
         drain: args.drain,
+        enrolments: Rates::per_second(args.enrolments_per_second),
         ..link::Options::new(clock)
     };
     drop(ready.send_replace(Ok(())));
