@@ -15,6 +15,8 @@ use kube::api::Api;
 
 use crate::{loss, support};
 
+#[path = "alone/chaos.rs"]
+mod chaos;
 #[path = "alone/outage.rs"]
 mod outage;
 #[path = "alone/replicas.rs"]
