@@ -25,7 +25,8 @@
 //! | stream open, idle car (heartbeat every 20 s) | 50 s: 2.5 heartbeats |
 //! | the adapter has just started and waits for the car | 30 s |
 //!
-//! While the brake holds (too many cars of the pool fell silent together) no car becomes suspect.
+//! While the brake holds (too many cars of the pool fell silent together) a silent car with an attempt whose fence has not passed is *held*
+//! instead: its Node takes nothing new and says that it is not heard, and nothing follows for its attempts before their fences.
 //!
 //! ## Attempts
 //!
@@ -41,6 +42,7 @@
 //! | refused: of a `DaemonSet` | Pending, Refused, for good |
 //! | refused: others | Pending, Refused; Failed after the back-off |
 //! | car suspect | as before, and Unheard=True, not ready |
+//! | car held | as before |
 //! | unheard for the fence and a margin | Failed, `DisruptionTarget` `VehicleLost`, Stopped=Fenced |
 //! | the car had it, is heard again, and does not know it | Failed, `DisruptionTarget` `VehicleLost`, Stopped=Reported |
 //! | car leaving | `DisruptionTarget` `VehicleDeparted`, not ready; then DELETE with min(grace, notice) |
@@ -61,7 +63,7 @@ mod tests;
 use std::time::Duration;
 
 pub use attempt::{Attempt, PodFacts, PodKind, PodPhase, Refusal};
-pub use desired::{Desired, NodeState, NodeWish};
+pub use desired::{Desired, Hearing, NodeState, NodeWish};
 pub use facts::{Event, Facts, Link};
 pub use report::{Delete, PodReport, StoppedBy};
 
@@ -71,6 +73,9 @@ use crate::ids::PodUid;
 pub const HEARTBEAT_IDLE: Duration = Duration::from_secs(20);
 /// How often a car with an attempt is heard.
 pub const HEARTBEAT_BUSY: Duration = Duration::from_secs(4);
+/// A car with an attempt that is not heard for so long is late. Nothing follows but that it counts for the brake, before the first of its
+/// pool is suspected by the default terms: cars that fall silent together were last heard within one heartbeat of each other.
+pub const HEARTBEAT_LATE: Duration = Duration::from_secs(5);
 /// An idle car is suspect after two and a half heartbeats: one may be late, one may be lost.
 pub const SUSPECT_IDLE: Duration = Duration::from_secs(50);
 /// A car that is there answers a `Run` within a round trip; three seconds allow for a slow mobile network.

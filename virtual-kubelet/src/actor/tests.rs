@@ -1,13 +1,14 @@
 //! What an actor writes, and what it leaves alone, over a mocked API server. Time is moved by hand; nothing here has a car.
 
+mod braked;
+
 use super::*;
 use crate::fleet::Ends;
 use crate::testing::{TestClock, World, list, respond};
 use crate::vehicle_status;
 use k8s_openapi::api::core::v1::Node;
 use kerbside_core::names::taint;
-use kerbside_core::vehicle::NodeState;
-use kerbside_core::vehicle::{Judgement, NodeWish};
+use kerbside_core::vehicle::{Hearing, Judgement, NodeState, NodeWish};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -65,7 +66,7 @@ fn case(replica: &str, pods: Vec<Pod>) -> Case {
         ready: true,
         taints: vec![],
         eligible: Judgement::Yes,
-        heard: Some(true),
+        heard: Some(Hearing::Heard),
     };
     let mut vehicle = vehicle(replica);
     let offer = vehicle.status.as_ref().unwrap().offer.clone();
@@ -105,6 +106,7 @@ fn case(replica: &str, pods: Vec<Pod>) -> Case {
         inbox,
         wake: Arc::new(Notify::new()),
         session: watch::Sender::new(None),
+        drain: CancellationToken::new(),
         stop: CancellationToken::new(),
     };
     let actor = Actor::new(id, Arc::clone(context), ends);
@@ -260,8 +262,8 @@ async fn pod_is_ended_on_silence_only_after_a_fresh_renewal() {
     assert!(case.turn().contains(&pod_key()));
 }
 
-/// A connected car with a running attempt that leaves; nothing of it was written yet.
-fn leaving() -> Case {
+/// A connected car with a running attempt; nothing of it was written yet.
+fn running() -> Case {
     let mut case = case("r-0", vec![pod("30s")]);
     case.turn();
     case.actor.at_work.clear();
@@ -279,6 +281,12 @@ fn leaving() -> Case {
         standing: Standing::Available,
         reports: vec![running],
     });
+    case
+}
+
+/// The same, and it leaves.
+fn leaving() -> Case {
+    let mut case = running();
     case.actor.step(Event::State(Standing::Leaving {
         notice: Duration::from_secs(30),
     }));
@@ -459,6 +467,47 @@ fn connect(case: &mut Case, instance: &str, epoch: u64) -> oneshot::Receiver<Res
     };
     case.actor.greet(epoch, arrival, reply);
     answer
+}
+
+#[tokio::test]
+async fn car_that_an_api_server_made_wait_for_its_greeting_takes_nothing_new_for_a_second_after_it() {
+    let mut case = running();
+    case.clock().set(1);
+    case.actor.step(Event::Closed(3));
+    case.actor.turn();
+    assert!(case.actor.facts.suspected());
+    let vehicle: VehicleId = ID.parse().unwrap();
+    let running = proto::AttemptStatus {
+        uid: "u-1".into(),
+        revision: 2,
+        phase: proto::AttemptPhase::Running.into(),
+        ..proto::AttemptStatus::default()
+    };
+    let arrival = Arrival {
+        session: SessionHandle::detached(vehicle.clone()),
+        vehicle,
+        protocol: 1,
+        hello: proto::Hello {
+            attempts: vec![running],
+            state: Some(proto::CarState {
+                standing: proto::Standing::Available.into(),
+                ..proto::CarState::default()
+            }),
+            ..proto::Hello::default()
+        },
+        peer: ([10, 0, 0, 1], 7).into(),
+        at: Boottime(Duration::from_secs(10)),
+    };
+    case.clock().set(14);
+    let (reply, _answer) = oneshot::channel();
+    case.actor.greet(4, arrival, reply);
+    let takes_nothing_new = |case: &mut Case| match case.actor.settle().node {
+        NodeWish::Present(state) | NodeWish::Keep(state) => state.taints.contains(&taint::SUSPECT),
+        NodeWish::Absent => panic!("the Node stays while its attempt is awaited"),
+    };
+    assert!(takes_nothing_new(&mut case));
+    case.clock().set(15);
+    assert!(!takes_nothing_new(&mut case));
 }
 
 /// An actor that writes nothing but Events.
