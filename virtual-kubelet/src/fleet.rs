@@ -58,6 +58,9 @@ pub(crate) struct Ends {
     pub(crate) inbox: mpsc::Receiver<Message>,
     pub(crate) wake: Arc<Notify>,
     pub(crate) session: watch::Sender<Option<SessionHandle>>,
+    /// The adapter is ending, and sends its cars elsewhere.
+    pub(crate) drain: CancellationToken,
+    /// The actor ends.
     pub(crate) stop: CancellationToken,
 }
 
@@ -66,16 +69,19 @@ pub(crate) struct Fleet {
     context: Arc<Context>,
     actors: Mutex<HashMap<VehicleId, Handle>>,
     tasks: TaskTracker,
+    drain: CancellationToken,
     stop: CancellationToken,
 }
 
 impl Fleet {
-    pub(crate) fn new(context: Arc<Context>, stop: CancellationToken) -> Arc<Self> {
+    /// From `drain` on a car that goes is not missed: it was sent elsewhere. The actors go on until [`Fleet::end`].
+    pub(crate) fn new(context: Arc<Context>, drain: CancellationToken) -> Arc<Self> {
         Arc::new(Self {
             context,
             actors: Mutex::default(),
             tasks: TaskTracker::new(),
-            stop,
+            drain,
+            stop: CancellationToken::new(),
         })
     }
 
@@ -138,6 +144,7 @@ impl Fleet {
             inbox,
             wake,
             session,
+            drain: self.drain.clone(),
             stop: self.stop.clone(),
         };
         let actor = Actor::new(id.clone(), Arc::clone(&self.context), ends);
@@ -204,8 +211,9 @@ impl Fleet {
         }
     }
 
-    /// Waits until every actor has ended; they are told by the token given to [`Fleet::new`].
+    /// Ends every actor, and waits until they have.
     pub(crate) async fn end(&self) {
+        self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
     }

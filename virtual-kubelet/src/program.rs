@@ -20,7 +20,7 @@ use prometheus_client::registry::Registry;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::Args;
@@ -113,7 +113,7 @@ pub async fn run(
     let spool = Spool::prepare(args.spool.clone()).map_err(RunError::Spool)?;
     let mut registry = Registry::default();
     let context = context(&args, &client, &store, &clock, Metrics::new(&mut registry));
-    // The actors end before the link does: that its sessions then end one by one must not look like silence.
+    // The actors end after the link does: a car is looked after until it is another replica's.
     let fleet = Fleet::new(Arc::clone(&context), stop.clone());
     let (ready, is_ready) = watch::channel(Err("the cluster to be read".to_owned()));
 
@@ -125,7 +125,7 @@ pub async fn run(
     });
     spawn_watches(&mut parts, &context, &fleet);
     let (me, namespace) = (Arc::clone(&context), args.namespace.clone());
-    parts.spawn(async move {
+    let alive = parts.spawn(async move {
         replica::run(me, namespace).await;
         "this replica's Lease"
     });
@@ -145,7 +145,10 @@ pub async fn run(
         names: args.certificate_names(),
     };
     let certificate = tokio::select! {
-        () = stop.cancelled() => return Ok(()),
+        () = stop.cancelled() => {
+            end(&fleet, &alive, &args.namespace).await;
+            return Ok(());
+        }
         certificate = asker.certificate() => certificate,
         Some(ended) = parts.join_next() => return Err(RunError::Ended(ended.unwrap_or("a panicked task"))),
     };
@@ -200,8 +203,17 @@ pub async fn run(
         Some(ended) = parts.join_next() => Err(RunError::Ended(ended.unwrap_or("a panicked task"))),
     };
     stop.cancel();
-    fleet.end().await;
+    if served.is_ok() {
+        end(&fleet, &alive, &args.namespace).await;
+    }
     served
+}
+
+/// Ends what is left when no car is connected any more. Others may adopt at once those that found no other adapter.
+async fn end(fleet: &Fleet, alive: &AbortHandle, namespace: &str) {
+    fleet.end().await;
+    alive.abort();
+    replica::end(fleet.context(), namespace).await;
 }
 
 fn context(args: &Args, client: &Client, store: &Store, clock: &Arc<dyn Clock>, metrics: Metrics) -> Arc<Context> {
@@ -219,9 +231,9 @@ fn context(args: &Args, client: &Client, store: &Store, clock: &Arc<dyn Clock>, 
         roster: Roster::new(),
         store: store.clone(),
         recorder: Recorder::new(client.clone(), MANAGER, Some(&args.replica)),
+        brakes: Brakes::new(metrics.clone()),
         metrics,
         refusals: RefusalLedger::default(),
-        brakes: Brakes::default(),
         proof: crate::proof::Proof::default(),
     })
 }
