@@ -21,6 +21,8 @@ mod chaos;
 mod outage;
 #[path = "alone/replicas.rs"]
 mod replicas;
+#[path = "alone/rolling.rs"]
+mod rolling;
 
 /// Two cars that have done a third of the indexes.
 async fn third_of_a_job(world: &mut World) -> Result<(Vec<Car>, jobs::Record)> {
