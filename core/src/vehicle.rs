@@ -25,6 +25,9 @@
 //! | stream open, idle car (heartbeat every 20 s) | 50 s: 2.5 heartbeats |
 //! | the adapter has just started and waits for the car | 30 s |
 //!
+//! A car that came back twice within five minutes, after a replacement had been made for its attempt, is waited for 5 s longer the next time,
+//! then 10 s, up to a minute, and takes nothing new meanwhile; never longer than to the first of its fences.
+//!
 //! While the brake holds (too many cars of the pool fell silent together) a silent car with an attempt whose fence has not passed is *held*
 //! instead: its Node takes nothing new and says that it is not heard, and nothing follows for its attempts before their fences.
 //!
@@ -85,6 +88,12 @@ pub const RUN_PATIENCE: Duration = Duration::from_secs(30);
 /// A car that comes back with attempts takes nothing new for so long: what was made in their place can be withdrawn meanwhile, before it is
 /// bound to the very car whose attempt it was to replace.
 pub const RETURN_HOLD: Duration = Duration::from_secs(1);
+/// A car that is suspected and comes back counts as one that keeps coming back for so long.
+pub const FLAP_MEMORY: Duration = Duration::from_mins(5);
+/// By how much longer such a car is waited for at first; doubled each time.
+pub const FLAP_PATIENCE: Duration = Duration::from_secs(5);
+/// And at most: its attempt may be replaced in a minute, as it would be if it took the car so long to connect.
+pub const FLAP_PATIENCE_MAX: Duration = Duration::from_mins(1);
 /// After a start of the adapter its cars have this long to come back before silence means anything.
 pub const RECONNECT_WINDOW: Duration = Duration::from_secs(30);
 /// What a car may need to stop an attempt after its fence, beside the drift of two clocks.

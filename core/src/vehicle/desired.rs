@@ -166,7 +166,12 @@ impl Facts {
     fn node(&self, phase: Phase, eligible: &Judgement, heard: Option<Hearing>, timer: &mut Timer) -> NodeWish {
         let awaited = self.attempts.values().any(Attempt::awaited);
         let returning = self.returning(timer);
-        let works = eligible.is_yes() && phase == Phase::Available && self.hearing() == Hearing::Heard && !returning;
+        let doubted = self.doubted_from().is_some_and(|at| timer.passed(at));
+        let works = eligible.is_yes()
+            && phase == Phase::Available
+            && self.hearing() == Hearing::Heard
+            && !returning
+            && !doubted;
         let kept = self
             .eligible_at
             .is_some_and(|at| !timer.passed(at + self.keep_node_for()));
@@ -178,7 +183,9 @@ impl Facts {
             taints.push(taint::PAUSED);
         }
         // Held or not: what was bound to a car that is not heard would only wait.
-        if matches!(heard, Some(Hearing::Held | Hearing::Unheard)) || returning && phase == Phase::Available {
+        if matches!(heard, Some(Hearing::Held | Hearing::Unheard))
+            || (returning || doubted) && phase == Phase::Available
+        {
             taints.push(taint::SUSPECT);
         }
         if phase == Phase::Leaving {

@@ -9,8 +9,8 @@ use std::time::Duration;
 use super::attempt::Told;
 use super::brake::Quiet;
 use super::{
-    Attempt, AttemptPhase, Command, HEARTBEAT_LATE, Judgement, PodFacts, PodKind, RECONNECT_WINDOW, RUN_ANSWER,
-    Refusal, Report, SUSPECT_IDLE, Standing, Terms, fence_with_margin,
+    Attempt, AttemptPhase, Command, FLAP_MEMORY, FLAP_PATIENCE, FLAP_PATIENCE_MAX, HEARTBEAT_LATE, Judgement, PodFacts,
+    PodKind, RECONNECT_WINDOW, RUN_ANSWER, Refusal, Report, SUSPECT_IDLE, Standing, Terms, fence_with_margin,
 };
 use crate::clock::Boottime;
 use crate::ids::PodUid;
@@ -98,6 +98,8 @@ pub struct Facts {
     pub(super) held: bool,
     /// When a car that was suspected, or awaited since the adapter's start, came back with attempts.
     pub(super) returned_at: Option<Boottime>,
+    /// When a car that was suspected with an attempt was last heard again, and how often lately.
+    pub(super) returns: Option<(Boottime, u32)>,
     /// It has come back by the newest connection, and was not greeted yet.
     pub(super) greets_return: bool,
     pub(super) held_until: Option<Boottime>,
@@ -119,6 +121,7 @@ impl Facts {
             braked: false,
             held: false,
             returned_at: None,
+            returns: None,
             greets_return: false,
             held_until: None,
             pods_synced: false,
@@ -286,14 +289,53 @@ impl Facts {
         }
     }
 
-    /// From when on the car counts as silent, if nothing more is heard.
+    /// From when on the car counts as silent, if nothing more is heard. Later for one that keeps coming back, but never later than the
+    /// first of its fences, of which nobody is to wait for longer.
     pub fn silent_from(&self) -> Boottime {
+        let plain = self.unheard_from(Duration::ZERO);
+        let patient = self.unheard_from(self.patience());
+        if patient == plain {
+            return plain;
+        }
+        let fences = self.attempts.values().filter(|a| a.maybe_running && !a.ended());
+        let first = fences.filter_map(|a| self.fence_at(a)).min();
+        first.map_or(patient, |fence| patient.min(fence.max(plain)))
+    }
+
+    /// It is a car that keeps coming back, and is waited for; from then on it takes nothing new.
+    pub(super) fn doubted_from(&self) -> Option<Boottime> {
+        let plain = self.unheard_from(Duration::ZERO);
+        (self.silent_from() > plain).then_some(plain)
+    }
+
+    /// How much longer than others a car is waited for that came back again and again: each time it was suspected, a replacement was made
+    /// in vain.
+    fn patience(&self) -> Duration {
+        let silent_since = match self.link {
+            Link::Awaited { .. } => return Duration::ZERO,
+            Link::Closed { since } => since,
+            Link::Open { .. } => self.heard_at,
+        };
+        let lately = self
+            .returns
+            .filter(|(last, _)| silent_since.since(*last) <= FLAP_MEMORY);
+        let again = lately.map_or(0, |(_, count)| count.saturating_sub(1));
+        let doublings = again.checked_sub(1).map(|n| 1_u32 << n.min(8));
+        doublings.map_or(Duration::ZERO, |n| (FLAP_PATIENCE * n).min(FLAP_PATIENCE_MAX))
+    }
+
+    fn came_back(&mut self, now: Boottime) {
+        let lately = self.returns.filter(|(last, _)| now.since(*last) <= FLAP_MEMORY);
+        self.returns = Some((now, lately.map_or(1, |(_, count)| count.saturating_add(1))));
+    }
+
+    fn unheard_from(&self, patience: Duration) -> Boottime {
         match self.link {
             Link::Awaited { since } => since + RECONNECT_WINDOW,
-            Link::Closed { since } => since,
+            Link::Closed { since } => since + patience,
             Link::Open { .. } => {
                 let limit = if self.busy() {
-                    self.suspect_after()
+                    self.suspect_after() + patience
                 } else {
                     SUSPECT_IDLE
                 };
@@ -393,6 +435,9 @@ impl Facts {
     pub fn settle(&mut self, now: Boottime, hold: impl FnOnce(Boottime) -> Option<Boottime>) {
         let silent_from = self.silent_from();
         if now < silent_from {
+            if self.suspected && self.busy() {
+                self.came_back(now);
+            }
             self.suspected = false;
             self.held = false;
             self.held_until = None;

@@ -8,6 +8,7 @@ use crate::names::{reason, taint};
 
 mod braked;
 mod fences;
+mod flapping;
 
 fn at(seconds: f64) -> Boottime {
     Boottime(Duration::from_secs_f64(seconds))
