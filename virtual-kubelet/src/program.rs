@@ -118,17 +118,13 @@ pub async fn run(
     let (ready, is_ready) = watch::channel(Err("the cluster to be read".to_owned()));
 
     let mut parts: JoinSet<&'static str> = JoinSet::new();
-    let routes = Admin::new(registry, is_ready, Some(log_level)).routes();
-    parts.spawn(async move {
-        let _ = admin::serve(admin_listener, routes, std::future::pending()).await;
-        "the admin endpoints"
-    });
+    spawn_admin(
+        &mut parts,
+        admin_listener,
+        Admin::new(registry, is_ready, Some(log_level)),
+    );
     spawn_watches(&mut parts, &context, &fleet);
-    let (me, namespace) = (Arc::clone(&context), args.namespace.clone());
-    let alive = parts.spawn(async move {
-        replica::run(me, namespace).await;
-        "this replica's Lease"
-    });
+    let alive = spawn_lease(&mut parts, &context, args.namespace.clone());
 
     tokio::select! {
         () = stop.cancelled() => return Ok(()),
@@ -238,6 +234,14 @@ fn context(args: &Args, client: &Client, store: &Store, clock: &Arc<dyn Clock>, 
     })
 }
 
+fn spawn_admin(parts: &mut JoinSet<&'static str>, listener: TcpListener, admin: Admin) {
+    let routes = admin.routes();
+    parts.spawn(async move {
+        let _ = admin::serve(listener, routes, std::future::pending()).await;
+        "the admin endpoints"
+    });
+}
+
 fn spawn_watches(parts: &mut JoinSet<&'static str>, context: &Arc<Context>, fleet: &Arc<Fleet>) {
     let (me, wake) = (Arc::clone(context), Arc::clone(fleet));
     parts.spawn(async move {
@@ -254,6 +258,15 @@ fn spawn_watches(parts: &mut JoinSet<&'static str>, context: &Arc<Context>, flee
         me.roster.run(me.client.clone(), |id| wake.changed(id)).await;
         "the Vehicle watch"
     });
+}
+
+/// Shows that this replica lives, until it is ended.
+fn spawn_lease(parts: &mut JoinSet<&'static str>, context: &Arc<Context>, namespace: String) -> AbortHandle {
+    let me = Arc::clone(context);
+    parts.spawn(async move {
+        replica::run(me, namespace).await;
+        "this replica's Lease"
+    })
 }
 
 /// Puts each new certificate in place, on both ports.

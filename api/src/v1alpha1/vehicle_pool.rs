@@ -38,6 +38,13 @@ use crate::schema;
         description = "False when the pool's terms cannot be applied; the condition says why."
     ),
     printcolumn(
+        name = "Held",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="LossHeld")].status"#,
+        description = "True while so many vehicles are silent that their attempts are held.",
+        priority = 1
+    ),
+    printcolumn(
         name = "CPU",
         type_ = "string",
         json_path = ".status.capacity.cpu",

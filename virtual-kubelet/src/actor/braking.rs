@@ -12,12 +12,13 @@ impl Actor {
     /// Tells the pool's brake how the car stands, and folds in what it says; until when nothing is to be concluded at all. Silence
     /// for which this adapter itself stood still is no news.
     pub(super) fn ask_the_brake(&mut self, now: Boottime, stalled: bool) -> Option<Boottime> {
-        self.ask_at = None;
         // Of a vehicle that is another replica's, its own brake is told.
         let quiet = self.facts.quiet(now).filter(|_| self.is_ours());
         if stalled && quiet.is_some() {
+            self.ask_at = self.stalled_until;
             return None;
         }
+        self.ask_at = None;
         let asks = quiet.zip(self.pool.as_ref().map(|p| p.brake()));
         let pool = self.pool_name();
         if asks.is_none() || self.quiet_in.as_ref().is_some_and(|known| *known != pool) {

@@ -469,13 +469,8 @@ fn connect(case: &mut Case, instance: &str, epoch: u64) -> oneshot::Receiver<Res
     answer
 }
 
-#[tokio::test]
-async fn car_that_an_api_server_made_wait_for_its_greeting_takes_nothing_new_for_a_second_after_it() {
-    let mut case = running();
-    case.clock().set(1);
-    case.actor.step(Event::Closed(3));
-    case.actor.turn();
-    assert!(case.actor.facts.suspected());
+/// The parked car with its running attempt, as it comes at `at`.
+fn arrival(at: Boottime) -> Arrival {
     let vehicle: VehicleId = ID.parse().unwrap();
     let running = proto::AttemptStatus {
         uid: "u-1".into(),
@@ -483,7 +478,7 @@ async fn car_that_an_api_server_made_wait_for_its_greeting_takes_nothing_new_for
         phase: proto::AttemptPhase::Running.into(),
         ..proto::AttemptStatus::default()
     };
-    let arrival = Arrival {
+    Arrival {
         session: SessionHandle::detached(vehicle.clone()),
         vehicle,
         protocol: 1,
@@ -496,11 +491,20 @@ async fn car_that_an_api_server_made_wait_for_its_greeting_takes_nothing_new_for
             ..proto::Hello::default()
         },
         peer: ([10, 0, 0, 1], 7).into(),
-        at: Boottime(Duration::from_secs(10)),
-    };
+        at,
+    }
+}
+
+#[tokio::test]
+async fn car_that_an_api_server_made_wait_for_its_greeting_takes_nothing_new_for_a_second_after_it() {
+    let mut case = running();
+    case.clock().set(1);
+    case.actor.step(Event::Closed(3));
+    case.actor.turn();
+    assert!(case.actor.facts.suspected());
     case.clock().set(14);
     let (reply, _answer) = oneshot::channel();
-    case.actor.greet(4, arrival, reply);
+    case.actor.greet(4, arrival(Boottime(Duration::from_secs(10))), reply);
     let takes_nothing_new = |case: &mut Case| match case.actor.settle().node {
         NodeWish::Present(state) | NodeWish::Keep(state) => state.taints.contains(&taint::SUSPECT),
         NodeWish::Absent => panic!("the Node stays while its attempt is awaited"),
@@ -508,6 +512,26 @@ async fn car_that_an_api_server_made_wait_for_its_greeting_takes_nothing_new_for
     assert!(takes_nothing_new(&mut case));
     case.clock().set(15);
     assert!(!takes_nothing_new(&mut case));
+}
+
+#[rstest::rstest]
+#[case::adapter_that_goes_on(false)]
+#[case::adapter_that_ends(true)]
+#[tokio::test]
+async fn car_that_goes_is_missed_at_once_unless_its_adapter_sent_it_away(#[case] ends: bool) {
+    let mut case = running();
+    let (reply, _answer) = oneshot::channel();
+    case.actor.greet(4, arrival(Boottime::default()), reply);
+    if ends {
+        case.actor.ends.drain.cancel();
+    }
+    case.clock().set(1);
+    case.actor.fold(Message::Disconnected(4));
+    case.actor.turn();
+    assert_eq!(case.actor.facts.suspected(), !ends, "one that ends has sent it away");
+    case.clock().set(31);
+    case.actor.turn();
+    assert!(case.actor.facts.suspected(), "it did not come to any other either");
 }
 
 /// An actor that writes nothing but Events.

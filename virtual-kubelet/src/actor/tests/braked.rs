@@ -22,7 +22,7 @@ fn last_of_five() -> Case {
     case.actor.at_work = HashSet::from([pod_key(), Key::Node, Key::Lease]);
     let context = &case.world.context;
     let terms = context.roster.pool(POOL).unwrap().brake();
-    for n in 0..4 {
+    for n in 1..=4 {
         context.brakes.count(POOL, 1);
         let quiet = Quiet {
             since: at(1),
@@ -82,7 +82,7 @@ async fn held_car_asks_again_and_is_believed_a_window_after_the_others_are_back(
     let mut case = last_of_five();
     let wake = case.actor.turn().unwrap();
     assert!(wake <= at(2), "{wake:?}");
-    for n in 0..4 {
+    for n in 1..=4 {
         case.world.context.brakes.heard(POOL, &other(n));
     }
     for second in [2, 31] {
@@ -112,7 +112,8 @@ async fn held_car_whose_vehicle_goes_to_another_replica_leaves_no_trace_in_the_b
 async fn adapter_that_stood_still_holds_nobody_by_its_brake_for_that() {
     let mut case = last_of_five();
     case.actor.stalled_until = Some(at(4));
-    case.actor.turn();
+    let wake = case.actor.turn().unwrap();
+    assert!(wake <= at(4), "it is asked then: {wake:?}");
     assert_eq!(gauges(&case), (0, 0));
     assert!(!case.actor.facts.held() && !case.actor.facts.suspected());
 }
