@@ -424,7 +424,9 @@ impl Actor {
     /// Begins a job, unless one for the same object is at work or the last one failed just now.
     fn start(&mut self, key: Key, job: Job) {
         if self.at_work.insert(key.clone()) {
+            let context = Arc::clone(&self.context);
             let bounded = async move {
+                let _place = context.gate.enter(key.lane()).await;
                 let failed = Done {
                     key,
                     outcome: Outcome::Failed,

@@ -13,6 +13,7 @@ use kerbside_k8s::events::Recorder;
 use kerbside_k8s::store::Store;
 use kube::Client;
 
+use crate::gate::Gate;
 use crate::metrics::{Metrics, PoolLabel};
 use crate::mirror::Mirror;
 use crate::node::NodeConfig;
@@ -43,6 +44,7 @@ pub(crate) struct Context {
     pub(crate) refusals: RefusalLedger,
     pub(crate) brakes: Brakes,
     pub(crate) proof: Proof,
+    pub(crate) gate: Gate,
 }
 
 impl Context {

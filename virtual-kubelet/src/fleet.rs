@@ -21,6 +21,8 @@ use crate::context::Context;
 
 /// A car that comes while the adapter is still reading the cluster waits this long before it is sent away for a moment.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// When so many cars come at once that one has to come again: those before it have been greeted by then.
+const CROWD: Duration = Duration::from_secs(4);
 /// Messages of one car that wait for its actor; more hold up that car's own stream and nobody else's.
 const INBOX: usize = 64;
 
@@ -177,6 +179,12 @@ impl Fleet {
             Some(v) if v.spec.revoked => return Err(Fault::denied("this vehicle is revoked").into()),
             Some(_) => {}
         }
+        let Some(_waits) = self.context.gate.arrive() else {
+            return Err(Refusal::RetryAfter {
+                delay: CROWD,
+                reason: "many vehicles connect at this moment".to_owned(),
+            });
+        };
         let handle = self.actor(&arrival.vehicle);
         let (reply, answer) = oneshot::channel();
         let away = || Refusal::from(Fault::unavailable("the adapter is shutting down; connect again"));

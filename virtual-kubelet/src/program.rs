@@ -187,11 +187,7 @@ pub async fn run(
         ),
         enrolment: Enrolment::new(client, ca_pem),
     });
-    let options = link::Options {
-        drain: args.drain,
-        enrolments: Rates::per_second(args.enrolments_per_second),
-        ..link::Options::new(clock)
-    };
+    let options = link_options(&args, clock);
     drop(ready.send_replace(Ok(())));
     tracing::info!(replica = args.replica, link = %args.link_listen, kubelet = %args.kubelet_listen, "the adapter is at work");
     let served = tokio::select! {
@@ -210,6 +206,14 @@ async fn end(fleet: &Fleet, alive: &AbortHandle, namespace: &str) {
     fleet.end().await;
     alive.abort();
     replica::end(fleet.context(), namespace).await;
+}
+
+fn link_options(args: &Args, clock: Arc<dyn Clock>) -> link::Options {
+    link::Options {
+        drain: args.drain,
+        enrolments: Rates::per_second(args.enrolments_per_second),
+        ..link::Options::new(clock)
+    }
 }
 
 fn context(args: &Args, client: &Client, store: &Store, clock: &Arc<dyn Clock>, metrics: Metrics) -> Arc<Context> {
@@ -231,6 +235,7 @@ fn context(args: &Args, client: &Client, store: &Store, clock: &Arc<dyn Clock>, 
         metrics,
         refusals: RefusalLedger::default(),
         proof: crate::proof::Proof::default(),
+        gate: crate::gate::Gate::default(),
     })
 }
 

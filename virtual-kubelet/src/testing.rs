@@ -105,6 +105,7 @@ impl World {
             refusals: RefusalLedger::default(),
             brakes: Brakes::new(metrics),
             proof: crate::proof::Proof::default(),
+            gate: crate::gate::Gate::default(),
         };
         Self {
             context: Arc::new(context),

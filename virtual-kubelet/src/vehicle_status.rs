@@ -14,8 +14,7 @@ use serde_json::{Map, Value};
 const ROUNDED_TO_SECONDS: i64 = 300;
 
 /// What people are told of a vehicle that the brake holds. The operator counts these by their reason for the pool's status.
-pub(crate) const HELD: &str =
-    "the vehicle is not heard, and many of its pool fell silent with it: its attempts are held until it returns or their fences pass";
+pub(crate) const HELD: &str = "the vehicle is not heard, and many of its pool fell silent with it: its attempts are held until it returns or their fences pass";
 
 /// The status that the Vehicle should have.
 pub(crate) fn build(
