@@ -2,7 +2,7 @@
 //!
 //! `PROTOCOL.md` beside this crate says how a foreign implementation speaks it. The pure parts ([`outbox`], [`handshake`],
 //! [`heartbeat`], [`backoff`], [`rate_limit`]) know neither sockets nor tasks; [`client`] and [`server`] carry out what they
-//! decide. Nothing here knows Kubernetes, and nothing here decides about an attempt.
+//! decide; [`open_files`] makes room for many connections. Nothing here knows Kubernetes, and nothing here decides about an attempt.
 #![deny(missing_docs)]
 
 pub mod backoff;
@@ -13,6 +13,7 @@ pub mod handshake;
 pub mod heartbeat;
 pub mod identity;
 mod mailbox;
+pub mod open_files;
 pub mod outbox;
 pub mod rate_limit;
 pub mod server;

@@ -13,6 +13,7 @@ use kerbside_k8s::events::Recorder;
 use kerbside_k8s::store::{Store, StoreError};
 use kerbside_k8s::telemetry::LogLevel;
 use kerbside_link::identity::IdentityError;
+use kerbside_link::open_files;
 use kerbside_link::rate_limit::Rates;
 use kerbside_link::server::{self as link, ServerTls};
 use kube::Client;
@@ -93,6 +94,14 @@ async fn listen(what: &'static str, address: std::net::SocketAddr) -> Result<Tcp
         .map_err(|source| RunError::Listen { what, address, source })
 }
 
+/// A connection is an open file: of 1,024, with which many shells and containers begin, there are soon too few.
+fn make_room() {
+    match open_files::raise_limit() {
+        Ok(limit) => tracing::info!(limit, "files and connections that may be open"),
+        Err(error) => tracing::warn!(%error, "the limit of open files, and so of connected cars, stays low"),
+    }
+}
+
 /// Runs until `stop`, or until a part fails.
 pub async fn run(
     args: Args,
@@ -100,6 +109,7 @@ pub async fn run(
     clock: Arc<dyn Clock>,
     stop: CancellationToken,
 ) -> Result<(), RunError> {
+    make_room();
     let admin_listener = listen("the admin endpoints", args.listen).await?;
     let link_listener = listen("the link", args.link_listen).await?;
     let kubelet_listener = listen("the kubelet port", args.kubelet_listen).await?;

@@ -98,6 +98,10 @@ pub struct Lot {
 impl Lot {
     /// Opens a lot; nothing runs.
     pub fn open(options: Options) -> Result<Self, LotError> {
+        // A connection and a journal for each car. If it cannot be raised, the car that finds no room says so.
+        if let Err(error) = kerbside_link::open_files::raise_limit() {
+            tracing::warn!(%error, "the limit of open files is not raised");
+        }
         let root = Directory::open(&options.directory).map_err(|source| LotError::Directory {
             path: options.directory.clone(),
             source,
