@@ -36,6 +36,11 @@ if hack/step.sh tools-s3 hack/tools/build.sh s3; then
 else
   failed=1
 fi
+if STEP_TAIL=40 hack/step.sh chaos "$testbed" chaos --dir out/chaos; then
+  keep chaos "$(tail -1 out/logs/chaos.log)"
+else
+  failed=1
+fi
 if hack/step.sh demo "$testbed" demo --dir out/demo; then
   keep demo "$(tail -1 out/logs/demo.log)"
 else

@@ -5,7 +5,7 @@
 //! job, a second accepted result of an index, an end that is not one any more; nor a job that does not end once all is well.
 //!
 //! `car`, `agent`, `attempt` are a car; `link` the way; `adapter`, `vehicle_actor` a replica of virtual-kubelet; `operator` the
-//! operator; `api` the cluster. They carry out what the product's own decisions say, as the product's actors do.
+//! operator; `api` the cluster. The brake is left out: there are too few cars. They carry out what the product's own decisions say, as the product's actors do.
 
 mod adapter;
 mod agent;

@@ -101,6 +101,8 @@ pub mod condition {
     pub const STOPPED: &str = "kerbside.dev/Stopped";
     /// On Pods: a car declined the Pod before starting it.
     pub const REFUSED: &str = "kerbside.dev/Refused";
+    /// On VehiclePools: so many of its vehicles fell silent together that their attempts are held. Only the operator writes it.
+    pub const LOSS_HELD: &str = "LossHeld";
     /// On Pods, Kubernetes' own: something other than the program ends the Pod.
     pub const DISRUPTION_TARGET: &str = "DisruptionTarget";
 }
@@ -121,6 +123,8 @@ pub mod reason {
     pub const VEHICLE_PAUSED: &str = "VehiclePaused";
     /// The car is not heard.
     pub const VEHICLE_UNHEARD: &str = "VehicleUnheard";
+    /// The car is not heard, and neither are so many others of its pool that its attempts are held.
+    pub const LOSS_HELD: &str = "LossHeld";
     /// Refusal: there is no valid consent of the owner.
     pub const OWNER_CONSENT_MISSING: &str = "OwnerConsentMissing";
     /// Refusal: the owner does not accept this job class.

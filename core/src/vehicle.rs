@@ -25,7 +25,11 @@
 //! | stream open, idle car (heartbeat every 20 s) | 50 s: 2.5 heartbeats |
 //! | the adapter has just started and waits for the car | 30 s |
 //!
-//! While the brake holds (too many cars of the pool fell silent together) no car becomes suspect.
+//! A car that came back twice within five minutes, after a replacement had been made for its attempt, is waited for 5 s longer the next time,
+//! then 10 s, up to a minute, and takes nothing new meanwhile; never longer than to the first of its fences.
+//!
+//! While the brake holds (too many cars of the pool fell silent together) a silent car with an attempt whose fence has not passed is *held*
+//! instead: its Node takes nothing new and says that it is not heard, and nothing follows for its attempts before their fences.
 //!
 //! ## Attempts
 //!
@@ -41,6 +45,7 @@
 //! | refused: of a `DaemonSet` | Pending, Refused, for good |
 //! | refused: others | Pending, Refused; Failed after the back-off |
 //! | car suspect | as before, and Unheard=True, not ready |
+//! | car held | as before |
 //! | unheard for the fence and a margin | Failed, `DisruptionTarget` `VehicleLost`, Stopped=Fenced |
 //! | the car had it, is heard again, also after its Hello, and does not know it | Failed, `DisruptionTarget` `VehicleLost`, Stopped=Reported |
 //! | car leaving | `DisruptionTarget` `VehicleDeparted`, not ready; then DELETE with min(grace, notice) |
@@ -61,7 +66,7 @@ mod tests;
 use std::time::Duration;
 
 pub use attempt::{Attempt, PodFacts, PodKind, PodPhase, Refusal};
-pub use desired::{Desired, NodeState, NodeWish};
+pub use desired::{Desired, Hearing, NodeState, NodeWish};
 pub use facts::{Event, Facts, Link};
 pub use report::{Delete, PodReport, StoppedBy};
 
@@ -71,6 +76,9 @@ use crate::ids::PodUid;
 pub const HEARTBEAT_IDLE: Duration = Duration::from_secs(20);
 /// How often a car with an attempt is heard.
 pub const HEARTBEAT_BUSY: Duration = Duration::from_secs(4);
+/// A car with an attempt that is not heard for so long is late. Nothing follows but that it counts for the brake, before the first of its
+/// pool is suspected by the default terms: cars that fall silent together were last heard within one heartbeat of each other.
+pub const HEARTBEAT_LATE: Duration = Duration::from_secs(5);
 /// An idle car is suspect after two and a half heartbeats: one may be late, one may be lost.
 pub const SUSPECT_IDLE: Duration = Duration::from_secs(50);
 /// A car that is there answers a `Run` within a round trip; three seconds allow for a slow mobile network.
@@ -80,6 +88,12 @@ pub const RUN_PATIENCE: Duration = Duration::from_secs(30);
 /// A car that comes back with attempts takes nothing new for so long: what was made in their place can be withdrawn meanwhile, before it is
 /// bound to the very car whose attempt it was to replace.
 pub const RETURN_HOLD: Duration = Duration::from_secs(1);
+/// A car that is suspected and comes back counts as one that keeps coming back for so long.
+pub const FLAP_MEMORY: Duration = Duration::from_mins(5);
+/// By how much longer such a car is waited for at first; doubled each time.
+pub const FLAP_PATIENCE: Duration = Duration::from_secs(5);
+/// And at most: its attempt may be replaced in a minute, as it would be if it took the car so long to connect.
+pub const FLAP_PATIENCE_MAX: Duration = Duration::from_mins(1);
 /// After a start of the adapter its cars have this long to come back before silence means anything.
 pub const RECONNECT_WINDOW: Duration = Duration::from_secs(30);
 /// What a car may need to stop an attempt after its fence, beside the drift of two clocks.

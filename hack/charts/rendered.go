@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"sigs.k8s.io/yaml"
 )
@@ -34,12 +35,21 @@ type podSpec struct {
 		RunAsUser      int64             `json:"runAsUser"`
 		SeccompProfile map[string]string `json:"seccompProfile"`
 	} `json:"securityContext"`
-	InitContainers []container `json:"initContainers"`
-	Containers     []container `json:"containers"`
+	TerminationGracePeriodSeconds int64       `json:"terminationGracePeriodSeconds"`
+	InitContainers                []container `json:"initContainers"`
+	Containers                    []container `json:"containers"`
 }
 
 type container struct {
-	Name            string `json:"name"`
+	Name      string   `json:"name"`
+	Args      []string `json:"args"`
+	Lifecycle struct {
+		PreStop struct {
+			Sleep struct {
+				Seconds int64 `json:"seconds"`
+			} `json:"sleep"`
+		} `json:"preStop"`
+	} `json:"lifecycle"`
 	SecurityContext struct {
 		AllowPrivilegeEscalation *bool `json:"allowPrivilegeEscalation"`
 		ReadOnlyRootFilesystem   bool  `json:"readOnlyRootFilesystem"`
@@ -149,9 +159,23 @@ func pods(objects []object) []string {
 			if c.Resources.Requests["cpu"] == nil || c.Resources.Requests["memory"] == nil || c.Resources.Limits["memory"] == nil {
 				problems = append(problems, where+" must request cpu and memory and limit memory")
 			}
+			if needed, drains := ending(c); drains && spec.TerminationGracePeriodSeconds < needed {
+				problems = append(problems, fmt.Sprintf("%s needs %d s to end, and has %d", where, needed, spec.TerminationGracePeriodSeconds))
+			}
 		}
 	}
 	return problems
+}
+
+// ending gives how long a program that sends cars away needs to end: its last words take as long as two requests.
+func ending(c container) (seconds int64, drains bool) {
+	for _, arg := range c.Args {
+		if value, found := strings.CutPrefix(arg, "--drain="); found {
+			drain, err := time.ParseDuration(value)
+			return c.Lifecycle.PreStop.Sleep.Seconds + int64(drain.Seconds()) + 10, err == nil
+		}
+	}
+	return 0, false
 }
 
 func rights(objects []object) []string {

@@ -25,6 +25,10 @@ func TestRenderedManifestThatBreaksAPromiseIsRefused(t *testing.T) {
 			"kind: Deployment\n" + labels + ", namespace: n}\nspec: {template: {spec: {containers: [{name: c}]}}}\n",
 			"never as root",
 		},
+		"no time to end": {
+			"kind: Deployment\n" + labels + ", namespace: n}\nspec: {template: {spec: {terminationGracePeriodSeconds: 30, containers: [{name: c, args: [--drain=20s], lifecycle: {preStop: {sleep: {seconds: 5}}}}]}}}\n",
+			"needs 35 s to end, and has 30",
+		},
 		"nothing": {"# empty\n", "holds no object"},
 	}
 	for name, c := range cases {

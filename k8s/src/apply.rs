@@ -6,6 +6,7 @@
 
 use std::fmt::Debug;
 
+use kube::Resource;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -171,6 +172,23 @@ where
         }),
         ..DeleteParams::default()
     };
+    stale_or(api.delete(name, &params).await.map(drop))
+}
+
+/// DELETE of the object as it was read, and of no later version; [`Written::Stale`] if it is gone, replaced or written since.
+pub async fn delete_as_read<K>(api: &Api<K>, object: &K) -> Result<Written<()>, kube::Error>
+where
+    K: Resource + Clone + DeserializeOwned + Debug,
+{
+    let metadata = object.meta();
+    let params = DeleteParams {
+        preconditions: Some(Preconditions {
+            uid: metadata.uid.clone(),
+            resource_version: metadata.resource_version.clone(),
+        }),
+        ..DeleteParams::default()
+    };
+    let name = metadata.name.as_deref().unwrap_or_default();
     stale_or(api.delete(name, &params).await.map(drop))
 }
 

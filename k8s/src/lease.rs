@@ -3,6 +3,8 @@
 //! Called by the adapter's vehicle actor and by nobody else. One renewal is one PATCH and no read; only a Lease that is not
 //! there is created. A Lease is always owned by its Node, so that it goes with it.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
@@ -11,8 +13,13 @@ use serde_json::json;
 
 /// Where kube-controller-manager looks for Nodes' Leases.
 pub const NAMESPACE: &str = "kube-node-lease";
-/// `leaseDurationSeconds`: informative, as kube-controller-manager uses its own grace of 50 s.
+/// `leaseDurationSeconds`: informative, as kube-controller-manager uses its own grace.
 pub const DURATION_SECONDS: i32 = 40;
+
+/// kube-controller-manager gives up a Node that was not renewed for so long (`--node-monitor-grace-period`).
+pub const CONTROLLER_GRACE: Duration = Duration::from_secs(50);
+/// Two renewals may be lost, or the replica that makes them: another adopts its vehicles in time.
+pub const RENEW_EVERY: Duration = Duration::from_secs(20);
 
 /// Renews the Lease of `node` for `holder`, or creates it if it is not there.
 pub async fn renew(

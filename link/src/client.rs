@@ -11,6 +11,7 @@ mod driver;
 mod enrol;
 mod events;
 mod gather;
+mod network;
 mod renewal;
 mod session;
 
@@ -24,8 +25,9 @@ use tokio::sync::{mpsc, watch};
 
 pub use bulk::UploadError;
 pub use connect::ConnectError;
-pub use enrol::{EnrolError, enrol};
+pub use enrol::{EnrolError, enrol, enrol_over};
 pub use events::{Event, Events};
+pub use network::{Io, Network, Tcp};
 
 use crate::handshake::{SUPPORTED, VersionRange};
 use crate::heartbeat::BUSY;
@@ -43,6 +45,8 @@ pub struct Config {
     pub instance: String,
     /// Who the car is.
     pub identity: Identity,
+    /// What connections are made of.
+    pub network: Arc<dyn Network>,
     /// Where time comes from.
     pub clock: Arc<dyn Clock>,
     /// How long it waits for what.
@@ -52,7 +56,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// With the usual pace.
+    /// With the usual pace, over the machine's own network.
     pub fn new(
         url: impl Into<String>,
         agent_version: impl Into<String>,
@@ -65,6 +69,7 @@ impl Config {
             agent_version: agent_version.into(),
             instance: instance.into(),
             identity,
+            network: Arc::new(Tcp),
             clock,
             pace: Pace::default(),
             versions: SUPPORTED,
@@ -160,6 +165,7 @@ impl Client {
         let why = "not connected yet".to_owned();
         let context = Arc::new(context::Context {
             home,
+            network: config.network,
             agent_version: config.agent_version.chars().take(64).collect(),
             instance: config.instance,
             clock: config.clock,

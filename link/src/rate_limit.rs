@@ -37,6 +37,20 @@ impl Default for Rates {
     }
 }
 
+impl Rates {
+    /// The usual ones with so many a second from everybody, at least one, and 30 s of them at once. What one address may ask
+    /// stays as it is.
+    pub fn per_second(all: u32) -> Self {
+        let usual = Self::default();
+        let all = all.max(1);
+        Self {
+            burst_of_all: all.saturating_mul(30),
+            every_of_all: Duration::from_secs(1) / all,
+            ..usual
+        }
+    }
+}
+
 /// Asked too often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("too many enrolments from this address: try again in {} s", after.as_secs().saturating_add(1))]
@@ -145,6 +159,21 @@ mod tests {
 
     fn address(last: u8) -> IpAddr {
         [10, 0, 0, last].into()
+    }
+
+    #[test]
+    fn usual_rates_are_ten_a_second_from_everybody() {
+        let (usual, ten) = (Rates::default(), Rates::per_second(10));
+        assert_eq!(
+            (usual.burst_of_all, usual.every_of_all),
+            (ten.burst_of_all, ten.every_of_all)
+        );
+        let mut limit = RateLimit::new(Rates::per_second(200));
+        for car in 0..6000_u32 {
+            limit.allow(car.to_be_bytes().into(), at(100)).unwrap();
+        }
+        let late = limit.allow([11, 0, 0, 1].into(), at(100)).unwrap_err();
+        assert_eq!(late.after, Duration::from_millis(5));
     }
 
     #[test]

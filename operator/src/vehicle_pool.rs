@@ -1,7 +1,8 @@
 //! Reconciles VehiclePools: counts their cars, sums what these offer, and says whether the pool's terms can be applied.
 //!
 //! Driven by `run` on the leader. Pools are only looked at, nothing is created for them, so of the five verbs `apply` has
-//! nothing to do and is not there. Vehicles are folded into an index as they change; a pool is looked at when its own spec
+//! nothing to do and is not there. That attempts are held by the brake is decided by each adapter for its own vehicles, and said in each
+//! Vehicle's condition Heard; here it becomes one condition of the pool, so that its status has one writer. Vehicles are folded into an index as they change; a pool is looked at when its own spec
 //! changes, and at most once a second when its cars do.
 
 mod build;
@@ -90,7 +91,30 @@ async fn verbs(pool: &DeserializeGuard<VehiclePool>, ctx: &Context) -> Result<bo
     let found = dereference::dereference(pool, &ctx.vehicles);
     let terms = validate::validate(pool);
     let status = build::build(pool, &found, &terms, ctx.clock.wall());
-    update_status::update_status(&ctx.client, pool, status).await
+    let was_held = pool.status.as_ref().is_some_and(build::is_held);
+    let held = build::is_held(&status);
+    let done = update_status::update_status(&ctx.client, pool, status).await?;
+    // Told when it is in the status: an Event for each look at an older status would be told again.
+    if done && held != was_held {
+        tell(pool, found.held, ctx).await;
+    }
+    Ok(done)
+}
+
+/// Tells people that attempts are held, or no longer.
+async fn tell(pool: &VehiclePool, held: u32, ctx: &Context) {
+    let (severity, reason, note) = if held > 0 {
+        let note = format!(
+            "{held} vehicles with attempts are not heard; nothing is replaced until they return or their fences pass"
+        );
+        (Severity::Warning, build::MANY_UNHEARD, note)
+    } else {
+        let note = "the vehicles have returned, or their fences have passed: nothing is held any more".to_owned();
+        (Severity::Normal, "LossReleased", note)
+    };
+    ctx.recorder
+        .publish(&pool.object_ref(&()), severity, reason, "Reconcile", &note)
+        .await;
 }
 
 /// Waits longer after each failure in a row; what cannot be read waits for a change.

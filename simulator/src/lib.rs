@@ -1,11 +1,13 @@
 //! A fleet that nobody owns: what thousands of parked cars do, hour by hour, out of one seed.
 //!
-//! This is the pure half of the simulator. [`traces`] draws what happens to each car, [`statistics`] measures traces as the
-//! published studies measured cars, [`pace`] runs their time faster than ours, [`timeline`] draws a run. Whoever plays the cars
-//! against a real adapter calls these and does the rest. What must never happen: two runs of one seed differ, on whatever machine.
+//! One half is pure. [`traces`] draws what happens to each car, [`statistics`] measures traces as the published studies measured
+//! cars, [`pace`] runs their time faster than ours, [`timeline`] draws a run. The other, [`cars`], plays traces with the real agent's
+//! decisions over the real link, thousands of cars in one process. Called by the testbed's `chaos`. What must never happen: the
+//! traces of two runs of one seed differ, on whatever machine.
 
 #![deny(missing_docs)]
 
+pub mod cars;
 pub mod pace;
 pub mod statistics;
 pub mod timeline;

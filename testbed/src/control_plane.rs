@@ -210,6 +210,8 @@ fn start_api_server(layout: &Layout, keys: &Keys, etcd: &str, port: u16, options
         program = program.args([
             format!("--audit-policy-file={}", policy.display()),
             format!("--audit-log-path={}", layout.dir("logs")?.join("audit.log").display()),
+            // In megabytes: a log that is counted must not be cut in two.
+            "--audit-log-maxsize=10000".to_owned(),
         ]);
     }
     process::start(layout, &program.args(options.api_server_args.clone()))

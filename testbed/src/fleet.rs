@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use kube::Client;
 
+use crate::bed::Bed;
 use crate::endpoints::{Endpoints, SYSTEM_NAMESPACE};
 use crate::layout::Layout;
 use crate::process::{self, Program, Record};
@@ -78,6 +79,14 @@ pub async fn start_adapter(layout: &Layout, client: &Client, endpoints: &Endpoin
         .args(["--replica", "testbed-0", "--listen", address(&endpoints.adapter)]);
     let record = process::start(layout, &program)?;
     ready(&record, &endpoints.adapter).await?;
+    Ok(record)
+}
+
+/// Puts another program into the place of one of the adapter's, in order, and waits until it is ready.
+pub async fn replace(bed: &Bed, running: &Record, program: &Program) -> Result<Record> {
+    process::end(&bed.layout, std::slice::from_ref(running), Duration::from_secs(15)).await?;
+    let record = process::start(&bed.layout, program)?;
+    ready(&record, &bed.endpoints.adapter).await?;
     Ok(record)
 }
 

@@ -4,6 +4,7 @@
 //! (see [`process`]), so that any later run can find it and end it; it never ends what it did not start.
 
 pub mod bed;
+pub mod chaos;
 pub mod cli;
 pub mod control_plane;
 pub mod demo;

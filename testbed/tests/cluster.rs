@@ -8,6 +8,8 @@ mod admission;
 mod alone;
 #[path = "cluster/bad_input.rs"]
 mod bad_input;
+#[path = "cluster/brake.rs"]
+mod brake;
 #[path = "cluster/consent.rs"]
 mod consent;
 #[path = "cluster/deletion.rs"]

@@ -1,7 +1,6 @@
-//! Puts the parts together, and takes them apart again.
+//! One agent, one process: what surrounds a car that boots.
 //!
-//! Called by the command line. The order matters: the lock before anything is read, the journal before the first Hello, the brake on
-//! until the policy loop releases it.
+//! Called by the command line. The order matters: the lock before anything is read, the guard before anything could run.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -10,32 +9,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kerbside_core::clock::Clock;
-use kerbside_core::parked::Terms;
 use kerbside_link::SystemClock;
-use kerbside_link::client::{self, Client, Config, StartError};
+use kerbside_link::client::{self, Tcp};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
 
-use crate::attempts::{self, Context, Supervisor};
+use crate::boot::{self, BootError, Parts};
 use crate::config::{Car, ConfigError};
-use crate::control::{self, Remembered};
+use crate::control;
 use crate::directory::Directory;
 use crate::guard::Guard;
 use crate::identity;
 use crate::images::Images;
-use crate::journal::{Journal, JournalError};
-use crate::outlook::Outlook;
-use crate::policy::{Policy, Wires, nothing_known};
 use crate::runtime::wasm::Wasm;
 use crate::runtime::wasm::compiler::Compiler;
 use crate::signals::scenario::{Scenario, ScenarioError};
 use crate::signals::{Signals, Silent};
-
-/// After a signal: as long as attempts may take to stop and the last words to leave.
-const GOODBYE: Duration = Duration::from_secs(3);
 
 /// An agent that cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -58,9 +50,6 @@ pub enum AgentError {
     /// What the maker says cannot be read.
     #[error("failed to configure the car")]
     Config(#[from] ConfigError),
-    /// The journal cannot be opened.
-    #[error("failed to start")]
-    Journal(#[from] JournalError),
     /// The scenario cannot be played.
     #[error("failed to start")]
     Scenario(#[from] ScenarioError),
@@ -73,9 +62,9 @@ pub enum AgentError {
         #[source]
         source: io::Error,
     },
-    /// The link cannot be set up.
-    #[error("failed to start")]
-    Link(#[from] StartError),
+    /// Its parts do not come together.
+    #[error(transparent)]
+    Boot(#[from] BootError),
     /// The system does not give what is needed.
     #[error("failed to start")]
     System(#[from] io::Error),
@@ -106,84 +95,30 @@ pub async fn run(options: Options) -> Result<(), AgentError> {
         Some(path) => Box::new(Scenario::open(path)?),
         None => Box::new(Silent),
     };
-    let (journal, recovered) = Journal::open(&directory.journal())?;
-    remove_strangers(&directory, &recovered);
-    let (revived, statuses) = attempts::revive(recovered, &*clock);
     let cache_bytes = u64::try_from(car.cache_bytes.units()).unwrap_or(0);
     let images = Images::open(&directory.cache(), options.registry_http, cache_bytes)?;
-    if revived.is_empty() {
-        images.collect().await?;
-    }
-
     let vehicle = identity.vehicle().clone();
-    let instance = format!("{:016x}", rand::random::<u64>());
-    let config = Config::new(
-        options.link,
-        env!("CARGO_PKG_VERSION"),
-        instance,
-        identity,
-        Arc::clone(&clock),
-    );
-    let renewed = directory.clone();
-    let (client, mut events) = Client::start(config, nothing_known(), statuses, move |identity| {
-        identity::write(&renewed, identity)
-    })?;
-
-    let terms = Arc::new(Terms::from(car.parked.clone()));
-    let command = Remembered::read(&directory.command(), clock.wall()).command(None);
-    let (outlook, outlook_seen) = watch::channel(Outlook::initial(terms, command));
-    let (brake, braked) = watch::channel(true);
-    let (live, lives) = watch::channel(0);
-    let (notes, to_note) = mpsc::unbounded_channel();
-    let context = Arc::new(Context {
-        directory: directory.clone(),
-        clock: Arc::clone(&clock),
-        journal,
-        cluster: client.clone(),
-        runtime: Arc::new(Wasm::new(&directory.cache().join("compiled"), Compiler::own(), braked)),
-        images,
-        outlook: outlook_seen,
-        heard: client.last_acknowledged(),
-        notes,
-    });
-    let (from_link, to_supervisor) = mpsc::channel(1);
-    let supervisor = Supervisor::new(context, to_note, revived, live);
-    let held = supervisor.held();
-    tokio::spawn(guard.keep(supervisor.fence()));
-    tokio::spawn(supervisor.run(to_supervisor));
-    let link_ended = tokio::spawn(async move {
-        while let Some(event) = events.next().await {
-            if from_link.send(event).await.is_err() {
-                return;
-            }
-        }
-    });
-
     let (requests, requested) = mpsc::channel(4);
-    let listener = control::listen(&directory.socket())?;
-    let (ending, ends) = watch::channel(false);
-    let mut stopped = lives.clone();
-    let wires = Wires {
-        outlook,
-        brake,
-        live: lives,
-        held,
+    let parts = Parts {
+        directory: directory.clone(),
+        link: options.link,
+        network: Arc::new(Tcp),
+        clock,
+        identity,
+        car,
+        images,
+        signals: source,
         requests: requested,
-        connection: client.connection(),
-        ending: ends,
     };
-    let policy = Policy::new(car, directory.clone(), clock, client.clone(), wires);
-    tokio::spawn(control::serve(listener, requests));
-    tokio::spawn(policy.run(source));
+    let compiled = directory.cache().join("compiled");
+    let running = boot::boot(parts, |braked| Arc::new(Wasm::new(&compiled, Compiler::own(), braked))).await?;
+    tokio::spawn(guard.keep(running.fence()));
+    tokio::spawn(control::serve(control::listen(&directory.socket())?, requests));
     tracing::info!(vehicle.id = %vehicle, directory = %options.directory.display(), "agent runs");
 
     end_signal().await?;
     tracing::info!("agent ends");
-    ending.send_replace(true);
-    // Whatever is not stopped by then dies with the process, and the next agent says so.
-    let _ = timeout(GOODBYE, stopped.wait_for(|live| *live == 0)).await;
-    client.shutdown();
-    let _ = timeout(GOODBYE, link_ended).await;
+    running.end().await;
     let _ = std::fs::remove_file(directory.socket());
     Ok(())
 }
@@ -259,19 +194,6 @@ async fn lock(directory: &Directory, patience: Duration) -> Result<Flock<std::fs
             Err((_, errno)) => return Err(AgentError::System(errno.into())),
         }
         sleep(LOCK_RETRY).await;
-    }
-}
-
-/// Files of attempts that the journal does not know: left by an agent that was killed while it removed them.
-fn remove_strangers(directory: &Directory, known: &[crate::journal::Recovered]) {
-    let strangers = directory.attempts_with_files().unwrap_or_default();
-    for name in strangers
-        .iter()
-        .filter(|name| known.iter().all(|known| known.uid.as_str() != name.as_str()))
-    {
-        if let Err(error) = directory.remove_attempt(name) {
-            tracing::warn!(attempt = name, %error, "files of an unknown attempt are left");
-        }
     }
 }
 

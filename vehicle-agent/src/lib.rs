@@ -2,7 +2,8 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | `agent` | puts the parts together |
+//! | `agent` | one agent in its process |
+//! | `boot` | puts a car's parts together |
 //! | `policy` | signals, the owner's document and commands → standing, brake, offer |
 //! | `attempts` | one actor per attempt, and the supervisor that admits and routes |
 //! | `runtime` | what runs programs: WebAssembly today |
@@ -15,6 +16,7 @@
 
 pub mod agent;
 pub mod attempts;
+pub mod boot;
 pub mod cli;
 pub mod cluster;
 pub mod config;

@@ -32,6 +32,8 @@ pub trait Program: Send + Sync {
 pub struct Spec {
     /// For messages and thread names.
     pub name: String,
+    /// Of which attempt it is: the Pod's uid.
+    pub attempt: String,
     /// Its name and arguments.
     pub args: Vec<String>,
     /// Its environment, in order.

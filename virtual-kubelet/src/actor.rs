@@ -5,6 +5,7 @@
 //! heartbeats and stops never wait behind a slow API server. Nothing is queued: what was not written yet is computed anew.
 
 mod attempts;
+mod braking;
 mod jobs;
 mod writes;
 
@@ -23,7 +24,7 @@ use kerbside_api::v1alpha1::{Offer, Vehicle, VehiclePhase};
 use kerbside_core::backoff::Backoff;
 use kerbside_core::clock::Boottime;
 use kerbside_core::ids::{PodUid, VehicleId};
-use kerbside_core::vehicle::{Desired, Event, Facts, Phase, RECONNECT_WINDOW, Standing};
+use kerbside_core::vehicle::{Desired, Event, Facts, Hearing, Phase, RECONNECT_WINDOW, Standing};
 use kerbside_link::fault::Fault;
 use kerbside_link::proto;
 use kerbside_link::server::{Arrival, FromCar, Greeting, Refusal, SessionHandle};
@@ -100,6 +101,10 @@ pub(crate) struct Actor {
     at_work: HashSet<Key>,
     failures: HashMap<Key, (u32, Boottime)>,
     stalled_until: Option<Boottime>,
+    /// The pool whose brake knows that this car is not heard.
+    quiet_in: Option<String>,
+    /// When the brake wants to be asked again.
+    ask_at: Option<Boottime>,
     counted: Option<Counted>,
     synced: bool,
     /// This replica has been named in the Vehicle since the actor began.
@@ -151,6 +156,8 @@ impl Actor {
             at_work: HashSet::new(),
             failures: HashMap::new(),
             stalled_until: None,
+            quiet_in: None,
+            ask_at: None,
             counted: None,
             synced: false,
             owned: false,
@@ -161,7 +168,8 @@ impl Actor {
         }
     }
 
-    /// Runs until the vehicle is gone or another's, or the adapter ends.
+    /// Runs until the vehicle is gone or another's, or the adapter has ended. One that is ending looks after its cars until they have gone
+    /// elsewhere: what they say is acknowledged, so no fence passes, and their Nodes are renewed.
     pub(crate) async fn run(mut self) {
         tracing::debug!(vehicle.id = %self.id, "a vehicle's actor begins");
         loop {
@@ -186,6 +194,7 @@ impl Actor {
             self.check_stall(wake_at);
         }
         self.count(None);
+        self.heard_by_the_brake();
         if let Some((_, session)) = self.session.take().filter(|_| self.lost) {
             session.close(Fault::conflict("the vehicle belongs to another adapter or is gone"));
         }
@@ -234,6 +243,10 @@ impl Actor {
                 if self.session.as_ref().is_some_and(|(e, _)| *e == epoch) {
                     self.session = None;
                     self.ends.session.send_replace(None);
+                    if self.ends.drain.is_cancelled() {
+                        // We sent it away; it has time to come to another adapter.
+                        self.stalled_until = Some(self.context.clock.boottime() + RECONNECT_WINDOW);
+                    }
                 }
                 self.step(Event::Closed(epoch));
             }
@@ -331,6 +344,7 @@ impl Actor {
             },
             at,
         );
+        self.step(Event::Greeted);
         self.context.metrics.connects.get_or_create(&self.pool_label()).inc();
         // What the car must be told goes out with the greeting. If nobody waits for it any more, Disconnected follows.
         self.turn();
@@ -377,7 +391,7 @@ impl Actor {
         self.failures.retain(|_, (_, at)| now.since(*at) < FORGET_FAILURE);
         let due = if self.is_ours() { self.write(&desired) } else { None };
         let retry = self.failures.values().map(|(_, at)| *at).filter(|at| *at > now).min();
-        [desired.wake_at, due, retry].into_iter().flatten().min()
+        [desired.wake_at, due, retry, self.ask_at].into_iter().flatten().min()
     }
 
     /// Reads what the watches show and folds in what changed.
@@ -411,19 +425,15 @@ impl Actor {
             self.stalled_until = Some(now + RECONNECT_WINDOW);
         }
         let stalled = self.stalled_until.filter(|until| now < *until);
-        let (pool, terms) = (self.pool_name(), self.pool.as_ref().map(|p| p.brake()));
-        let (context, id) = (Arc::clone(&self.context), &self.id);
-        let was_suspected = self.facts.suspected();
-        self.facts.settle(now, |since| {
-            let braked = terms.and_then(|terms| context.brakes.silent(&pool, id, since, terms, now));
-            braked.max(stalled)
-        });
-        let suspected = self.facts.suspected();
+        let wait = self.ask_the_brake(now, stalled.is_some());
+        let (was_suspected, was_held) = (self.facts.suspected(), self.facts.held());
+        self.facts.settle(now, |_| wait.max(stalled));
+        let (suspected, held) = (self.facts.suspected(), self.facts.held());
         if suspected != was_suspected {
             tracing::info!(vehicle.id = %self.id, suspected, "a vehicle is suspected, or heard again");
         }
-        if !suspected && was_suspected {
-            self.context.brakes.heard(&pool, &self.id);
+        if held != was_held {
+            tracing::info!(vehicle.id = %self.id, held, "a silent vehicle's attempts are held, or no longer");
         }
         self.facts.desired(now)
     }
@@ -439,7 +449,9 @@ impl Actor {
     /// Begins a job, unless one for the same object is at work or the last one failed just now.
     fn start(&mut self, key: Key, job: Job) {
         if self.at_work.insert(key.clone()) {
+            let context = Arc::clone(&self.context);
             let bounded = async move {
+                let _place = context.gate.enter(key.lane()).await;
                 let failed = Done {
                     key,
                     outcome: Outcome::Failed,
@@ -527,7 +539,7 @@ impl Actor {
             pool: self.pool_name(),
             phase: d.phase,
             connected: self.session.is_some(),
-            suspected: d.heard == Some(false),
+            suspected: matches!(d.heard, Some(Hearing::Held | Hearing::Unheard)),
             attempts: i64::try_from(d.pods.values().filter(|p| !p.phase.is_terminal()).count()).unwrap_or(i64::MAX),
         });
         if new == self.counted {

@@ -42,6 +42,9 @@ pub struct Args {
     /// How long cars have to connect elsewhere when the adapter ends, such as 5s.
     #[arg(long, env = "KERBSIDE_DRAIN", default_value = "5s", value_parser = kerbside_core::duration::parse)]
     pub drain: Duration,
+    /// How many cars may enrol in a second, all together; so many in 30 s may come at once. What it protects is the API server.
+    #[arg(long, env = "KERBSIDE_ENROLMENTS_PER_SECOND", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    pub enrolments_per_second: u32,
     /// Log filter: a level (info) or directives (info,kerbside_virtual_kubelet=debug).
     #[arg(long, env = "KERBSIDE_LOG", default_value = "info")]
     pub log: String,
@@ -77,5 +80,6 @@ mod tests {
         let args = Args::try_parse_from(line.split(' ')).unwrap();
         assert_eq!(args.certificate_names(), ["10.0.0.1", "10.0.0.2", "link.example"]);
         assert_eq!(args.drain, Duration::from_secs(5));
+        assert_eq!(args.enrolments_per_second, 10);
     }
 }

@@ -8,12 +8,13 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kerbside_core::clock::{Boottime, Clock};
 use kerbside_core::ids::VehicleId;
-use kerbside_core::vehicle::brake::{Brake, BrakeTerms};
+use kerbside_core::vehicle::brake::{Brake, BrakeTerms, Quiet, Verdict};
 use kerbside_k8s::events::Recorder;
 use kerbside_k8s::store::Store;
 use kube::Client;
 
-use crate::metrics::Metrics;
+use crate::gate::Gate;
+use crate::metrics::{Metrics, PoolLabel};
 use crate::mirror::Mirror;
 use crate::node::NodeConfig;
 use crate::proof::Proof;
@@ -43,6 +44,7 @@ pub(crate) struct Context {
     pub(crate) refusals: RefusalLedger,
     pub(crate) brakes: Brakes,
     pub(crate) proof: Proof,
+    pub(crate) gate: Gate,
 }
 
 impl Context {
@@ -57,10 +59,11 @@ impl Context {
     }
 }
 
-/// The brakes of all pools, each over this adapter's own cars.
-#[derive(Debug, Default)]
+/// The brakes of all pools, each over this adapter's own cars, and what the metrics say of them.
+#[derive(Debug)]
 pub(crate) struct Brakes {
     pools: Mutex<HashMap<String, PoolBrake>>,
+    metrics: Metrics,
 }
 
 #[derive(Debug, Default)]
@@ -70,9 +73,39 @@ struct PoolBrake {
 }
 
 impl Brakes {
+    pub(crate) fn new(metrics: Metrics) -> Self {
+        Self {
+            pools: Mutex::default(),
+            metrics,
+        }
+    }
+
     fn with<R>(&self, pool: &str, f: impl FnOnce(&mut PoolBrake) -> R) -> R {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         f(pools.entry(pool.to_owned()).or_default())
+    }
+
+    /// Asks the pool's brake something; what it came to is logged, and shown by the metrics before another asks.
+    fn ask<R>(&self, pool: &str, f: impl FnOnce(&mut Brake, usize) -> R) -> R {
+        self.with(pool, |p| {
+            let before = p.brake.is_engaged();
+            let answer = f(&mut p.brake, p.cars);
+            let (engaged, held) = (p.brake.is_engaged(), p.brake.held());
+            if engaged && !before {
+                tracing::warn!(
+                    pool.name = pool,
+                    cars = p.cars,
+                    "many vehicles fell silent together; their attempts are held until they return or their fences pass"
+                );
+            } else if before && !engaged {
+                tracing::info!(pool.name = pool, "attempts of silent vehicles are held no longer");
+            }
+            let label = PoolLabel { pool: pool.to_owned() };
+            let held = i64::try_from(held).unwrap_or(i64::MAX);
+            self.metrics.brake_engaged.get_or_create(&label).set(engaged.into());
+            self.metrics.held.get_or_create(&label).set(held);
+            answer
+        })
     }
 
     /// A car of the pool works from now on (`1`), or no more (`-1`).
@@ -80,31 +113,13 @@ impl Brakes {
         self.with(pool, |p| p.cars = p.cars.saturating_add_signed(change));
     }
 
-    /// A car has fallen silent: until when is nothing to be concluded from it?
-    pub(crate) fn silent(
-        &self,
-        pool: &str,
-        id: &VehicleId,
-        since: Boottime,
-        terms: BrakeTerms,
-        now: Boottime,
-    ) -> Option<Boottime> {
-        self.with(pool, |p| {
-            let before = p.brake.holds(now);
-            let until = p.brake.silent(id, since, p.cars, terms, now);
-            if until.is_some() && !before {
-                tracing::warn!(
-                    pool,
-                    cars = p.cars,
-                    "many vehicles fell silent together; the adapter suspects itself first"
-                );
-            }
-            until
-        })
+    /// A car is not heard: what follows?
+    pub(crate) fn quiet(&self, pool: &str, id: &VehicleId, quiet: Quiet, terms: BrakeTerms, now: Boottime) -> Verdict {
+        self.ask(pool, |brake, cars| brake.quiet(id, quiet, cars, terms, now))
     }
 
-    /// A car is heard again.
+    /// A car is heard again, or is not of this pool and adapter any more.
     pub(crate) fn heard(&self, pool: &str, id: &VehicleId) {
-        self.with(pool, |p| p.brake.heard(id));
+        self.ask(pool, |brake, _| brake.heard(id));
     }
 }

@@ -1,9 +1,9 @@
 //! Events in a kubelet's words, from what changed between two statuses of an attempt. Pure.
 //!
 //! Called by the actor for each new status. People and dashboards look for these reasons: Pulling, Pulled, Created, Started,
-//! Killing, Failed, BackOff.
+//! Killing, Failed, BackOff. What the Pod's status in the API already says was told by the adapter that wrote it.
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod};
 use kerbside_link::proto;
 use kerbside_link::proto::container_status::State;
 
@@ -41,36 +41,81 @@ pub(crate) fn notes(pod: &Pod, old: Option<&proto::AttemptStatus>, new: &proto::
         .flat_map(|s| s.init_containers.iter().flatten().chain(&s.containers));
     let find = |status: &proto::AttemptStatus, name: &str| status.containers.iter().find(|c| c.name == name).cloned();
     spec.filter_map(|c| find(new, &c.name).map(|status| (c, status)))
-        .flat_map(|(c, status)| container(c, old.and_then(|o| find(o, &c.name)).as_ref(), &status))
+        .flat_map(|(c, status)| {
+            let said = old.and_then(|o| find(o, &c.name)).map(|o| Told::by_the_car(&o));
+            let told = said.or_else(|| Told::in_the_api(pod, &c.name)).unwrap_or_default();
+            container(c, &told, &status)
+        })
         .collect()
 }
 
-fn container(spec: &Container, old: Option<&proto::ContainerStatus>, new: &proto::ContainerStatus) -> Vec<Note> {
+/// What people were told of a container before.
+#[derive(Debug, Default)]
+struct Told {
+    pulling: bool,
+    pulled: bool,
+    started: bool,
+    restarts: u32,
+    /// Why it waits.
+    waiting: String,
+}
+
+impl Told {
+    fn by_the_car(old: &proto::ContainerStatus) -> Self {
+        let waiting = match &old.state {
+            Some(State::Waiting(waiting)) => waiting.reason.clone(),
+            _ => String::new(),
+        };
+        Self {
+            pulling: true,
+            pulled: !old.image_id.is_empty(),
+            started: started(old.state.as_ref()),
+            restarts: old.restart_count,
+            waiting,
+        }
+    }
+
+    /// By an adapter before this one, or by this one before it was started again. A container that waits there was perhaps never told of.
+    fn in_the_api(pod: &Pod, name: &str) -> Option<Self> {
+        let status = pod.status.as_ref()?;
+        let all = [&status.init_container_statuses, &status.container_statuses];
+        let of_name = |c: &&ContainerStatus| c.name == name;
+        let old = all.into_iter().flatten().flatten().find(of_name)?;
+        let state = old.state.clone().unwrap_or_default();
+        let pulled = !old.image_id.is_empty();
+        Some(Self {
+            pulling: pulled,
+            pulled,
+            started: state.running.is_some() || state.terminated.is_some(),
+            restarts: u32::try_from(old.restart_count).unwrap_or_default(),
+            waiting: state.waiting.and_then(|w| w.reason).unwrap_or_default(),
+        })
+    }
+}
+
+fn started(state: Option<&State>) -> bool {
+    matches!(state, Some(State::Running(_) | State::Terminated(_)))
+}
+
+fn container(spec: &Container, told: &Told, new: &proto::ContainerStatus) -> Vec<Note> {
     let (name, image) = (&spec.name, spec.image.as_deref().unwrap_or_default());
-    let old_state = old.and_then(|o| o.state.as_ref());
-    let (old_id, old_restarts) = old.map_or(("", 0), |o| (o.image_id.as_str(), o.restart_count));
-    let again = new.restart_count > old_restarts;
+    let again = new.restart_count > told.restarts;
     let mut notes = Vec::new();
-    if old.is_none() && new.image_id.is_empty() && !matches!(new.state, Some(State::Terminated(_))) {
+    if !told.pulling && new.image_id.is_empty() && !matches!(new.state, Some(State::Terminated(_))) {
         notes.push(note("Pulling", format!("Pulling image \"{image}\"")));
     }
-    if old_id.is_empty() && !new.image_id.is_empty() {
+    if !told.pulled && !new.image_id.is_empty() {
         notes.push(note(
             "Pulled",
             format!("Successfully pulled image \"{image}\" ({})", text(&new.image_id)),
         ));
     }
-    let started = |state: Option<&State>| matches!(state, Some(State::Running(_) | State::Terminated(_)));
-    if started(new.state.as_ref()) && (!started(old_state) || again) {
+    if started(new.state.as_ref()) && (!told.started || again) {
         notes.push(note("Created", format!("Created container: {name}")));
         notes.push(note("Started", format!("Started container {name}")));
     }
-    let was = match old_state {
-        Some(State::Waiting(w)) => w.reason.as_str(),
-        _ => "",
-    };
     if let Some(State::Waiting(w)) = &new.state
-        && w.reason != was
+        && w.reason != told.waiting
     {
         notes.extend(waiting(name, image, &w.reason, &text(&w.message)));
     }
@@ -158,6 +203,33 @@ mod tests {
         assert_eq!(reasons(Some(&creating), &running), ["Pulled", "Created", "Started"]);
         assert_eq!(reasons(Some(&running), &running), [""; 0]);
         assert_eq!(reasons(Some(&running), &ended), [""; 0]);
+    }
+
+    #[test]
+    fn what_the_pod_already_says_is_not_told_again_by_an_adapter_that_was_started_anew() {
+        let mut pod = pod();
+        let main = |state: serde_json::Value, image_id: &str, restarts: u32| {
+            let container = json!({
+                "name": "main", "image": "reg/x:1", "imageID": image_id, "ready": true, "restartCount": restarts, "state": state,
+            });
+            serde_json::from_value(json!({"containerStatuses": [container]})).unwrap()
+        };
+        let reasons = |pod: &Pod, new: &proto::AttemptStatus| -> Vec<_> {
+            notes(pod, None, new).into_iter().map(|n| n.reason).collect()
+        };
+        let running = |restarts| status("reg/x@sha256:1", restarts, State::Running(proto::Running::default()));
+        pod.status = Some(main(json!({"running": {}}), "reg/x@sha256:1", 1));
+        assert_eq!(reasons(&pod, &running(1)), [""; 0]);
+        assert_eq!(reasons(&pod, &running(2)), ["Created", "Started"]);
+        let back_off = status("", 1, waiting("ImagePullBackOff"));
+        pod.status = Some(main(json!({"waiting": {"reason": "ImagePullBackOff"}}), "", 1));
+        assert_eq!(
+            reasons(&pod, &back_off),
+            ["Pulling"],
+            "of what only waits, it cannot know"
+        );
+        pod.status = Some(main(json!({"waiting": {"reason": "ContainerCreating"}}), "", 0));
+        assert_eq!(reasons(&pod, &running(0)), ["Pulled", "Created", "Started"]);
     }
 
     #[test]

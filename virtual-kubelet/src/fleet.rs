@@ -21,6 +21,8 @@ use crate::context::Context;
 
 /// A car that comes while the adapter is still reading the cluster waits this long before it is sent away for a moment.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// When so many cars come at once that one has to come again: those before it have been greeted by then.
+const CROWD: Duration = Duration::from_secs(4);
 /// Messages of one car that wait for its actor; more hold up that car's own stream and nobody else's.
 const INBOX: usize = 64;
 
@@ -58,6 +60,9 @@ pub(crate) struct Ends {
     pub(crate) inbox: mpsc::Receiver<Message>,
     pub(crate) wake: Arc<Notify>,
     pub(crate) session: watch::Sender<Option<SessionHandle>>,
+    /// The adapter is ending, and sends its cars elsewhere.
+    pub(crate) drain: CancellationToken,
+    /// The actor ends.
     pub(crate) stop: CancellationToken,
 }
 
@@ -66,16 +71,19 @@ pub(crate) struct Fleet {
     context: Arc<Context>,
     actors: Mutex<HashMap<VehicleId, Handle>>,
     tasks: TaskTracker,
+    drain: CancellationToken,
     stop: CancellationToken,
 }
 
 impl Fleet {
-    pub(crate) fn new(context: Arc<Context>, stop: CancellationToken) -> Arc<Self> {
+    /// From `drain` on a car that goes is not missed: it was sent elsewhere. The actors go on until [`Fleet::end`].
+    pub(crate) fn new(context: Arc<Context>, drain: CancellationToken) -> Arc<Self> {
         Arc::new(Self {
             context,
             actors: Mutex::default(),
             tasks: TaskTracker::new(),
-            stop,
+            drain,
+            stop: CancellationToken::new(),
         })
     }
 
@@ -138,6 +146,7 @@ impl Fleet {
             inbox,
             wake,
             session,
+            drain: self.drain.clone(),
             stop: self.stop.clone(),
         };
         let actor = Actor::new(id.clone(), Arc::clone(&self.context), ends);
@@ -170,6 +179,12 @@ impl Fleet {
             Some(v) if v.spec.revoked => return Err(Fault::denied("this vehicle is revoked").into()),
             Some(_) => {}
         }
+        let Some(_waits) = self.context.gate.arrive() else {
+            return Err(Refusal::RetryAfter {
+                delay: CROWD,
+                reason: "many vehicles connect at this moment".to_owned(),
+            });
+        };
         let handle = self.actor(&arrival.vehicle);
         let (reply, answer) = oneshot::channel();
         let away = || Refusal::from(Fault::unavailable("the adapter is shutting down; connect again"));
@@ -204,8 +219,9 @@ impl Fleet {
         }
     }
 
-    /// Waits until every actor has ended; they are told by the token given to [`Fleet::new`].
+    /// Ends every actor, and waits until they have.
     pub(crate) async fn end(&self) {
+        self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
     }

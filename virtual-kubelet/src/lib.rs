@@ -13,6 +13,7 @@ mod context;
 mod enrolment;
 mod events;
 mod fleet;
+mod gate;
 mod identity;
 mod kubelet_api;
 mod link_service;

@@ -33,6 +33,8 @@ pub(crate) struct Metrics {
     pub(crate) vehicles: Family<PhaseLabel, Gauge>,
     pub(crate) connected: Family<PoolLabel, Gauge>,
     pub(crate) suspected: Family<PoolLabel, Gauge>,
+    pub(crate) brake_engaged: Family<PoolLabel, Gauge>,
+    pub(crate) held: Family<PoolLabel, Gauge>,
     pub(crate) attempts: Family<PoolLabel, Gauge>,
     pub(crate) pod_status_writes: Family<WriteLabel, Counter>,
     pub(crate) pod_deletes: Family<WriteLabel, Counter>,
@@ -50,6 +52,8 @@ impl Metrics {
             vehicles: Family::default(),
             connected: Family::default(),
             suspected: Family::default(),
+            brake_engaged: Family::default(),
+            held: Family::default(),
             attempts: Family::default(),
             pod_status_writes: Family::default(),
             pod_deletes: Family::default(),
@@ -75,6 +79,16 @@ impl Metrics {
             "vehicles_suspected",
             "Vehicles that are not heard",
             metrics.suspected.clone(),
+        );
+        registry.register(
+            "brake_engaged",
+            "1 while so many vehicles of the pool are silent that their attempts are held",
+            metrics.brake_engaged.clone(),
+        );
+        registry.register(
+            "vehicles_held",
+            "Vehicles that are not heard and whose attempts the brake holds",
+            metrics.held.clone(),
         );
         registry.register("attempts", "Attempts that have not ended", metrics.attempts.clone());
         registry.register(

@@ -18,11 +18,12 @@ use kerbside_api::v1alpha1::{NodeTemplate, Offer, Runtime, Vehicle};
 use kerbside_core::ids::VehicleId;
 use kerbside_core::names::{self, condition, label, taint};
 use kerbside_core::quantity::Quantity;
-use kerbside_core::vehicle::{Judgement, NodeState};
+use kerbside_core::vehicle::{Hearing, Judgement, NodeState};
 use kerbside_k8s::conditions::{Says, set_node};
 use serde_json::{Map, Value, json};
 
 use crate::pod_status::whole_seconds;
+use crate::vehicle_status;
 
 /// On Nodes: the labels and taints that came from the pool, so that they can go with it.
 const FROM_POOL: &str = "kerbside.dev/from-pool";
@@ -348,8 +349,14 @@ impl Wanted {
             Judgement::No { reason, message } => set(condition::ELIGIBLE, Some(false), reason, message),
         }
         match state.heard {
-            Some(true) => set(condition::HEARD, Some(true), "VehicleHeard", ""),
-            Some(false) => set(
+            Some(Hearing::Heard) => set(condition::HEARD, Some(true), "VehicleHeard", ""),
+            Some(Hearing::Held) => set(
+                condition::HEARD,
+                Some(false),
+                names::reason::LOSS_HELD,
+                vehicle_status::HELD,
+            ),
+            Some(Hearing::Unheard) => set(
                 condition::HEARD,
                 Some(false),
                 names::reason::VEHICLE_UNHEARD,

@@ -13,13 +13,14 @@ use kerbside_k8s::events::Recorder;
 use kerbside_k8s::store::{Store, StoreError};
 use kerbside_k8s::telemetry::LogLevel;
 use kerbside_link::identity::IdentityError;
+use kerbside_link::rate_limit::Rates;
 use kerbside_link::server::{self as link, ServerTls};
 use kube::Client;
 use prometheus_client::registry::Registry;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::Args;
@@ -112,22 +113,18 @@ pub async fn run(
     let spool = Spool::prepare(args.spool.clone()).map_err(RunError::Spool)?;
     let mut registry = Registry::default();
     let context = context(&args, &client, &store, &clock, Metrics::new(&mut registry));
-    // The actors end before the link does: that its sessions then end one by one must not look like silence.
+    // The actors end after the link does: a car is looked after until it is another replica's.
     let fleet = Fleet::new(Arc::clone(&context), stop.clone());
     let (ready, is_ready) = watch::channel(Err("the cluster to be read".to_owned()));
 
     let mut parts: JoinSet<&'static str> = JoinSet::new();
-    let routes = Admin::new(registry, is_ready, Some(log_level)).routes();
-    parts.spawn(async move {
-        let _ = admin::serve(admin_listener, routes, std::future::pending()).await;
-        "the admin endpoints"
-    });
+    spawn_admin(
+        &mut parts,
+        admin_listener,
+        Admin::new(registry, is_ready, Some(log_level)),
+    );
     spawn_watches(&mut parts, &context, &fleet);
-    let (me, namespace) = (Arc::clone(&context), args.namespace.clone());
-    parts.spawn(async move {
-        replica::run(me, namespace).await;
-        "this replica's Lease"
-    });
+    let alive = spawn_lease(&mut parts, &context, args.namespace.clone());
 
     tokio::select! {
         () = stop.cancelled() => return Ok(()),
@@ -144,7 +141,10 @@ pub async fn run(
         names: args.certificate_names(),
     };
     let certificate = tokio::select! {
-        () = stop.cancelled() => return Ok(()),
+        () = stop.cancelled() => {
+            end(&fleet, &alive, &args.namespace).await;
+            return Ok(());
+        }
         certificate = asker.certificate() => certificate,
         Some(ended) = parts.join_next() => return Err(RunError::Ended(ended.unwrap_or("a panicked task"))),
     };
@@ -187,10 +187,7 @@ pub async fn run(
         ),
         enrolment: Enrolment::new(client, ca_pem),
     });
-    let options = link::Options {
-        drain: args.drain,
-        ..link::Options::new(clock)
-    };
+    let options = link_options(&args, clock);
     drop(ready.send_replace(Ok(())));
     tracing::info!(replica = args.replica, link = %args.link_listen, kubelet = %args.kubelet_listen, "the adapter is at work");
     let served = tokio::select! {
@@ -198,8 +195,25 @@ pub async fn run(
         Some(ended) = parts.join_next() => Err(RunError::Ended(ended.unwrap_or("a panicked task"))),
     };
     stop.cancel();
-    fleet.end().await;
+    if served.is_ok() {
+        end(&fleet, &alive, &args.namespace).await;
+    }
     served
+}
+
+/// Ends what is left when no car is connected any more. Others may adopt at once those that found no other adapter.
+async fn end(fleet: &Fleet, alive: &AbortHandle, namespace: &str) {
+    fleet.end().await;
+    alive.abort();
+    replica::end(fleet.context(), namespace).await;
+}
+
+fn link_options(args: &Args, clock: Arc<dyn Clock>) -> link::Options {
+    link::Options {
+        drain: args.drain,
+        enrolments: Rates::per_second(args.enrolments_per_second),
+        ..link::Options::new(clock)
+    }
 }
 
 fn context(args: &Args, client: &Client, store: &Store, clock: &Arc<dyn Clock>, metrics: Metrics) -> Arc<Context> {
@@ -217,11 +231,20 @@ fn context(args: &Args, client: &Client, store: &Store, clock: &Arc<dyn Clock>, 
         roster: Roster::new(),
         store: store.clone(),
         recorder: Recorder::new(client.clone(), MANAGER, Some(&args.replica)),
+        brakes: Brakes::new(metrics.clone()),
         metrics,
         refusals: RefusalLedger::default(),
-        brakes: Brakes::default(),
         proof: crate::proof::Proof::default(),
+        gate: crate::gate::Gate::default(),
     })
+}
+
+fn spawn_admin(parts: &mut JoinSet<&'static str>, listener: TcpListener, admin: Admin) {
+    let routes = admin.routes();
+    parts.spawn(async move {
+        let _ = admin::serve(listener, routes, std::future::pending()).await;
+        "the admin endpoints"
+    });
 }
 
 fn spawn_watches(parts: &mut JoinSet<&'static str>, context: &Arc<Context>, fleet: &Arc<Fleet>) {
@@ -240,6 +263,15 @@ fn spawn_watches(parts: &mut JoinSet<&'static str>, context: &Arc<Context>, flee
         me.roster.run(me.client.clone(), |id| wake.changed(id)).await;
         "the Vehicle watch"
     });
+}
+
+/// Shows that this replica lives, until it is ended.
+fn spawn_lease(parts: &mut JoinSet<&'static str>, context: &Arc<Context>, namespace: String) -> AbortHandle {
+    let me = Arc::clone(context);
+    parts.spawn(async move {
+        replica::run(me, namespace).await;
+        "this replica's Lease"
+    })
 }
 
 /// Puts each new certificate in place, on both ports.

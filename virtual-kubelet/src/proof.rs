@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use kerbside_core::clock::Boottime;
 
-/// Without a renewal of its own Lease for so long, a replica is not sure of anything; others adopt its vehicles fifteen seconds later.
-const DOUBT_AFTER: Duration = Duration::from_secs(25);
+/// Without a renewal of its own Lease for so long, a replica is not sure of anything; others adopt its vehicles six seconds later.
+const DOUBT_AFTER: Duration = Duration::from_secs(12);
 
 /// What this replica has to show for itself.
 #[derive(Debug, Default)]
@@ -60,10 +60,10 @@ mod tests {
         let proof = Proof::default();
         proof.company(true);
         proof.renewed(at(100));
-        assert!(!proof.is_doubtful(at(125)));
-        assert!(proof.is_doubtful(at(126)));
-        proof.renewed(at(130));
-        assert!(!proof.is_doubtful(at(140)));
+        assert!(!proof.is_doubtful(at(112)));
+        assert!(proof.is_doubtful(at(113)));
+        proof.renewed(at(117));
+        assert!(!proof.is_doubtful(at(127)));
         assert!(DOUBT_AFTER < crate::replica::EXPIRES_AFTER);
     }
 

@@ -1,96 +1,102 @@
 //! This replica among others: it shows that it lives by a Lease of its own, and adopts the vehicles of replicas that no longer do.
 //!
-//! Run once per program. An adoption is one write to the Vehicle's `connection`, under its resourceVersion, so that one replica wins; the
-//! vehicle's actor then begins as after a restart, and counts every fence anew.
+//! Run once per program, and ended by it when its cars are gone. An adoption is one write to the Vehicle's `connection`, under its
+//! resourceVersion, so that one replica wins; the vehicle's actor then begins as after a restart, and counts every fence anew. A replica
+//! that ends in good order takes its Lease away, and its vehicles are adopted at the next look; the Lease of one that did not stays until
+//! nobody can mean it any more. What must never happen: a replica takes its Lease away while it still answers its cars.
+
+mod watchman;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
+use futures::stream;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kerbside_api::v1alpha1::Vehicle;
-use kerbside_core::clock::Boottime;
 use kerbside_k8s::apply;
-use kube::api::ListParams;
+use kube::api::{DeleteParams, ListParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 use tokio::time::timeout;
 
+use self::watchman::Watchman;
 use crate::connection;
 use crate::context::{Context, MANAGER, PATIENCE};
 
-const RENEW_EVERY: Duration = Duration::from_secs(10);
-/// Four renewals: a replica that only restarts, or has lost its API server for a moment, keeps its vehicles.
-pub(crate) const EXPIRES_AFTER: Duration = Duration::from_secs(40);
-/// Two looks that failed, with their patience.
-const BLIND_AFTER: Duration = Duration::from_secs(35);
+/// Also how often others are looked at. A handful of adapters write a handful of Leases: what counts is that an adoption comes before
+/// kube-controller-manager gives up the Nodes.
+const RENEW_EVERY: Duration = Duration::from_secs(3);
+/// Six renewals: a replica that only restarts, or has lost its API server for a moment, keeps its vehicles.
+pub(crate) const EXPIRES_AFTER: Duration = Duration::from_secs(18);
+/// A look that failed, with its patience, between two that did not.
+const BLIND_AFTER: Duration = Duration::from_secs(10);
+/// The Lease of a replica that has no vehicles is kept for so long: whoever starts it again under its name finds it.
+const FORGET_AFTER: Duration = Duration::from_mins(10);
+/// Vehicles that are adopted at once: a replica may have had thousands.
+const TAKEN_AT_ONCE: usize = 16;
 /// On the Leases of adapters.
 const LABEL: &str = "kerbside.dev/adapter-replica";
-
-/// Which replicas are seen to live. A renewal is a change of the Lease, seen by our own clock: clocks are never compared.
-#[derive(Debug, Default)]
-struct Watchman {
-    seen: BTreeMap<String, (String, Boottime)>,
-    looked_at: Boottime,
-}
-
-impl Watchman {
-    /// `leases` are the renewals by holder; the replicas among `wanted` that have shown nothing new for too long.
-    fn dead(
-        &mut self,
-        wanted: &BTreeSet<String>,
-        leases: &BTreeMap<String, String>,
-        now: Boottime,
-    ) -> BTreeSet<String> {
-        // Who could not look for so long has seen no renewal, whoever renewed: everybody gets the same time anew.
-        if now.since(self.looked_at) >= BLIND_AFTER {
-            self.seen.clear();
-        }
-        self.looked_at = now;
-        self.seen.retain(|replica, _| wanted.contains(replica));
-        let mut dead = BTreeSet::new();
-        for replica in wanted {
-            let renewal = leases.get(replica).cloned().unwrap_or_default();
-            let seen = self
-                .seen
-                .entry(replica.clone())
-                .or_insert_with(|| (renewal.clone(), now));
-            if seen.0 != renewal {
-                *seen = (renewal, now);
-            }
-            if now.since(seen.1) >= EXPIRES_AFTER {
-                dead.insert(replica.clone());
-            }
-        }
-        dead
-    }
-}
 
 /// Renews and adopts for ever.
 pub(crate) async fn run(context: Arc<Context>, namespace: String) {
     let api: Api<Lease> = Api::namespaced(context.client.clone(), &namespace);
-    let mut watchman = Watchman::default();
     context.synced().await;
+    // Neither waits for the other: thousands of vehicles to adopt must not make this replica look dead.
+    futures::join!(live(&context, &api, &namespace), watch(&context, &api));
+}
+
+/// Takes this replica's Lease away. Only for one that answers no car any more: others adopt its vehicles at once.
+pub(crate) async fn end(context: &Context, namespace: &str) {
+    let api: Api<Lease> = Api::namespaced(context.client.clone(), namespace);
+    let name = lease_name(&context.replica);
+    let deleted = async {
+        match api.delete(&name, &DeleteParams::default()).await {
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+            other => other.map(drop),
+        }
+    };
+    answered("delete this replica's Lease", deleted).await;
+}
+
+async fn live(context: &Context, api: &Api<Lease>, namespace: &str) {
     loop {
         let sent = context.clock.boottime();
-        let renewed = answered("renew this replica's Lease", renew(&context, &api, &namespace));
-        if renewed.await {
+        let renewed = answered("renew this replica's Lease", renew(context, api, namespace)).await;
+        if renewed.is_some() {
             context.proof.renewed(sent);
         }
-        answered("look at other replicas' vehicles", adopt(&context, &api, &mut watchman)).await;
         tokio::time::sleep(RENEW_EVERY).await;
     }
 }
 
-/// Whether the API server did as it was asked, in time.
-async fn answered(what: &str, request: impl Future<Output = Result<(), kube::Error>>) -> bool {
+async fn watch(context: &Context, api: &Api<Lease>) {
+    let mut watchman = Watchman::default();
+    loop {
+        let leases = ListParams::default().labels(&format!("{LABEL}=true"));
+        if let Some(found) = answered("look at other replicas", api.list(&leases)).await {
+            let orphans = look(context, &mut watchman, &found.items);
+            stream::iter(orphans)
+                .for_each_concurrent(TAKEN_AT_ONCE, |vehicle| async move {
+                    answered("adopt a vehicle", take(context, &vehicle)).await;
+                })
+                .await;
+            forget(context, api, &watchman, found.items).await;
+        }
+        tokio::time::sleep(RENEW_EVERY).await;
+    }
+}
+
+/// What the API server answers, if it does as it was asked, in time.
+async fn answered<T>(what: &str, request: impl Future<Output = Result<T, kube::Error>>) -> Option<T> {
     match timeout(PATIENCE, request).await {
-        Ok(Ok(())) => return true,
+        Ok(Ok(answer)) => return Some(answer),
         Ok(Err(error)) => tracing::warn!(%error, "failed to {what}"),
         Err(_) => tracing::warn!("failed to {what}: no answer from the API server"),
     }
-    false
+    None
 }
 
 async fn renew(context: &Context, api: &Api<Lease>, namespace: &str) -> Result<(), kube::Error> {
@@ -113,22 +119,18 @@ fn lease_name(replica: &str) -> String {
     format!("kerbside-kubelet-{replica}")
 }
 
-async fn adopt(context: &Context, api: &Api<Lease>, watchman: &mut Watchman) -> Result<(), kube::Error> {
-    let vehicles: Vec<_> = context
-        .roster
-        .names()
+fn holder(lease: &Lease) -> Option<&str> {
+    lease.spec.as_ref()?.holder_identity.as_deref()
+}
+
+/// Looks at the other replicas; the vehicles of those that are gone.
+fn look(context: &Context, watchman: &mut Watchman, leases: &[Lease]) -> Vec<Arc<Vehicle>> {
+    let vehicles = vehicles(context);
+    let renewals: BTreeMap<_, _> = leases
         .iter()
-        .filter_map(|name| context.roster.vehicle(name))
-        .collect();
-    let found = api
-        .list(&ListParams::default().labels(&format!("{LABEL}=true")))
-        .await?;
-    let renewals: BTreeMap<_, _> = found
-        .items
-        .into_iter()
         .filter_map(|lease| {
-            let spec = lease.spec?;
-            Some((spec.holder_identity?, format!("{:?}", spec.renew_time?.0)))
+            let renewed = lease.spec.as_ref()?.renew_time.as_ref()?;
+            Some((holder(lease)?.to_owned(), format!("{:?}", renewed.0)))
         })
         .collect();
     // All that hold vehicles, and all that could take some.
@@ -141,12 +143,13 @@ async fn adopt(context: &Context, api: &Api<Lease>, watchman: &mut Watchman) -> 
     let dead = watchman.dead(&others, &renewals, context.clock.boottime());
     let mut alive = renewals.keys().filter(|r| others.contains(*r) && !dead.contains(*r));
     context.proof.company(alive.next().is_some());
-    for vehicle in vehicles {
-        if connection::holder(&vehicle).is_some_and(|replica| dead.contains(replica)) {
-            take(context, &vehicle).await?;
-        }
-    }
-    Ok(())
+    let orphan = |v: &Arc<Vehicle>| connection::holder(v).is_some_and(|replica| dead.contains(replica));
+    vehicles.into_iter().filter(orphan).collect()
+}
+
+fn vehicles(context: &Context) -> Vec<Arc<Vehicle>> {
+    let names = context.roster.names();
+    names.iter().filter_map(|name| context.roster.vehicle(name)).collect()
 }
 
 async fn take(context: &Context, vehicle: &Vehicle) -> Result<(), kube::Error> {
@@ -158,63 +161,155 @@ async fn take(context: &Context, vehicle: &Vehicle) -> Result<(), kube::Error> {
     Ok(())
 }
 
+/// Deletes the Leases of replicas that are gone for good, each as it was read: one that was renewed since is somebody's.
+async fn forget(context: &Context, api: &Api<Lease>, watchman: &Watchman, leases: Vec<Lease>) {
+    let now = context.clock.boottime();
+    let vehicles = vehicles(context);
+    for lease in leases {
+        let Some(replica) = holder(&lease).filter(|r| *r != context.replica) else {
+            continue;
+        };
+        let named = vehicles.iter().any(|v| connection::is_held_by(v, replica));
+        if named || watchman.silence(replica, now) < FORGET_AFTER {
+            continue;
+        }
+        let deleted = answered(
+            "delete the Lease of a replica that is gone",
+            apply::delete_as_read(api, &lease),
+        )
+        .await;
+        if deleted.is_some_and(|deleted| !deleted.is_stale()) {
+            tracing::info!(replica, "the Lease of a replica that is gone is deleted");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::testing::{World, list, respond};
+    use kerbside_core::clock::Boottime;
+    use serde_json::Value;
 
-    fn at(seconds: u64) -> Boottime {
-        Boottime(Duration::from_secs(seconds))
+    fn lease(replica: &str, renewed: &str) -> Value {
+        json!({
+            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+            "metadata": {"name": lease_name(replica), "namespace": "kerbside-system", "uid": format!("l-{replica}"), "resourceVersion": "7"},
+            "spec": {"holderIdentity": replica, "renewTime": renewed},
+        })
     }
 
-    fn set(names: &[&str]) -> BTreeSet<String> {
-        names.iter().map(|n| (*n).to_owned()).collect()
+    fn leases(of: &[(&str, &str)]) -> Vec<Lease> {
+        of.iter()
+            .map(|(replica, renewed)| serde_json::from_value(lease(replica, renewed)).unwrap())
+            .collect()
     }
 
-    fn renewals(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
+    fn vehicle(replica: &str) -> Vehicle {
+        serde_json::from_value(json!({
+            "apiVersion": "kerbside.dev/v1alpha1", "kind": "Vehicle",
+            "metadata": {"name": "car-aaaaaaaaaaaaaaaa", "uid": "v-1", "resourceVersion": "10"},
+            "spec": {"pool": "overnight"},
+            "status": {"phase": "Away", "connection": {"replica": replica, "epoch": 3}},
+        }))
+        .unwrap()
     }
 
-    #[test]
-    fn replica_that_renews_lives_and_one_that_stops_dies() {
-        let mut watchman = Watchman::default();
-        let both = set(&["a", "b"]);
-        for second in [0, 10, 20, 30, 39] {
-            let renewed = second.to_string();
-            let dead = watchman.dead(&both, &renewals(&[("a", &renewed), ("b", "1")]), at(second));
-            assert!(dead.is_empty(), "{second}: {dead:?}");
-        }
+    const EARLY: &str = "2026-11-23T12:00:00.000000Z";
+    const LATE: &str = "2026-11-23T12:09:00.000000Z";
+
+    fn api(context: &Context) -> Api<Lease> {
+        Api::namespaced(context.client.clone(), "kerbside-system")
+    }
+
+    #[tokio::test]
+    async fn replica_that_ends_in_good_order_takes_its_lease_away() {
+        let World {
+            context, mut server, ..
+        } = World::new();
+        let ((), (method, path, _)) = futures::join!(
+            end(&context, "kerbside-system"),
+            respond(&mut server, 200, lease("r-0", EARLY))
+        );
         assert_eq!(
-            watchman.dead(&both, &renewals(&[("a", "2"), ("b", "1")]), at(40)),
-            set(&["b"])
+            (method.as_str(), path.as_str()),
+            (
+                "DELETE",
+                "/apis/coordination.k8s.io/v1/namespaces/kerbside-system/leases/kerbside-kubelet-r-0"
+            )
         );
+    }
+
+    #[tokio::test]
+    async fn vehicles_of_a_replica_that_took_its_lease_away_are_adopted_at_the_next_look() {
+        let World { context, clock, .. } = World::new();
+        list(&context.roster.vehicles, vec![vehicle("r-9")]);
+        let mut watchman = Watchman::default();
+        clock.set(100);
+        assert!(look(&context, &mut watchman, &leases(&[("r-9", EARLY)])).is_empty());
+        clock.set(103);
+        let orphans = look(&context, &mut watchman, &[]);
+        assert_eq!(orphans.len(), 1);
         assert!(
-            watchman
-                .dead(&both, &renewals(&[("a", "2"), ("b", "2")]), at(50))
-                .is_empty(),
-            "it is back"
+            !context.proof.is_doubtful(Boottime(Duration::from_hours(1))),
+            "it is alone now"
         );
     }
 
-    #[test]
-    fn replica_without_a_lease_gets_the_same_time() {
+    #[tokio::test]
+    async fn lease_of_a_replica_that_is_gone_for_good_is_deleted_as_it_was_read() {
+        let World {
+            context,
+            mut server,
+            clock,
+            ..
+        } = World::new();
+        list(&context.roster.vehicles, vec![]);
         let mut watchman = Watchman::default();
-        for second in [100, 120, 139] {
-            assert!(watchman.dead(&set(&["a"]), &renewals(&[]), at(second)).is_empty());
+        let look_at = |watchman: &mut Watchman, second: u64, renewed: &str| {
+            clock.set(second);
+            // Its own is as old: that one is not another's.
+            look(
+                &context,
+                watchman,
+                &leases(&[("r-9", EARLY), ("r-0", EARLY), ("r-8", renewed)]),
+            );
+        };
+        for second in (100..700).step_by(5) {
+            look_at(&mut watchman, second, if second < 600 { EARLY } else { LATE });
         }
-        assert_eq!(watchman.dead(&set(&["a"]), &renewals(&[]), at(140)), set(&["a"]));
+        let all = || leases(&[("r-9", EARLY), ("r-0", EARLY), ("r-8", LATE)]);
+        let api = api(&context);
+        forget(&context, &api, &watchman, all()).await;
+        look_at(&mut watchman, 700, LATE);
+        let ((), (method, path, body)) = futures::join!(
+            forget(&context, &api, &watchman, all()),
+            respond(&mut server, 200, lease("r-9", EARLY))
+        );
+        assert_eq!(
+            (method.as_str(), path.as_str()),
+            (
+                "DELETE",
+                "/apis/coordination.k8s.io/v1/namespaces/kerbside-system/leases/kerbside-kubelet-r-9"
+            )
+        );
+        assert_eq!(body["preconditions"], json!({"uid": "l-r-9", "resourceVersion": "7"}));
     }
 
-    #[test]
-    fn who_could_not_look_gives_everybody_the_time_anew() {
+    #[tokio::test]
+    async fn lease_of_a_replica_that_a_vehicle_names_is_kept() {
+        let World { context, clock, .. } = World::new();
+        list(&context.roster.vehicles, vec![vehicle("r-9")]);
         let mut watchman = Watchman::default();
-        let (other, lease) = (set(&["a"]), renewals(&[("a", "1")]));
-        assert!(watchman.dead(&other, &lease, at(1000)).is_empty());
-        // The API server was away for five minutes, for both of us.
-        for second in [1300, 1310, 1320, 1330] {
-            assert!(watchman.dead(&other, &lease, at(second)).is_empty(), "{second}");
+        for second in (100..1000).step_by(5) {
+            clock.set(second);
+            look(&context, &mut watchman, &leases(&[("r-9", EARLY)]));
         }
-        assert_eq!(watchman.dead(&other, &lease, at(1340)), other);
+        // Nobody answers: a request would be told as one that failed, after its patience.
+        tokio::time::pause();
+        let asked = tokio::time::Instant::now();
+        forget(&context, &api(&context), &watchman, leases(&[("r-9", EARLY)])).await;
+        assert_eq!(asked.elapsed(), Duration::ZERO);
     }
 
     #[tokio::test]

@@ -86,6 +86,7 @@ impl World {
         let (client, server) = client();
         let store = tempfile::tempdir().unwrap();
         let clock = Arc::new(TestClock::default());
+        let metrics = Metrics::new(&mut Registry::default());
         let context = Context {
             client: client.clone(),
             clock: clock.clone() as Arc<dyn Clock>,
@@ -100,10 +101,11 @@ impl World {
             roster: Roster::new(),
             store: Store::open(&format!("file://{}", store.path().display())).unwrap(),
             recorder: Recorder::new(client, "test", None),
-            metrics: Metrics::new(&mut Registry::default()),
+            metrics: metrics.clone(),
             refusals: RefusalLedger::default(),
-            brakes: Brakes::default(),
+            brakes: Brakes::new(metrics),
             proof: crate::proof::Proof::default(),
+            gate: crate::gate::Gate::default(),
         };
         Self {
             context: Arc::new(context),

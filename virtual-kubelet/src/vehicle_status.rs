@@ -5,13 +5,16 @@
 
 use jiff::Timestamp;
 use kerbside_api::v1alpha1::{Offer, Vehicle, VehiclePhase, VehicleStatus};
-use kerbside_core::names::condition;
-use kerbside_core::vehicle::{Desired, Judgement, Phase};
+use kerbside_core::names::{condition, reason};
+use kerbside_core::vehicle::{Desired, Hearing, Judgement, Phase};
 use kerbside_k8s::conditions::{Says, set};
 use serde_json::{Map, Value};
 
 /// Times are told to five minutes.
 const ROUNDED_TO_SECONDS: i64 = 300;
+
+/// What people are told of a vehicle that the brake holds. The operator counts these by their reason for the pool's status.
+pub(crate) const HELD: &str = "the vehicle is not heard, and many of its pool fell silent with it: its attempts are held until it returns or their fences pass";
 
 /// The status that the Vehicle should have.
 pub(crate) fn build(
@@ -59,11 +62,12 @@ pub(crate) fn build(
         Judgement::No { reason, message } => says(condition::ELIGIBLE, Some(false), reason, message),
     }
     match desired.heard {
-        Some(true) => says(condition::HEARD, Some(true), "VehicleHeard", ""),
-        Some(false) => says(
+        Some(Hearing::Heard) => says(condition::HEARD, Some(true), "VehicleHeard", ""),
+        Some(Hearing::Held) => says(condition::HEARD, Some(false), reason::LOSS_HELD, HELD),
+        Some(Hearing::Unheard) => says(
             condition::HEARD,
             Some(false),
-            "VehicleUnheard",
+            reason::VEHICLE_UNHEARD,
             "the vehicle is not heard",
         ),
         None => says(condition::HEARD, None, "VehicleAway", ""),

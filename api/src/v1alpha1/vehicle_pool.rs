@@ -38,6 +38,13 @@ use crate::schema;
         description = "False when the pool's terms cannot be applied; the condition says why."
     ),
     printcolumn(
+        name = "Held",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="LossHeld")].status"#,
+        description = "True while so many vehicles are silent that their attempts are held.",
+        priority = 1
+    ),
+    printcolumn(
         name = "CPU",
         type_ = "string",
         json_path = ".status.capacity.cpu",
@@ -163,8 +170,8 @@ pub struct Loss {
     /// longer while an attempt on it is still awaited. A duration such as `10m` in h, m, s, ms.
     #[serde(default = "default_keep_node_for")]
     pub keep_node_for: Duration,
-    /// When so many vehicles fall silent at once that the fault is probably ours: then nobody is suspected for the time
-    /// of one `window`, once per wave.
+    /// When so many vehicles fall silent at once that the fault is probably ours: then their attempts are held, which
+    /// means that none is replaced before its vehicle is heard again or its fence has passed. The condition LossHeld says so.
     #[serde(default)]
     pub brake: Brake,
 }
@@ -191,8 +198,8 @@ pub struct Brake {
     #[serde(default = "default_brake_at_least")]
     #[schemars(range(min = 1, max = 100_000))]
     pub at_least: u32,
-    /// Within which time they must fall silent, and for how long nobody is suspected then; at least 1s. A duration such
-    /// as `30s` in h, m, s, ms.
+    /// Within which time they must fall silent; and for how long only a few may still be silent before these few are
+    /// suspected like others; at least 1s. A duration such as `30s` in h, m, s, ms.
     #[serde(default = "default_brake_window")]
     #[x_kube(validation = Rule::new("duration(self) >= duration('1s')")
         .message("window must be at least 1s")
@@ -281,7 +288,7 @@ pub struct VehiclePoolStatus {
     #[serde(default)]
     pub capacity: BTreeMap<String, Quantity>,
     /// Conditions of the pool. Ready is False when its terms cannot be applied, such as an eligibility expression that
-    /// does not compile.
+    /// does not compile. LossHeld is True while so many vehicles are silent that their attempts are held.
     #[serde(default)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

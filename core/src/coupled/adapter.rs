@@ -13,13 +13,12 @@ use super::vehicle_actor::{Actor, Around};
 use crate::clock::Boottime;
 use crate::ids::PodUid;
 use crate::vehicle::NodeState;
-use crate::vehicle::brake::Brake;
 
 /// virtual-kubelet's figures: `replica.rs`, `proof.rs`, `context.rs`.
-const RENEW_EVERY: Ms = 10_000;
-const EXPIRES_AFTER: Duration = Duration::from_secs(40);
-const BLIND_AFTER: Duration = Duration::from_secs(35);
-const DOUBT_AFTER: Duration = Duration::from_secs(25);
+const RENEW_EVERY: Ms = 3_000;
+const EXPIRES_AFTER: Duration = Duration::from_secs(18);
+const BLIND_AFTER: Duration = Duration::from_secs(10);
+const DOUBT_AFTER: Duration = Duration::from_secs(12);
 const PATIENCE: Ms = 5_000;
 
 /// A request that was not answered in time.
@@ -202,7 +201,6 @@ struct Life {
     renewal: Option<Job>,
     look: Option<Job>,
     actors: BTreeMap<usize, Actor>,
-    brake: Brake,
 }
 
 /// A replica.
@@ -402,7 +400,6 @@ impl Replica {
             twist: self.twist,
             cache: &mut life.cache,
             proof: &life.proof,
-            brake: &mut life.brake,
             links,
             api,
         }

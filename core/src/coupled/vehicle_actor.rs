@@ -12,10 +12,9 @@ use crate::clock::Boottime;
 use crate::ids::PodUid;
 use crate::job::{Phase as AttemptPhase, Stopped};
 use crate::names::taint;
-use crate::vehicle::brake::{Brake, BrakeTerms};
 use crate::vehicle::{
-    Command, Delete, Desired, Event, FENCE_MARGIN, Facts, Judgement, Link, NodeWish, Phase, PodPhase, PodReport,
-    RECONNECT_WINDOW, Refusal, Report, Standing, StoppedBy, Terms,
+    Command, Delete, Desired, Event, FENCE_MARGIN, Facts, Hearing, Judgement, Link, NodeWish, Phase, PodPhase,
+    PodReport, RECONNECT_WINDOW, Refusal, Report, Standing, StoppedBy, Terms,
 };
 
 /// virtual-kubelet's figures: `actor.rs`, `actor/writes.rs`.
@@ -26,12 +25,6 @@ const FRESH: Duration = Duration::from_secs(5);
 const AFTER_FAILURE: Ms = 500;
 const AFTER_STALE: Ms = 50;
 const WATCH_LAG: Ms = 1_000;
-
-const BRAKE: BrakeTerms = BrakeTerms {
-    share: 20,
-    at_least: 3,
-    window: Duration::from_secs(30),
-};
 
 /// What an actor uses.
 pub(super) struct Around<'a> {
@@ -44,7 +37,6 @@ pub(super) struct Around<'a> {
     pub(super) twist: Option<Twist>,
     pub(super) cache: &'a mut Cache,
     pub(super) proof: &'a Proof,
-    pub(super) brake: &'a mut Brake,
     pub(super) links: &'a mut Links,
     pub(super) api: &'a mut Api,
 }
@@ -383,13 +375,7 @@ impl Actor {
             self.stalled_until = Some(boot + RECONNECT_WINDOW);
         }
         let stalled = self.stalled_until.filter(|until| boot < *until);
-        let (brake, id, cars) = (&mut *around.brake, vehicle_id(self.car), around.cache.vehicles.len());
-        let was_suspected = self.facts.suspected();
-        self.facts
-            .settle(boot, |since| brake.silent(&id, since, cars, BRAKE, boot).max(stalled));
-        if was_suspected && !self.facts.suspected() {
-            brake.heard(&id);
-        }
+        self.facts.settle(boot, |_| stalled);
         self.facts.desired(boot)
     }
 
@@ -471,7 +457,7 @@ impl Actor {
         let tells = |(uid, report): (&PodUid, &PodReport)| {
             report.unheard == Some(false) && self.jobs.contains_key(&Key::Pod(uid.clone()))
         };
-        let returns = wanted.is_some_and(|state| state.heard == Some(true));
+        let returns = wanted.is_some_and(|state| state.heard == Some(Hearing::Heard));
         if wanted == there || returns && suspect && desired.pods.iter().any(tells) {
             return;
         }

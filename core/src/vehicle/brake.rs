@@ -1,13 +1,28 @@
 //! The brake: when too many cars of a pool fall silent together, the adapter suspects itself first.
 //!
-//! One per pool and adapter; the fleet asks it when a car falls silent. While it holds, no car becomes suspect. It holds once
-//! per wave and for one window: a tunnel full of cars is real, and its work must be replaced in the end.
+//! One per pool and adapter; every vehicle's actor tells it when its car falls silent and when it is heard again. While it is engaged, an
+//! attempt of a silent car is given up at its fence and not before. A car with nothing at stake is not held: that it takes nothing new
+//! is true whoever is at fault. What must never happen: a car is held that has been heard again, or whose fences have all passed.
+//!
+//! | state | what is seen | to |
+//! |---|---|---|
+//! | Released | more than `share` percent and at least `at_least` cars fell silent within `window`, one with an attempt at stake | Engaged |
+//! | Engaged | no silent car has an attempt at stake: they returned, or their fences have passed | Released |
+//! | Engaged | for one `window`, so few are silent that it would not have engaged for them | Released |
+//!
+//! What was concluded of the cars before stays concluded, so a wave must be seen before its first car is given up: a car at work counts as
+//! soon as its heartbeat is late, and one whose stream ended waits for those that may go with it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::clock::Boottime;
 use crate::ids::VehicleId;
+
+/// The streams of cars behind one fault end within milliseconds of each other; each is seen by a task of its own.
+pub const TOGETHER: Duration = Duration::from_millis(500);
+/// How often a car that is held asks again whether it still is.
+pub const LOOK: Duration = Duration::from_secs(1);
 
 /// The pool's `loss.brake`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,131 +35,128 @@ pub struct BrakeTerms {
     pub window: Duration,
 }
 
-/// Which cars of one pool fell silent lately.
+impl BrakeTerms {
+    /// Whether `quiet` of `cars` are more than may fall silent together.
+    fn exceeded_by(self, quiet: usize, cars: usize) -> bool {
+        let share = usize::try_from(self.share).unwrap_or(usize::MAX);
+        quiet >= self.at_least && quiet.saturating_mul(100) > share.saturating_mul(cars)
+    }
+}
+
+/// How a car that is not heard stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quiet {
+    /// Since when.
+    pub since: Boottime,
+    /// It is silent. False: its heartbeat is late, which by itself says nothing.
+    pub silent: bool,
+    /// It has an attempt that its silence would give up before the fence.
+    pub at_stake: bool,
+}
+
+/// What may be concluded from a car's silence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// What always follows.
+    Believe,
+    /// Nothing yet: those that go with it may be seen a moment later. Ask again then.
+    Wait(Boottime),
+    /// No attempt is given up before its fence. Ask again then.
+    Hold(Boottime),
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Released,
+    Engaged {
+        /// Since when so few are silent that it would not engage for them.
+        calm_since: Option<Boottime>,
+    },
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Car {
+    /// When it was first found late or silent.
+    first: Boottime,
+    now: Quiet,
+}
+
+/// Which cars of one pool are not heard, and whether anything may be concluded from it.
 #[derive(Debug, Default)]
 pub struct Brake {
-    silent: BTreeMap<VehicleId, Boottime>,
-    holds_until: Option<Boottime>,
+    quiet: BTreeMap<VehicleId, Car>,
+    state: State,
 }
 
 impl Brake {
-    /// A car fell silent at `since`; until when nothing may be concluded from it. `cars` are all of the pool, silent or not.
-    pub fn silent(
-        &mut self,
-        id: &VehicleId,
-        since: Boottime,
-        cars: usize,
-        terms: BrakeTerms,
-        now: Boottime,
-    ) -> Option<Boottime> {
-        self.silent.insert(id.clone(), since);
-        self.silent.retain(|_, at| now.since(*at) <= terms.window);
-        if let Some(until) = self.holds_until {
-            if now < until {
-                return Some(until);
-            }
-            // The wave that was held is over: only cars that fall silent from now on make another.
-            if since < until {
-                return None;
-            }
-            self.silent.retain(|_, at| *at >= until);
+    /// A car is not heard: what follows. `cars` are all of the pool that work, silent or not.
+    pub fn quiet(&mut self, id: &VehicleId, quiet: Quiet, cars: usize, terms: BrakeTerms, now: Boottime) -> Verdict {
+        let first = self.quiet.get(id).map_or(quiet.since, |car| car.first);
+        self.quiet.insert(id.clone(), Car { first, now: quiet });
+        self.look(cars, terms, now);
+        if !quiet.silent || !quiet.at_stake {
+            return Verdict::Believe;
         }
-        let count = self.silent.len();
-        let share = usize::try_from(terms.share).unwrap_or(usize::MAX);
-        if count < terms.at_least || count.saturating_mul(100) <= share.saturating_mul(cars) {
-            return None;
+        if self.is_engaged() {
+            return Verdict::Hold(now + LOOK);
         }
-        let until = now + terms.window;
-        self.holds_until = Some(until);
-        Some(until)
+        let together = first + TOGETHER;
+        if terms.exceeded_by(cars, cars) && now < together {
+            return Verdict::Wait(together);
+        }
+        Verdict::Believe
     }
 
-    /// A car is heard again.
+    /// A car is heard again, or is not this adapter's any more.
     pub fn heard(&mut self, id: &VehicleId) {
-        self.silent.remove(id);
+        self.quiet.remove(id);
+        self.release_if_idle();
     }
 
-    /// Whether the brake holds at `now`.
-    pub fn holds(&self, now: Boottime) -> bool {
-        self.holds_until.is_some_and(|until| now < until)
+    /// Whether attempts are held.
+    pub fn is_engaged(&self) -> bool {
+        matches!(self.state, State::Engaged { .. })
+    }
+
+    /// How many cars are held.
+    pub fn held(&self) -> usize {
+        let held = |car: &&Car| car.now.silent && car.now.at_stake;
+        if self.is_engaged() {
+            self.quiet.values().filter(held).count()
+        } else {
+            0
+        }
+    }
+
+    fn look(&mut self, cars: usize, terms: BrakeTerms, now: Boottime) {
+        if !self.is_engaged() {
+            self.quiet.retain(|_, car| now.since(car.now.since) <= terms.window);
+        }
+        let exceeded = terms.exceeded_by(self.quiet.len(), cars);
+        self.state = match self.state {
+            _ if exceeded => State::Engaged { calm_since: None },
+            State::Released => State::Released,
+            State::Engaged { calm_since } => {
+                let since = calm_since.unwrap_or(now);
+                if now.since(since) >= terms.window {
+                    State::Released
+                } else {
+                    State::Engaged {
+                        calm_since: Some(since),
+                    }
+                }
+            }
+        };
+        self.release_if_idle();
+    }
+
+    fn release_if_idle(&mut self) {
+        if !self.quiet.values().any(|car| car.now.at_stake) {
+            self.state = State::Released;
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TERMS: BrakeTerms = BrakeTerms {
-        share: 20,
-        at_least: 3,
-        window: Duration::from_secs(30),
-    };
-
-    fn id(n: u8) -> VehicleId {
-        VehicleId::from_random([n; 10])
-    }
-
-    fn at(seconds: u64) -> Boottime {
-        Boottime(Duration::from_secs(seconds))
-    }
-
-    #[test]
-    fn brake_few_cars_never_holds() {
-        let mut brake = Brake::default();
-        assert_eq!(brake.silent(&id(1), at(10), 2, TERMS, at(10)), None);
-        assert_eq!(
-            brake.silent(&id(2), at(10), 2, TERMS, at(10)),
-            None,
-            "two of two, but fewer than at_least"
-        );
-    }
-
-    #[test]
-    fn brake_wave_holds_for_one_window_and_once() {
-        let mut brake = Brake::default();
-        assert_eq!(brake.silent(&id(1), at(10), 10, TERMS, at(10)), None);
-        assert_eq!(brake.silent(&id(2), at(11), 10, TERMS, at(11)), None);
-        assert_eq!(brake.silent(&id(3), at(12), 10, TERMS, at(12)), Some(at(42)));
-        assert_eq!(
-            brake.silent(&id(4), at(13), 10, TERMS, at(13)),
-            Some(at(42)),
-            "the wave goes on"
-        );
-        assert_eq!(
-            brake.silent(&id(3), at(12), 10, TERMS, at(42)),
-            None,
-            "held once, then believed"
-        );
-    }
-
-    #[test]
-    fn brake_second_wave_holds_again() {
-        let mut brake = Brake::default();
-        for n in 1..=3 {
-            brake.silent(&id(n), at(10), 10, TERMS, at(10));
-        }
-        assert!(brake.holds(at(39)));
-        for n in 4..=5 {
-            assert_eq!(brake.silent(&id(n), at(50), 10, TERMS, at(50)), None);
-        }
-        assert_eq!(brake.silent(&id(6), at(51), 10, TERMS, at(51)), Some(at(81)));
-    }
-
-    #[test]
-    fn brake_losses_far_apart_do_not_hold() {
-        let mut brake = Brake::default();
-        for n in 1..=6 {
-            let now = at(u64::from(n) * 40);
-            assert_eq!(brake.silent(&id(n), now, 10, TERMS, now), None);
-        }
-    }
-
-    #[test]
-    fn brake_cars_heard_again_do_not_count() {
-        let mut brake = Brake::default();
-        for n in 1..=6 {
-            assert_eq!(brake.silent(&id(n), at(10), 10, TERMS, at(10)), None);
-            brake.heard(&id(n));
-        }
-    }
-}
+mod tests;

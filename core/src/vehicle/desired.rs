@@ -13,6 +13,17 @@ use crate::clock::Boottime;
 use crate::ids::PodUid;
 use crate::names::{reason, taint};
 
+/// Whether a vehicle is heard, as the cluster is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hearing {
+    /// It is.
+    Heard,
+    /// It is not, and neither are many others: nothing follows for its attempts before their fences.
+    Held,
+    /// It is not.
+    Unheard,
+}
+
 /// What a vehicle's Node should say, beside the offer and the names that do not change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeState {
@@ -23,7 +34,7 @@ pub struct NodeState {
     /// Condition `kerbside.dev/Eligible`.
     pub eligible: Judgement,
     /// Condition `kerbside.dev/Heard`; None: not told, for a car that is away is away whatever the reason.
-    pub heard: Option<bool>,
+    pub heard: Option<Hearing>,
 }
 
 /// Whether the Node should be there.
@@ -45,7 +56,7 @@ pub struct Desired {
     /// Whether the vehicle works on every term.
     pub eligible: Judgement,
     /// Whether the car is heard; None: not told.
-    pub heard: Option<bool>,
+    pub heard: Option<Hearing>,
     /// The Node, whose Lease is renewed as long as it is there.
     pub node: NodeWish,
     /// The Pods.
@@ -84,12 +95,15 @@ impl Facts {
     /// What should be at `now`. Call [`Facts::settle`] first.
     pub fn desired(&self, now: Boottime) -> Desired {
         let mut timer = Timer { now, next: None };
-        if !self.suspected {
+        if !self.suspected && !self.held {
             timer.passed(self.held_until.unwrap_or_else(|| self.silent_from()));
+        }
+        if let Some(late) = self.late_from() {
+            timer.passed(late);
         }
         let phase = self.phase(&mut timer);
         let eligible = self.judgement();
-        let heard = (phase != Phase::Away).then_some(!self.suspected);
+        let heard = (phase != Phase::Away).then_some(self.hearing());
         let node = self.node(phase, &eligible, heard, &mut timer);
         let mut desired = Desired {
             phase,
@@ -110,6 +124,16 @@ impl Facts {
         desired.close = self.close(&mut timer);
         desired.wake_at = timer.next;
         desired
+    }
+
+    fn hearing(&self) -> Hearing {
+        if self.suspected {
+            Hearing::Unheard
+        } else if self.held {
+            Hearing::Held
+        } else {
+            Hearing::Heard
+        }
     }
 
     fn phase(&self, timer: &mut Timer) -> Phase {
@@ -139,10 +163,15 @@ impl Facts {
         }
     }
 
-    fn node(&self, phase: Phase, eligible: &Judgement, heard: Option<bool>, timer: &mut Timer) -> NodeWish {
+    fn node(&self, phase: Phase, eligible: &Judgement, heard: Option<Hearing>, timer: &mut Timer) -> NodeWish {
         let awaited = self.attempts.values().any(Attempt::awaited);
         let returning = self.returning(timer);
-        let works = eligible.is_yes() && phase == Phase::Available && !self.suspected && !returning;
+        let doubted = self.doubted_from().is_some_and(|at| timer.passed(at));
+        let works = eligible.is_yes()
+            && phase == Phase::Available
+            && self.hearing() == Hearing::Heard
+            && !returning
+            && !doubted;
         let kept = self
             .eligible_at
             .is_some_and(|at| !timer.passed(at + self.keep_node_for()));
@@ -153,7 +182,10 @@ impl Facts {
         if self.standing == Standing::Paused && phase == Phase::Available {
             taints.push(taint::PAUSED);
         }
-        if heard == Some(false) || returning && phase == Phase::Available {
+        // Held or not: what was bound to a car that is not heard would only wait.
+        if matches!(heard, Some(Hearing::Held | Hearing::Unheard))
+            || (returning || doubted) && phase == Phase::Available
+        {
             taints.push(taint::SUSPECT);
         }
         if phase == Phase::Leaving {
@@ -225,7 +257,7 @@ impl Facts {
             .then(|| self.promised.map_or(Duration::ZERO, |at| at.since(timer.now)));
         let around = Surroundings {
             suspected: self.suspected,
-            heard: self.open() && !self.suspected,
+            heard: self.open() && self.hearing() == Hearing::Heard,
             paused: self.standing == Standing::Paused,
             leaving,
             release: attempt.held_until.is_some_and(|at| timer.passed(at)),

@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::attempt::Told;
+use super::brake::Quiet;
 use super::{
-    Attempt, AttemptPhase, Command, Judgement, PodFacts, PodKind, RECONNECT_WINDOW, RUN_ANSWER, Refusal, Report,
-    SUSPECT_IDLE, Standing, Terms, fence_with_margin,
+    Attempt, AttemptPhase, Command, FLAP_MEMORY, FLAP_PATIENCE, FLAP_PATIENCE_MAX, HEARTBEAT_LATE, Judgement, PodFacts,
+    PodKind, RECONNECT_WINDOW, RUN_ANSWER, Refusal, Report, SUSPECT_IDLE, Standing, Terms, fence_with_margin,
 };
 use crate::clock::Boottime;
 use crate::ids::PodUid;
@@ -63,6 +64,8 @@ pub enum Event {
         /// Every attempt it knows.
         reports: Vec<Report>,
     },
+    /// The car that has connected is greeted now: its arrival may be some time ago, since the API server is asked in between.
+    Greeted,
     /// The stream of that epoch has ended.
     Closed(u64),
     /// Anything arrived from the car.
@@ -73,6 +76,8 @@ pub enum Event {
     Report(Report),
     /// The car has been told.
     Sent(Command),
+    /// Whether the brake of the pool holds this car's attempts.
+    Braked(bool),
 }
 
 /// Everything known of one vehicle.
@@ -90,8 +95,16 @@ pub struct Facts {
     /// The last moment at which every term was met.
     pub(super) eligible_at: Option<Boottime>,
     pub(super) suspected: bool,
+    /// The brake's word, as it was last told.
+    pub(super) braked: bool,
+    /// Silent, and by the brake's word nothing follows for its attempts before their fences.
+    pub(super) held: bool,
     /// When a car that was suspected, or awaited since the adapter's start, came back with attempts.
     pub(super) returned_at: Option<Boottime>,
+    /// When a car that was suspected with an attempt was last heard again, and how often lately.
+    pub(super) returns: Option<(Boottime, u32)>,
+    /// It has come back by the newest connection, and was not greeted yet.
+    pub(super) greets_return: bool,
     pub(super) held_until: Option<Boottime>,
     pub(super) pods_synced: bool,
     pub(super) attempts: BTreeMap<PodUid, Attempt>,
@@ -109,7 +122,11 @@ impl Facts {
             promised: None,
             eligible_at: has_node.then_some(now),
             suspected: false,
+            braked: false,
+            held: false,
             returned_at: None,
+            returns: None,
+            greets_return: false,
             held_until: None,
             pods_synced: false,
             attempts: BTreeMap::new(),
@@ -136,6 +153,11 @@ impl Facts {
         self.suspected
     }
 
+    /// Whether the car is silent, and the brake keeps its attempts from being given up before their fences.
+    pub fn held(&self) -> bool {
+        self.held
+    }
+
     /// Folds in what happened.
     pub fn step(&mut self, event: Event, now: Boottime) {
         match event {
@@ -159,6 +181,12 @@ impl Facts {
                 standing,
                 reports,
             } => self.connected(epoch, standing, reports, now),
+            // Until now nobody knew that it is back, so nothing that was made in its attempts' place could be withdrawn.
+            Event::Greeted => {
+                if std::mem::take(&mut self.greets_return) {
+                    self.returned_at = Some(now);
+                }
+            }
             Event::Closed(epoch) => {
                 if self.link == (Link::Open { epoch }) {
                     self.link = Link::Closed { since: now };
@@ -174,6 +202,7 @@ impl Facts {
                 self.report(report, now);
             }
             Event::Sent(command) => self.sent(&command, now),
+            Event::Braked(braked) => self.braked = braked,
         }
     }
 
@@ -200,10 +229,11 @@ impl Facts {
         if matches!(self.link, Link::Open { epoch: present } if present >= epoch) {
             return;
         }
-        let away = self.suspected || matches!(self.link, Link::Awaited { .. });
+        let away = self.suspected || self.held || matches!(self.link, Link::Awaited { .. });
         let with_attempts = !self.attempts.is_empty() || !reports.is_empty();
         // A second connection right after it does not make the return older.
-        if away && with_attempts {
+        self.greets_return = away && with_attempts;
+        if self.greets_return {
             self.returned_at = Some(now);
         }
         self.link = Link::Open { epoch };
@@ -273,14 +303,53 @@ impl Facts {
         }
     }
 
-    /// From when on the car counts as silent, if nothing more is heard.
+    /// From when on the car counts as silent, if nothing more is heard. Later for one that keeps coming back, but never later than the
+    /// first of its fences, of which nobody is to wait for longer.
     pub fn silent_from(&self) -> Boottime {
+        let plain = self.unheard_from(Duration::ZERO);
+        let patient = self.unheard_from(self.patience());
+        if patient == plain {
+            return plain;
+        }
+        let fences = self.attempts.values().filter(|a| a.maybe_running && !a.ended());
+        let first = fences.filter_map(|a| self.fence_at(a)).min();
+        first.map_or(patient, |fence| patient.min(fence.max(plain)))
+    }
+
+    /// It is a car that keeps coming back, and is waited for; from then on it takes nothing new.
+    pub(super) fn doubted_from(&self) -> Option<Boottime> {
+        let plain = self.unheard_from(Duration::ZERO);
+        (self.silent_from() > plain).then_some(plain)
+    }
+
+    /// How much longer than others a car is waited for that came back again and again: each time it was suspected, a replacement was made
+    /// in vain.
+    fn patience(&self) -> Duration {
+        let silent_since = match self.link {
+            Link::Awaited { .. } => return Duration::ZERO,
+            Link::Closed { since } => since,
+            Link::Open { .. } => self.heard_at,
+        };
+        let lately = self
+            .returns
+            .filter(|(last, _)| silent_since.since(*last) <= FLAP_MEMORY);
+        let again = lately.map_or(0, |(_, count)| count.saturating_sub(1));
+        let doublings = again.checked_sub(1).map(|n| 1_u32 << n.min(8));
+        doublings.map_or(Duration::ZERO, |n| (FLAP_PATIENCE * n).min(FLAP_PATIENCE_MAX))
+    }
+
+    fn came_back(&mut self, now: Boottime) {
+        let lately = self.returns.filter(|(last, _)| now.since(*last) <= FLAP_MEMORY);
+        self.returns = Some((now, lately.map_or(1, |(_, count)| count.saturating_add(1))));
+    }
+
+    fn unheard_from(&self, patience: Duration) -> Boottime {
         match self.link {
             Link::Awaited { since } => since + RECONNECT_WINDOW,
-            Link::Closed { since } => since,
+            Link::Closed { since } => since + patience,
             Link::Open { .. } => {
                 let limit = if self.busy() {
-                    self.suspect_after()
+                    self.suspect_after() + patience
                 } else {
                     SUSPECT_IDLE
                 };
@@ -293,6 +362,49 @@ impl Facts {
                     .map_or(self.heard_at + limit, |at| at.min(self.heard_at + limit))
             }
         }
+    }
+
+    /// How the car stands with the brake at `now`; None: it is heard. A car that said it would go is expected to fall silent: it tells
+    /// nothing about us.
+    pub fn quiet(&self, now: Boottime) -> Option<Quiet> {
+        if !self.willing() {
+            return None;
+        }
+        let at_stake = !self.suspected && self.at_stake(now);
+        let silent_from = self.silent_from();
+        if now >= silent_from {
+            return Some(Quiet {
+                since: silent_from,
+                silent: true,
+                at_stake,
+            });
+        }
+        self.late_from()
+            .filter(|late| now >= *late && at_stake)
+            .map(|since| Quiet {
+                since,
+                silent: false,
+                at_stake,
+            })
+    }
+
+    /// From when on the next heartbeat is late, where one is expected soon.
+    pub(super) fn late_from(&self) -> Option<Boottime> {
+        (self.open() && self.busy()).then(|| self.heard_at + HEARTBEAT_LATE)
+    }
+
+    /// There is an attempt that may be alive in the car, of which nothing was concluded yet, and whose fence has not passed.
+    fn at_stake(&self, now: Boottime) -> bool {
+        self.attempts.values().any(|a| {
+            let told = a.pod.as_ref().is_some_and(|p| p.phase.is_terminal() || p.unheard);
+            let over = told || a.ended() || a.fenced || a.lost_by_car || a.refusal.is_some();
+            a.pod.is_some() && a.maybe_running && !over && self.fence_at(a).is_some_and(|at| now < at)
+        })
+    }
+
+    /// By its own word the car works, or would.
+    fn willing(&self) -> bool {
+        matches!(self.standing, Standing::Available | Standing::Paused) && !self.revoked()
     }
 
     /// The car sends the quick heartbeat: it holds an attempt that is not over.
@@ -339,23 +451,31 @@ impl Facts {
     pub fn settle(&mut self, now: Boottime, hold: impl FnOnce(Boottime) -> Option<Boottime>) {
         let silent_from = self.silent_from();
         if now < silent_from {
+            if self.suspected && self.busy() {
+                self.came_back(now);
+            }
             self.suspected = false;
+            self.held = false;
             self.held_until = None;
         } else if !self.suspected {
             // A car that said it would go is expected to fall silent: it tells nothing about us.
-            let willing = matches!(self.standing, Standing::Available | Standing::Paused);
-            self.held_until = willing
+            let expected = !matches!(self.standing, Standing::Available | Standing::Paused);
+            // One that is held has been asked for.
+            self.held_until = (!expected && !self.held)
                 .then(|| hold(silent_from))
                 .flatten()
                 .filter(|until| now < *until);
-            self.suspected = self.held_until.is_none();
+            let braked = self.braked && self.willing() && self.at_stake(now);
+            self.held = braked && self.held_until.is_none();
+            self.suspected = !braked && self.held_until.is_none();
         }
-        if self.judgement().is_yes() && !self.suspected {
+        let silent = self.suspected || self.held;
+        if self.judgement().is_yes() && !silent {
             self.eligible_at = Some(now);
         }
-        let heard = self.open() && !self.suspected;
-        let willing = matches!(self.standing, Standing::Available | Standing::Paused) && !self.revoked();
-        let (suspected, synced, open) = (self.suspected, self.pods_synced, self.open());
+        let heard = self.open() && !silent;
+        let willing = self.willing();
+        let (synced, open) = (self.pods_synced, self.open());
         let confirmed = self.confirmed.filter(|_| open);
         let fences: Vec<_> = self
             .attempts
@@ -364,8 +484,8 @@ impl Facts {
             .collect();
         for (uid, fence) in fences {
             self.with(&uid, |a| {
-                let fence_passed = suspected && fence.is_some_and(|at| now >= at);
-                a.settle(fence_passed, confirmed, heard, willing, suspected);
+                let fence_passed = silent && fence.is_some_and(|at| now >= at);
+                a.settle(fence_passed, confirmed, heard, willing, silent);
             });
         }
         // Without its Pod, an attempt matters only while a car that can be told holds it.
@@ -390,7 +510,7 @@ impl Facts {
 }
 
 impl Attempt {
-    fn settle(&mut self, fence_passed: bool, confirmed: Option<Boottime>, heard: bool, willing: bool, suspected: bool) {
+    fn settle(&mut self, fence_passed: bool, confirmed: Option<Boottime>, heard: bool, willing: bool, silent: bool) {
         if self.refusal.is_none()
             && let Some(report) = &self.report
             && report.phase == AttemptPhase::Refused
@@ -425,7 +545,7 @@ impl Attempt {
                 message,
             });
         }
-        if suspected && unsent && job {
+        if silent && unsent && job {
             let message = "the vehicle was not heard when this Pod came to it, and was not asked to run it".to_owned();
             self.refusal = Some(Refusal {
                 reason: reason::VEHICLE_UNHEARD.to_owned(),

@@ -25,6 +25,7 @@ enum Input {
     Refuse(usize),
     Hold(usize),
     FailedByOthers(usize),
+    Brake(bool),
     /// The API server takes what the adapter wants to write.
     Write,
 }
@@ -46,6 +47,7 @@ fn input() -> impl Strategy<Value = Input> {
         1 => i.clone().prop_map(Input::Refuse),
         1 => i.clone().prop_map(Input::Hold),
         1 => i.prop_map(Input::FailedByOthers),
+        2 => any::<bool>().prop_map(Input::Brake),
         6 => Just(Input::Write),
     ]
 }
@@ -234,6 +236,7 @@ impl World {
                     p.phase = PodPhase::Failed;
                 }
             }),
+            Input::Brake(holds) => self.facts.step(Event::Braked(holds), self.now),
             Input::Write => self.write(),
         }
     }
@@ -274,8 +277,20 @@ impl World {
         if let Some(wake) = desired.wake_at {
             prop_assert!(wake > self.now, "it never wakes in the past");
         }
+        if self.facts.held() {
+            prop_assert!(!self.facts.suspected(), "held or suspected, never both");
+            prop_assert!(
+                self.facts.quiet(self.now).is_some_and(|q| q.silent && q.at_stake),
+                "only a silent car with something at stake is held"
+            );
+        } else if self.facts.quiet(self.now).is_some_and(|q| q.silent) {
+            prop_assert!(self.facts.suspected(), "a silent car that is not held is suspected");
+        }
         for (uid, report) in &desired.pods {
             let pod = &self.api[uid];
+            if self.facts.held() && !pod.unheard {
+                prop_assert_eq!(report.unheard, None, "nothing is given up while it is held");
+            }
             if pod.phase.is_terminal() {
                 prop_assert_eq!(report.phase, pod.phase, "terminal stays terminal");
             }

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use super::brake::BrakeTerms;
 use super::*;
 use crate::clock::Boottime;
 use crate::names::{reason, taint};
 
+mod braked;
 mod fences;
+mod flapping;
 
 fn at(seconds: f64) -> Boottime {
     Boottime(Duration::from_secs_f64(seconds))
@@ -151,7 +152,7 @@ fn vehicle_connected_and_willing_is_available_with_a_ready_node() {
     assert_eq!(car.desired().phase, Phase::Available);
     let node = car.node();
     assert!(
-        node.ready && node.taints.is_empty() && node.eligible.is_yes() && node.heard == Some(true),
+        node.ready && node.taints.is_empty() && node.eligible.is_yes() && node.heard == Some(Hearing::Heard),
         "{node:?}"
     );
 }
@@ -320,7 +321,10 @@ fn silence_on_an_open_stream_makes_suspect_in_time(#[case] busy: bool, #[case] b
     assert!(car.at(after).facts.suspected());
     let node = car.node();
     assert!(node.ready, "suspicion is never Ready=False");
-    assert_eq!((node.taints, node.heard), (vec![taint::SUSPECT], Some(false)));
+    assert_eq!(
+        (node.taints, node.heard),
+        (vec![taint::SUSPECT], Some(Hearing::Unheard))
+    );
 }
 
 #[test]
@@ -394,26 +398,6 @@ fn adapter_restart_is_not_silence() {
         facts.desired(at(130.0)).pods.get(&uid("a")).unwrap().unheard,
         Some(true)
     );
-}
-
-#[test]
-fn brake_holds_suspicion_and_lets_go() {
-    let mut brake = brake::Brake::default();
-    let terms = BrakeTerms {
-        share: 20,
-        at_least: 1,
-        window: Duration::from_secs(30),
-    };
-    let id = crate::ids::VehicleId::from_random([1; 10]);
-    let mut car = Car::connected();
-    car.facts.step(Event::Closed(1), at(1.0));
-    car.facts
-        .settle(at(1.0), |since| brake.silent(&id, since, 1, terms, at(1.0)));
-    assert!(!car.facts.suspected());
-    assert_eq!(car.facts.desired(at(1.0)).wake_at, Some(at(31.0)));
-    car.facts
-        .settle(at(31.0), |since| brake.silent(&id, since, 1, terms, at(31.0)));
-    assert!(car.facts.suspected());
 }
 
 #[test]

@@ -16,13 +16,13 @@ use hyper_util::rt::TokioIo;
 use rustls::{AlertDescription, CertificateError, ClientConfig};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::codegen::http::Uri;
 use tonic::transport::{Channel, Endpoint};
 
+use super::network::{Io, Network};
 use crate::tls::OtherCa;
 
 /// Where an adapter is: `https://host:port`.
@@ -163,11 +163,12 @@ fn rustls_error(error: &io::Error) -> Option<&rustls::Error> {
 
 /// Connects within `limit`.
 pub(super) async fn connect(
+    network: &dyn Network,
     address: &Address,
     tls: Arc<ClientConfig>,
     limit: Duration,
 ) -> Result<(Channel, Alert), ConnectError> {
-    timeout(limit, connect_now(address, tls))
+    timeout(limit, connect_now(network, address, tls))
         .await
         .map_err(|_| ConnectError::Timeout {
             address: address.to_string(),
@@ -175,13 +176,17 @@ pub(super) async fn connect(
         })?
 }
 
-async fn connect_now(address: &Address, tls: Arc<ClientConfig>) -> Result<(Channel, Alert), ConnectError> {
+async fn connect_now(
+    network: &dyn Network,
+    address: &Address,
+    tls: Arc<ClientConfig>,
+) -> Result<(Channel, Alert), ConnectError> {
     let to = || address.to_string();
     let unreachable = |source| ConnectError::Unreachable { address: to(), source };
-    let tcp = TcpStream::connect((address.host.as_str(), address.port))
+    let tcp = network
+        .connect(address.host.clone(), address.port)
         .await
         .map_err(unreachable)?;
-    tcp.set_nodelay(true).map_err(unreachable)?;
     let name = ServerName::try_from(address.host.clone()).expect("an Address holds only hosts that are server names");
     let io = TlsConnector::from(tls)
         .connect(name, tcp)
@@ -222,9 +227,8 @@ fn untrusted(address: String, source: io::Error) -> ConnectError {
 }
 
 /// Notes the alert with which the adapter ends a connection, before hyper makes "connection error" of it.
-#[derive(Debug)]
 struct Watched {
-    io: TlsStream<TcpStream>,
+    io: TlsStream<Box<dyn Io>>,
     alert: Alert,
 }
 

@@ -14,6 +14,7 @@ use tonic::transport::Channel;
 use super::car::Car;
 use super::connect::Address;
 use super::events::EventBox;
+use super::network::Network;
 use super::{Connection, Pace};
 use crate::handshake::VersionRange;
 use crate::identity::Identity;
@@ -30,6 +31,7 @@ type OnRenewed = Box<dyn Fn(&Identity) -> io::Result<()> + Send + Sync>;
 
 pub(super) struct Context {
     pub(super) home: Address,
+    pub(super) network: Arc<dyn Network>,
     pub(super) agent_version: String,
     pub(super) instance: String,
     pub(super) clock: Arc<dyn Clock>,

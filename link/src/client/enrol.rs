@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::connect::{Address, ConnectError, connect};
+use super::network::{Network, Tcp};
 use crate::fault::Fault;
 use crate::identity::{EnrolmentToken, Identity, IdentityError, chain_from_pem, new_key_and_csr, sha256};
 use crate::proto::EnrolRequest;
@@ -53,10 +54,15 @@ impl EnrolError {
 
 /// Makes a key, and trades the token for a certificate at the adapter `url`.
 pub async fn enrol(url: &str, token: &EnrolmentToken) -> Result<Identity, EnrolError> {
+    enrol_over(&Tcp, url, token).await
+}
+
+/// The same over any network.
+pub async fn enrol_over(network: &dyn Network, url: &str, token: &EnrolmentToken) -> Result<Identity, EnrolError> {
     let address: Address = url.parse()?;
     let request = new_key_and_csr(&[])?;
     let tls = tls::enrolling(token.ca_sha256())?;
-    let (channel, _) = connect(&address, tls, CONNECT_TIMEOUT).await?;
+    let (channel, _) = connect(network, &address, tls, CONNECT_TIMEOUT).await?;
     let call = EnrolRequest {
         token_id: token.id().to_owned(),
         token_secret: token.secret_text(),

@@ -94,7 +94,7 @@ impl Session {
     pub(super) async fn open(context: &Arc<Context>, address: &Address) -> Result<Self, Ended> {
         let identity = context.identity.borrow().clone();
         let tls = tls::enrolled(&identity).map_err(|e| Ended::Refused(e.to_string()))?;
-        let (channel, alert) = connect(address, tls, context.pace.patience)
+        let (channel, alert) = connect(&*context.network, address, tls, context.pace.patience)
             .await
             .map_err(|e| Ended::Lost(with_sources(&e)))?;
         let client = LinkClient::new(channel).max_decoding_message_size(MESSAGE_LIMIT);

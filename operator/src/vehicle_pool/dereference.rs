@@ -11,9 +11,17 @@ use super::index::VehicleIndex;
 pub(super) struct Found {
     pub(super) vehicles: VehicleCounts,
     pub(super) capacity: Resources,
+    /// Of them, those that are not heard while their attempts are held.
+    pub(super) held: u32,
 }
 
 pub(super) fn dereference(pool: &VehiclePool, vehicles: &VehicleIndex) -> Found {
-    let (vehicles, capacity) = vehicles.totals(&pool.name_any());
-    Found { vehicles, capacity }
+    let name = pool.name_any();
+    let held = vehicles.held(&name);
+    let (vehicles, capacity) = vehicles.totals(&name);
+    Found {
+        vehicles,
+        capacity,
+        held,
+    }
 }

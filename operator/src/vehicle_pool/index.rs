@@ -5,8 +5,10 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{PoisonError, RwLock};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kerbside_api::v1alpha1::{Vehicle, VehicleCounts, VehiclePhase};
 use kerbside_core::ids::{PoolName, VehicleId};
+use kerbside_core::names::{condition, reason};
 use kerbside_core::quantity::Resources;
 use kube::ResourceExt;
 use kube::core::DeserializeGuard;
@@ -19,6 +21,8 @@ struct Car {
     phase: VehiclePhase,
     /// Neither suspended nor revoked.
     in_service: bool,
+    /// Not heard, and its attempts are held by its adapter's brake.
+    held: bool,
     classes: Vec<String>,
     offer: Resources,
 }
@@ -83,6 +87,13 @@ impl VehicleIndex {
         (counts, capacity)
     }
 
+    /// How many of the pool's cars are not heard while their attempts are held.
+    pub(crate) fn held(&self, pool: &str) -> u32 {
+        let cars = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let held = cars.by_name.values().filter(|c| c.pool == pool && c.held);
+        u32::try_from(held.count()).unwrap_or(u32::MAX)
+    }
+
     /// The cars that could take an attempt now: Available, of one of the pools, whose owners consented to the class.
     pub(crate) fn willing(&self, pools: &[PoolName], class: &str) -> BTreeSet<VehicleId> {
         let cars = self.0.read().unwrap_or_else(PoisonError::into_inner);
@@ -110,7 +121,9 @@ fn read(guard: &DeserializeGuard<Vehicle>) -> Option<(String, Car)> {
     let offer = offer
         .filter_map(|(resource, q)| Some((resource.clone(), q.0.parse().ok()?)))
         .collect();
+    let held = |c: &Condition| c.type_ == condition::HEARD && c.reason == reason::LOSS_HELD;
     let car = Car {
+        held: status.conditions.iter().any(held),
         pool: vehicle.spec.pool.clone(),
         phase: status.phase,
         in_service: !vehicle.spec.suspended && !vehicle.spec.revoked,

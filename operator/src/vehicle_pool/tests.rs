@@ -116,6 +116,57 @@ async fn pool_with_a_broken_expression_says_which_rule_and_why() {
 }
 
 #[tokio::test]
+async fn pool_says_that_attempts_are_held_for_as_long_as_a_vehicle_says_so_and_tells_it_once() {
+    let api = FakeApi::new();
+    api.put("vehiclepools", pool("true"));
+    let ctx = context(&api);
+    let car = |name: &str, pool: &str, reason: &str| {
+        let status = if reason == "VehicleHeard" { "True" } else { "False" };
+        let heard = json!({
+            "type": "kerbside.dev/Heard", "status": status, "reason": reason, "message": "",
+            "lastTransitionTime": "2026-11-23T12:00:00Z",
+        });
+        Event::Apply(guard(json!({
+            "apiVersion": "kerbside.dev/v1alpha1", "kind": "Vehicle", "metadata": { "name": name },
+            "spec": { "pool": pool }, "status": { "phase": "Available", "conditions": [heard] },
+        })))
+    };
+    ctx.vehicles.fold(car("a", "overnight", "VehicleUnheard"));
+    ctx.vehicles.fold(car("b", "day", "LossHeld"));
+    let status = reconcile_stored(&api, &ctx).await;
+    let held = condition(&status, "LossHeld");
+    assert_eq!(
+        held["status"], "False",
+        "one that is lost alone, and one of another pool"
+    );
+
+    assert_eq!(
+        ctx.vehicles.fold(car("a", "overnight", "LossHeld")),
+        ["overnight".to_owned()].into()
+    );
+    ctx.vehicles.fold(car("c", "overnight", "LossHeld"));
+    for _ in 0..2 {
+        let status = reconcile_stored(&api, &ctx).await;
+        let held = condition(&status, "LossHeld");
+        assert_eq!(
+            (&held["status"], &held["reason"]),
+            (&json!("True"), &json!("ManyVehiclesUnheard"))
+        );
+        let message = held["message"].as_str().unwrap();
+        assert!(message.starts_with("2 vehicles "), "{message}");
+        assert_eq!(condition(&status, "Ready")["status"], "True", "its terms are applied");
+    }
+    let told = |api: &FakeApi| api.with(|w| w.events.iter().map(|e| e.0.clone()).collect::<Vec<_>>());
+    assert_eq!(told(&api), ["ManyVehiclesUnheard"]);
+
+    ctx.vehicles.fold(car("a", "overnight", "VehicleHeard"));
+    ctx.vehicles.fold(car("c", "overnight", "VehicleUnheard"));
+    let status = reconcile_stored(&api, &ctx).await;
+    assert_eq!(condition(&status, "LossHeld")["status"], "False");
+    assert_eq!(told(&api), ["ManyVehiclesUnheard", "LossReleased"]);
+}
+
+#[tokio::test]
 async fn pool_that_somebody_changed_meanwhile_is_looked_at_again() {
     let api = FakeApi::new();
     api.put("vehiclepools", pool("true"));

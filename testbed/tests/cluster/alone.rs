@@ -15,10 +15,14 @@ use kube::api::Api;
 
 use crate::{loss, support};
 
+#[path = "alone/chaos.rs"]
+mod chaos;
 #[path = "alone/outage.rs"]
 mod outage;
 #[path = "alone/replicas.rs"]
 mod replicas;
+#[path = "alone/rolling.rs"]
+mod rolling;
 
 /// Two cars that have done a third of the indexes.
 async fn third_of_a_job(world: &mut World) -> Result<(Vec<Car>, jobs::Record)> {

@@ -27,6 +27,7 @@ use tokio::sync::oneshot;
 
 use crate::connection;
 use crate::context::{Context, MANAGER};
+use crate::gate::Lane;
 use crate::pod_writer::{self, PodRef};
 
 /// What a job is about: at most one job per key is at work.
@@ -40,6 +41,18 @@ pub(super) enum Key {
     Delete(PodUid),
     Output(PodUid),
     Event(u64),
+}
+
+impl Key {
+    /// Behind whom its job waits.
+    pub(super) fn lane(&self) -> Lane {
+        match self {
+            Self::Lease => Lane::Renewal,
+            Self::Pod(_) | Self::Delete(_) | Self::Output(_) => Lane::Work,
+            Self::Claim => Lane::Arrival,
+            Self::Vehicle | Self::Node | Self::Event(_) => Lane::Facts,
+        }
+    }
 }
 
 /// What became of a job.

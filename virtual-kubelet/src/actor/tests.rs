@@ -1,13 +1,14 @@
 //! What an actor writes, and what it leaves alone, over a mocked API server. Time is moved by hand; nothing here has a car.
 
+mod braked;
+
 use super::*;
 use crate::fleet::Ends;
 use crate::testing::{TestClock, World, list, respond};
 use crate::vehicle_status;
 use k8s_openapi::api::core::v1::{Node, PodStatus};
 use kerbside_core::names::taint;
-use kerbside_core::vehicle::NodeState;
-use kerbside_core::vehicle::{Judgement, NodeWish};
+use kerbside_core::vehicle::{Hearing, Judgement, NodeState, NodeWish};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -65,7 +66,7 @@ fn case(replica: &str, pods: Vec<Pod>) -> Case {
         ready: true,
         taints: vec![],
         eligible: Judgement::Yes,
-        heard: Some(true),
+        heard: Some(Hearing::Heard),
     };
     let mut vehicle = vehicle(replica);
     let offer = vehicle.status.as_ref().unwrap().offer.clone();
@@ -105,6 +106,7 @@ fn case(replica: &str, pods: Vec<Pod>) -> Case {
         inbox,
         wake: Arc::new(Notify::new()),
         session: watch::Sender::new(None),
+        drain: CancellationToken::new(),
         stop: CancellationToken::new(),
     };
     let actor = Actor::new(id, Arc::clone(context), ends);
@@ -289,8 +291,8 @@ async fn pod_is_ended_on_silence_only_after_a_fresh_renewal() {
     assert!(case.turn().contains(&pod_key()));
 }
 
-/// A connected car with a running attempt that leaves; nothing of it was written yet.
-fn leaving() -> Case {
+/// A connected car with a running attempt; nothing of it was written yet.
+fn running() -> Case {
     let mut case = case("r-0", vec![pod("30s")]);
     case.turn();
     case.actor.at_work.clear();
@@ -308,6 +310,12 @@ fn leaving() -> Case {
         standing: Standing::Available,
         reports: vec![running],
     });
+    case
+}
+
+/// The same, and it leaves.
+fn leaving() -> Case {
+    let mut case = running();
     case.actor.step(Event::State(Standing::Leaving {
         notice: Duration::from_secs(30),
     }));
@@ -509,6 +517,71 @@ fn connect(case: &mut Case, instance: &str, epoch: u64) -> oneshot::Receiver<Res
     };
     case.actor.greet(epoch, arrival, reply);
     answer
+}
+
+/// The parked car with its running attempt, as it comes at `at`.
+fn arrival(at: Boottime) -> Arrival {
+    let vehicle: VehicleId = ID.parse().unwrap();
+    let running = proto::AttemptStatus {
+        uid: "u-1".into(),
+        revision: 2,
+        phase: proto::AttemptPhase::Running.into(),
+        ..proto::AttemptStatus::default()
+    };
+    Arrival {
+        session: SessionHandle::detached(vehicle.clone()),
+        vehicle,
+        protocol: 1,
+        hello: proto::Hello {
+            attempts: vec![running],
+            state: Some(proto::CarState {
+                standing: proto::Standing::Available.into(),
+                ..proto::CarState::default()
+            }),
+            ..proto::Hello::default()
+        },
+        peer: ([10, 0, 0, 1], 7).into(),
+        at,
+    }
+}
+
+#[tokio::test]
+async fn car_that_an_api_server_made_wait_for_its_greeting_takes_nothing_new_for_a_second_after_it() {
+    let mut case = running();
+    case.clock().set(1);
+    case.actor.step(Event::Closed(3));
+    case.actor.turn();
+    assert!(case.actor.facts.suspected());
+    case.clock().set(14);
+    let (reply, _answer) = oneshot::channel();
+    case.actor.greet(4, arrival(Boottime(Duration::from_secs(10))), reply);
+    let takes_nothing_new = |case: &mut Case| match case.actor.settle().node {
+        NodeWish::Present(state) | NodeWish::Keep(state) => state.taints.contains(&taint::SUSPECT),
+        NodeWish::Absent => panic!("the Node stays while its attempt is awaited"),
+    };
+    assert!(takes_nothing_new(&mut case));
+    case.clock().set(15);
+    assert!(!takes_nothing_new(&mut case));
+}
+
+#[rstest::rstest]
+#[case::adapter_that_goes_on(false)]
+#[case::adapter_that_ends(true)]
+#[tokio::test]
+async fn car_that_goes_is_missed_at_once_unless_its_adapter_sent_it_away(#[case] ends: bool) {
+    let mut case = running();
+    let (reply, _answer) = oneshot::channel();
+    case.actor.greet(4, arrival(Boottime::default()), reply);
+    if ends {
+        case.actor.ends.drain.cancel();
+    }
+    case.clock().set(1);
+    case.actor.fold(Message::Disconnected(4));
+    case.actor.turn();
+    assert_eq!(case.actor.facts.suspected(), !ends, "one that ends has sent it away");
+    case.clock().set(31);
+    case.actor.turn();
+    assert!(case.actor.facts.suspected(), "it did not come to any other either");
 }
 
 /// An actor that writes nothing but Events.

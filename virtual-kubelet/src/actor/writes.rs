@@ -9,7 +9,8 @@ use std::time::Duration;
 use kerbside_core::clock::Boottime;
 use kerbside_core::ids::PodUid;
 use kerbside_core::names::taint;
-use kerbside_core::vehicle::{Delete, Desired, Event, NodeState, NodeWish, PodReport, StoppedBy};
+use kerbside_core::vehicle::{Delete, Desired, Event, Hearing, NodeState, NodeWish, PodReport, StoppedBy};
+use kerbside_k8s::lease;
 use kube::Resource;
 
 use super::Actor;
@@ -19,8 +20,6 @@ use crate::pod_writer::PodRef;
 use crate::terms::template;
 use crate::{node, vehicle_status};
 
-/// kube-controller-manager gives up a Node after 50 s: two renewals may be lost.
-const RENEW_EVERY: Duration = Duration::from_secs(20);
 /// A write that ends a Pod on silence follows a renewal that is not older.
 const FRESH: Duration = Duration::from_secs(5);
 
@@ -38,7 +37,7 @@ impl LeaseState {
         self.renewed_at = Some(sent);
         self.hold = Hold::Ours;
         // Four percent of jitter, as the kubelet has: a restart of the adapter must not make all its Leases due together for ever.
-        self.due_at = sent + RENEW_EVERY.mul_f64(rand::random_range(0.96..=1.0));
+        self.due_at = sent + lease::RENEW_EVERY.mul_f64(rand::random_range(0.96..=1.0));
     }
 
     /// It is not there, or has another holder.
@@ -124,7 +123,10 @@ impl Actor {
             }
             (NodeWish::Keep(state) | NodeWish::Present(state), Some(there)) => (state, there),
         };
-        if state.heard == Some(true) && node::has_taint(&there, taint::SUSPECT) && self.tells_of_return(desired) {
+        if state.heard == Some(Hearing::Heard)
+            && node::has_taint(&there, taint::SUSPECT)
+            && self.tells_of_return(desired)
+        {
             // Those who wait for a vehicle hear of it last: its own attempts are heard again before, and need no replacement.
             return;
         }

@@ -45,7 +45,7 @@ fn good() -> NodeState {
         ready: true,
         taints: vec![],
         eligible: Judgement::Yes,
-        heard: Some(true),
+        heard: Some(Hearing::Heard),
     }
 }
 
@@ -114,7 +114,7 @@ fn taint_of_others_stays_when_ours_change() {
     assert_eq!(wanted_with(&template(), &offer(), good()).patch_metadata(&node), None);
     let suspect = NodeState {
         taints: vec![taint::SUSPECT],
-        heard: Some(false),
+        heard: Some(Hearing::Unheard),
         ..good()
     };
     let patch = wanted_with(&template(), &offer(), suspect)

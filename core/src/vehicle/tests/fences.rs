@@ -111,7 +111,7 @@ fn what_was_given_up_is_stopped_before_anything_new_may_come() {
             car.sent
         );
         assert!(suspect_node(&car), "{in_the_api:?}: it still runs");
-        assert_eq!(car.desired().heard, Some(true), "the car itself is heard");
+        assert_eq!(car.desired().heard, Some(Hearing::Heard), "the car itself is heard");
         car.on(Event::Report(report("a", 2, AttemptPhase::Disrupted, true)));
         assert!(!suspect_node(&car), "{in_the_api:?}: nothing is left of it");
     }
@@ -143,6 +143,22 @@ fn car_that_is_back_with_its_attempt_takes_nothing_new_before_the_replacement_ca
         .connect(3, vec![report("a", 1, AttemptPhase::Running, false)]);
     assert!(suspect_node(&car), "a second connection ends no hold");
     assert!(!suspect_node(car.at(9.5)));
+}
+
+#[test]
+fn hold_of_a_car_that_is_back_counts_from_its_greeting() {
+    let mut car = Car::connected();
+    car.running("a");
+    car.at(2.0).on(Event::Closed(1));
+    let running = vec![report("a", 1, AttemptPhase::Running, false)];
+    car.at(8.0).connect(2, running.clone());
+    car.at(12.0).on(Event::Greeted);
+    assert!(suspect_node(&car));
+    assert_eq!(car.desired().wake_at, Some(at(12.0) + RETURN_HOLD));
+    assert!(!suspect_node(car.at(13.0)));
+    car.connect(3, running);
+    car.on(Event::Greeted);
+    assert!(!suspect_node(&car), "it was not away");
 }
 
 #[test]

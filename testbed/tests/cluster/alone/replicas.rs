@@ -11,16 +11,16 @@ use super::outage::endless;
 use super::*;
 use crate::others::way::{self, Way};
 
-const FIRST: &str = "testbed-0";
-const SECOND: &str = "testbed-1";
+pub(super) const FIRST: &str = "testbed-0";
+pub(super) const SECOND: &str = "testbed-1";
 
-/// An adapter beside the one that there is, as a second replica of the chart's Deployment would be; and where its link listens.
-async fn second_adapter(world: &World) -> Result<(Record, String)> {
+/// An adapter beside the one that there is, as another replica of the chart's Deployment would be; and where its link listens.
+pub(super) async fn another_adapter(world: &World, name: &str, replica: &str) -> Result<(Record, String)> {
     let mut program = world.bed.adapter()?.program;
-    program.name = "adapter-2".into();
+    program.name = name.into();
     let (link, listen) = (ports::free()?, ports::free()?);
     for (option, value) in [
-        ("--replica", SECOND.to_owned()),
+        ("--replica", replica.to_owned()),
         ("--link-listen", format!("127.0.0.1:{link}")),
         ("--kubelet-listen", format!("127.0.0.1:{}", ports::free()?)),
         ("--listen", format!("127.0.0.1:{listen}")),
@@ -37,7 +37,7 @@ async fn second_adapter(world: &World) -> Result<(Record, String)> {
 }
 
 /// Waits until `replica` is named in the Vehicle and holds the Lease of its Node.
-async fn owned_by(world: &World, car: &Car, replica: &str) -> Result<()> {
+pub(super) async fn owned_by(world: &World, car: &Car, replica: &str) -> Result<()> {
     let vehicles: Api<Vehicle> = Api::all(world.client());
     let what = format!("{} to be {replica}'s", car.id);
     let named = |v: Option<&Vehicle>| {
@@ -52,12 +52,12 @@ async fn owned_by(world: &World, car: &Car, replica: &str) -> Result<()> {
 }
 
 /// Two adapters, and whatever came of the test, one in the end.
-async fn with_two<F>(name: &str, test: F) -> Result<()>
+pub(super) async fn with_two<F>(name: &str, test: F) -> Result<()>
 where
     F: AsyncFnOnce(&mut World, &Way, &str) -> Result<()>,
 {
     way::run(name, async |world, way| {
-        let (second, link) = second_adapter(world).await?;
+        let (second, link) = another_adapter(world, "adapter-2", SECOND).await?;
         let result = test(world, way, &link).await;
         if world.bed.adapter().is_err() {
             world.bed.restart(ADAPTER).await?;
@@ -70,7 +70,7 @@ where
 }
 
 /// The attempt as it was: the same, running and ready, started once and never disrupted.
-fn untouched(pod: &Pod) -> bool {
+pub(super) fn untouched(pod: &Pod) -> bool {
     let ready = world::condition(pod, "Ready").is_some_and(|c| c.0 == "True");
     let disrupted = world::condition(pod, condition::DISRUPTION_TARGET).is_some();
     let statuses = pod.status.as_ref().and_then(|s| s.container_statuses.as_deref());

@@ -90,6 +90,7 @@ impl<C: Cluster> Actor<C> {
         };
         let running = program.start(Spec {
             name: container.name.clone(),
+            attempt: self.seed.uid.to_string(),
             args: container.args.clone(),
             env: container.env.clone(),
             working_dir: container.working_dir.clone(),

@@ -59,6 +59,7 @@ impl Car {
             read_only: false,
         };
         Spec {
+            attempt: "uid".to_owned(),
             name: "main".to_owned(),
             args: vec!["main".to_owned()],
             env: Vec::new(),

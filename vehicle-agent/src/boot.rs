@@ -1,0 +1,204 @@
+//! Puts one car's parts together on the running runtime, and takes them apart again.
+//!
+//! Called by `agent`, once per process, and by a simulator, once per car: whatever decides in a real car decides there. The order
+//! matters: the journal before the first Hello, the brake on until the policy loop releases it. What belongs to a process and not to
+//! a car (the lock, the guard, the owner's socket, signals of the system) is not here.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kerbside_core::clock::{Boottime, Clock};
+use kerbside_core::parked::Terms;
+use kerbside_link::client::{Client, Config, Network, StartError};
+use kerbside_link::identity::Identity;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::attempts::{self, Context, Supervisor};
+use crate::config::Car;
+use crate::control::{Remembered, Request};
+use crate::directory::Directory;
+use crate::identity;
+use crate::images::Images;
+use crate::journal::{Journal, JournalError};
+use crate::outlook::Outlook;
+use crate::policy::{Policy, Wires, nothing_known};
+use crate::runtime::Runtime;
+use crate::signals::Signals;
+
+/// After a car was told to end: as long as attempts may take to stop and the last words to leave.
+const GOODBYE: Duration = Duration::from_secs(3);
+
+/// A car that cannot boot.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// The journal cannot be opened.
+    #[error("failed to start")]
+    Journal(#[from] JournalError),
+    /// The link cannot be set up.
+    #[error("failed to start")]
+    Link(#[from] StartError),
+    /// The system does not give what is needed.
+    #[error("failed to start")]
+    System(#[from] io::Error),
+}
+
+/// What a car is made of.
+pub struct Parts {
+    /// Where its files are. Nobody else uses it.
+    pub directory: Directory,
+    /// The adapter.
+    pub link: String,
+    /// What connects it.
+    pub network: Arc<dyn Network>,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// Who it is.
+    pub identity: Identity,
+    /// What the maker says of it.
+    pub car: Car,
+    /// Where programs and data come from.
+    pub images: Images,
+    /// Where its signals come from.
+    pub signals: Box<dyn Signals>,
+    /// The owner's commands.
+    pub requests: mpsc::Receiver<Request>,
+}
+
+/// A car that runs. Dropping it leaves it running.
+pub struct Running {
+    fence: watch::Receiver<Option<Boottime>>,
+    live: watch::Receiver<usize>,
+    ending: watch::Sender<bool>,
+    client: Client,
+    policy: JoinHandle<()>,
+    supervisor: JoinHandle<()>,
+    link_ended: JoinHandle<()>,
+}
+
+/// Boots a car. `runtime` makes what runs programs; none of them may get any processor time while what it is given says true.
+pub async fn boot(
+    parts: Parts,
+    runtime: impl FnOnce(watch::Receiver<bool>) -> Arc<dyn Runtime>,
+) -> Result<Running, BootError> {
+    let Parts {
+        directory,
+        link,
+        network,
+        clock,
+        identity,
+        car,
+        images,
+        signals,
+        requests,
+    } = parts;
+    let (journal, recovered) = Journal::open(&directory.journal())?;
+    remove_strangers(&directory, &recovered);
+    let (revived, statuses) = attempts::revive(recovered, &*clock);
+    if revived.is_empty() {
+        images.collect().await?;
+    }
+
+    let instance = format!("{:016x}", rand::random::<u64>());
+    let mut config = Config::new(link, env!("CARGO_PKG_VERSION"), instance, identity, Arc::clone(&clock));
+    config.network = network;
+    let renewed = directory.clone();
+    let (client, mut events) = Client::start(config, nothing_known(), statuses, move |identity| {
+        identity::write(&renewed, identity)
+    })?;
+
+    let terms = Arc::new(Terms::from(car.parked.clone()));
+    let command = Remembered::read(&directory.command(), clock.wall()).command(None);
+    let (outlook, outlook_seen) = watch::channel(Outlook::initial(terms, command));
+    let (brake, braked) = watch::channel(true);
+    let (live, lives) = watch::channel(0);
+    let (notes, to_note) = mpsc::unbounded_channel();
+    let context = Arc::new(Context {
+        directory: directory.clone(),
+        clock: Arc::clone(&clock),
+        journal,
+        cluster: client.clone(),
+        runtime: runtime(braked),
+        images,
+        outlook: outlook_seen,
+        heard: client.last_acknowledged(),
+        notes,
+    });
+    let (from_link, to_supervisor) = mpsc::channel(1);
+    let supervisor = Supervisor::new(context, to_note, revived, live);
+    let (held, fence) = (supervisor.held(), supervisor.fence());
+    let supervisor = tokio::spawn(supervisor.run(to_supervisor));
+    let link_ended = tokio::spawn(async move {
+        while let Some(event) = events.next().await {
+            if from_link.send(event).await.is_err() {
+                return;
+            }
+        }
+    });
+    let (ending, ends) = watch::channel(false);
+    let wires = Wires {
+        outlook,
+        brake,
+        live: lives.clone(),
+        held,
+        requests,
+        connection: client.connection(),
+        ending: ends,
+    };
+    let policy = Policy::new(car, directory, clock, client.clone(), wires);
+    let policy = tokio::spawn(policy.run(signals));
+    Ok(Running {
+        fence,
+        live: lives,
+        ending,
+        client,
+        policy,
+        supervisor,
+        link_ended,
+    })
+}
+
+impl Running {
+    /// The first moment at which an attempt must be dead if the car is not heard.
+    pub fn fence(&self) -> watch::Receiver<Option<Boottime>> {
+        self.fence.clone()
+    }
+
+    /// The car's side of the link.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Ends the car in order: attempts stop as when it drives off, the cluster hears it, the connection closes. What is not
+    /// stopped within [`GOODBYE`] dies with the process, and the next boot says so.
+    pub async fn end(mut self) {
+        self.ending.send_replace(true);
+        let _ = timeout(GOODBYE, self.live.wait_for(|live| *live == 0)).await;
+        self.client.shutdown();
+        let _ = timeout(GOODBYE, self.link_ended).await;
+    }
+
+    /// Takes its power: nothing is told to anybody, programs end where they are. The connection is the network's to break.
+    pub fn cut(self) {
+        self.policy.abort();
+        // Its actors go with it, and their programs with them.
+        self.supervisor.abort();
+        self.link_ended.abort();
+        self.client.shutdown();
+    }
+}
+
+/// Files of attempts that the journal does not know: left by an agent that was killed while it removed them.
+fn remove_strangers(directory: &Directory, known: &[crate::journal::Recovered]) {
+    let strangers = directory.attempts_with_files().unwrap_or_default();
+    for name in strangers
+        .iter()
+        .filter(|name| known.iter().all(|known| known.uid.as_str() != name.as_str()))
+    {
+        if let Err(error) = directory.remove_attempt(name) {
+            tracing::warn!(attempt = name, %error, "files of an unknown attempt are left");
+        }
+    }
+}

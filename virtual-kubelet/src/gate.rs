@@ -1,0 +1,98 @@
+//! How many requests of this adapter are with the API server at one moment, in lanes that do not wait for each other.
+//!
+//! Asked by every actor before each of its jobs, and by the fleet before a car is greeted. When thousands of cars come back at once, requests
+//! beyond what an API server takes at a time would only wait there until their patience is over, and be made again. What waits here
+//! waits without that clock running, and is one job per object at most. What must never happen: a renewal or the word on a Pod that
+//! waits behind the arrival of other cars.
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// Requests of one lane at one moment: an API server with two processors answers as many within some tens of milliseconds.
+const AT_ONCE: usize = 32;
+/// Cars that may wait for their greeting: some seconds of work, and less than a car's patience with an answer.
+const ARRIVALS: usize = 400;
+
+/// What a request is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// A Lease: late ones cost a Node its readiness.
+    Renewal,
+    /// A Pod or its output.
+    Work,
+    /// The connection of a car.
+    Arrival,
+    /// What a car is: its Vehicle's status, its Node, Events.
+    Facts,
+}
+
+/// The lanes.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    renewal: Semaphore,
+    work: Semaphore,
+    arrival: Semaphore,
+    facts: Semaphore,
+    waiting: Semaphore,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        let lane = || Semaphore::new(AT_ONCE);
+        Self {
+            renewal: lane(),
+            work: lane(),
+            arrival: lane(),
+            facts: lane(),
+            waiting: Semaphore::new(ARRIVALS),
+        }
+    }
+}
+
+impl Gate {
+    /// Waits for a place in the lane, in the order of asking; it is free again when the permit is dropped.
+    pub(crate) async fn enter(&self, lane: Lane) -> Option<SemaphorePermit<'_>> {
+        let lane = match lane {
+            Lane::Renewal => &self.renewal,
+            Lane::Work => &self.work,
+            Lane::Arrival => &self.arrival,
+            Lane::Facts => &self.facts,
+        };
+        // None would mean that it was closed, which nobody does.
+        lane.acquire().await.ok()
+    }
+
+    /// A place among the cars that wait for their greeting; `None`: there are so many that this one should come again later.
+    pub(crate) fn arrive(&self) -> Option<SemaphorePermit<'_>> {
+        self.waiting.try_acquire().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn full_lane_holds_up_nobody_in_another() {
+        let gate = Gate::default();
+        let mut held = Vec::new();
+        for _ in 0..AT_ONCE {
+            held.push(gate.enter(Lane::Facts).await);
+        }
+        let mut next = Box::pin(gate.enter(Lane::Facts));
+        assert!(futures::poll!(&mut next).is_pending());
+        for lane in [Lane::Renewal, Lane::Work, Lane::Arrival] {
+            assert!(futures::poll!(Box::pin(gate.enter(lane))).is_ready(), "{lane:?}");
+        }
+        held.pop();
+        assert!(futures::poll!(&mut next).is_ready());
+    }
+
+    #[test]
+    fn car_beyond_those_that_may_wait_is_told_so_at_once() {
+        let gate = Gate::default();
+        let mut waiting: Vec<_> = (0..ARRIVALS).map(|_| gate.arrive().unwrap()).collect();
+        assert!(gate.arrive().is_none());
+        waiting.pop();
+        assert!(gate.arrive().is_some());
+    }
+}
