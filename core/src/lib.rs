@@ -8,6 +8,8 @@ pub mod admission;
 pub mod attempt;
 pub mod backoff;
 pub mod clock;
+#[cfg(test)]
+mod coupled;
 pub mod departure;
 pub mod duration;
 pub mod guard;

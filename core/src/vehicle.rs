@@ -47,7 +47,7 @@
 //! | car suspect | as before, and Unheard=True, not ready |
 //! | car held | as before |
 //! | unheard for the fence and a margin | Failed, `DisruptionTarget` `VehicleLost`, Stopped=Fenced |
-//! | the car had it, is heard again, and does not know it | Failed, `DisruptionTarget` `VehicleLost`, Stopped=Reported |
+//! | the car had it, is heard again, also after its Hello, and does not know it | Failed, `DisruptionTarget` `VehicleLost`, Stopped=Reported |
 //! | car leaving | `DisruptionTarget` `VehicleDeparted`, not ready; then DELETE with min(grace, notice) |
 //! | ended, stopped, and being deleted or disrupted | DELETE with grace 0 |
 

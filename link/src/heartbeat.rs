@@ -104,10 +104,16 @@ impl CarBeat {
         if now < due {
             return Beat::Wait(give_up.map_or(due, |at| at.min(due)));
         }
+        Beat::Send(self.send(now))
+    }
+
+    /// The number of a heartbeat that is sent now, due or not. The first goes out with the Welcome: before it the adapter cannot know
+    /// that the car still has this session, and concludes nothing from what `Hello` did not name.
+    pub fn send(&mut self, now: Boottime) -> u64 {
         self.seq += 1;
         self.last_sent = now;
         self.unanswered.push_back((self.seq, now));
-        Beat::Send(self.seq)
+        self.seq
     }
 
     /// The adapter has heard the heartbeat `seq`, and with it all before. Returns when it was sent: fences count from then.
@@ -249,6 +255,15 @@ mod tests {
         assert_eq!(beat.poll(at(20_000)), Beat::Send(1));
         assert_eq!(beat.acknowledged(1), Some(at(20_000)));
         assert_eq!(beat.poll(at(20_100)), Beat::Wait(at(40_000)));
+    }
+
+    #[test]
+    fn heartbeat_that_is_sent_before_it_is_due_puts_off_the_next() {
+        let mut beat = beat(false);
+        assert_eq!(beat.send(at(300)), 1);
+        assert_eq!(beat.poll(at(400)), Beat::Wait(at(10_300)));
+        assert_eq!(beat.acknowledged(1), Some(at(300)));
+        assert_eq!(beat.poll(at(400)), Beat::Wait(at(20_300)));
     }
 
     #[test]

@@ -301,7 +301,12 @@ impl<C: Cluster> Supervisor<C> {
             tracing::warn!(uid = run.uid, "an attempt without a proper uid is not run");
             return;
         };
-        if self.attempts.contains_key(&uid) || self.taken.contains(&uid) {
+        if self.attempts.contains_key(&uid) {
+            return;
+        }
+        if self.taken.contains(&uid) {
+            // An adapter that asks for it knows less than the one before it did; without an answer it would ask for ever.
+            self.disown(run.uid);
             return;
         }
         let (clock, outlook) = (&self.context.clock, self.context.outlook.borrow().clone());
@@ -396,8 +401,13 @@ impl<C: Cluster> Supervisor<C> {
         }
         // Never seen here, and never to be run: the Run may still be on its way.
         self.take_for_ever(uid);
+        self.disown(stop.uid);
+    }
+
+    /// Says that nothing of this attempt is in the car, and nothing will be.
+    fn disown(&self, uid: String) {
         self.context.cluster.set_status(AttemptStatus {
-            uid: stop.uid,
+            uid,
             // Above whatever an agent that has lost its journal may have told of it.
             revision: u64::try_from(self.context.clock.wall().as_millisecond()).unwrap_or(1),
             phase: AttemptPhase::Disrupted.into(),

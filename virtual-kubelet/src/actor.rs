@@ -109,6 +109,10 @@ pub(crate) struct Actor {
     synced: bool,
     /// This replica has been named in the Vehicle since the actor began.
     owned: bool,
+    /// It has tried to have this replica named there.
+    tried: bool,
+    /// With which this replica was named last, as far as seen.
+    epoch: Option<u64>,
     lost: bool,
     events: u64,
 }
@@ -128,6 +132,7 @@ impl Actor {
             agent: status.and_then(|s| s.agent_version.clone()),
         };
         let has_node = context.nodes.by_name("", id.as_str()).is_some();
+        let epoch = vehicle.as_ref().and_then(|v| connection::epoch_of(v, &context.replica));
         let (now, heard_at) = (context.clock.boottime(), context.clock.wall());
         Self {
             id,
@@ -156,6 +161,8 @@ impl Actor {
             counted: None,
             synced: false,
             owned: false,
+            tried: false,
+            epoch,
             lost: false,
             events: 0,
         }
@@ -198,7 +205,8 @@ impl Actor {
     fn is_over(&mut self) -> bool {
         self.lost = match &self.vehicle {
             None => true,
-            Some(_) => self.owned && !self.is_ours() && !self.at_work.contains(&Key::Claim),
+            // One that could not get hold of the vehicle must not stay and count the fences of what runs for others.
+            Some(_) => (self.owned || self.tried) && !self.is_ours() && !self.at_work.contains(&Key::Claim),
         };
         self.lost
     }
@@ -292,6 +300,7 @@ impl Actor {
             let _ = reply.send(Err(fault.into()));
             return;
         }
+        self.tried = true;
         self.start(
             Key::Claim,
             jobs::claim(Arc::clone(&self.context), self.id.clone(), arrival, reply),
@@ -319,6 +328,11 @@ impl Actor {
                 reports.push(report);
             }
         }
+        let was_ours = self.epoch.is_some_and(|known| known + 1 == epoch);
+        if !was_ours {
+            self.begin_anew();
+        }
+        self.epoch = Some(epoch);
         self.session = Some((epoch, session.clone()));
         self.ends.session.send_replace(Some(session));
         // The time of the arrival, but never before what was heard of an older connection.
@@ -337,6 +351,17 @@ impl Actor {
         if reply.send(Ok(Greeting::new(epoch))).is_err() {
             self.fold(Message::Disconnected(epoch));
         }
+    }
+
+    /// The vehicle was another replica's since this one last had it, which this one may not have seen: whatever it has concluded from
+    /// silence is void, as after a restart.
+    fn begin_anew(&mut self) {
+        let has_node = self.context.nodes.by_name("", self.id.as_str()).is_some();
+        self.facts = Facts::new(self.facts.standing(), has_node, self.context.clock.boottime());
+        self.pods.clear();
+        (self.judged, self.synced) = (None, false);
+        self.lease = writes::LeaseState::default();
+        self.read();
     }
 
     /// Before this session takes the place of the one that is there: does another car use the same identity?

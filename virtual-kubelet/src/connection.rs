@@ -24,6 +24,13 @@ pub(crate) fn is_held_by(vehicle: &Vehicle, replica: &str) -> bool {
     holder(vehicle) == Some(replica)
 }
 
+/// The epoch of the vehicle's connection, if the Vehicle names `replica`.
+pub(crate) fn epoch_of(vehicle: &Vehicle, replica: &str) -> Option<u64> {
+    of(vehicle)
+        .filter(|connection| connection.replica == replica)
+        .map(|connection| connection.epoch)
+}
+
 /// Names this replica in the Vehicle, with the next epoch. Stale: somebody has written it since it was read.
 pub(crate) async fn raise(context: &Context, vehicle: &Vehicle) -> Result<(u64, Written<Vehicle>), kube::Error> {
     let epoch = of(vehicle).map_or(0, |connection| connection.epoch) + 1;

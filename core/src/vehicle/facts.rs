@@ -86,6 +86,9 @@ pub struct Facts {
     pub(super) terms: Option<Terms>,
     pub(super) standing: Standing,
     pub(super) link: Link,
+    /// When the car last said something on the present connection after its Hello. The Hello alone may have been long on its way: its
+    /// car has left that connection, perhaps has another one with another adapter, and may run what it did not know then.
+    pub(super) confirmed: Option<Boottime>,
     pub(super) heard_at: Boottime,
     /// By then the car has promised to have stopped everything.
     pub(super) promised: Option<Boottime>,
@@ -114,6 +117,7 @@ impl Facts {
             terms: None,
             standing,
             link: Link::Awaited { since: now },
+            confirmed: None,
             heard_at: now,
             promised: None,
             eligible_at: has_node.then_some(now),
@@ -188,10 +192,13 @@ impl Facts {
                     self.link = Link::Closed { since: now };
                 }
             }
-            Event::Heard => self.heard(now),
-            Event::State(standing) => self.state(standing, now),
+            Event::Heard => self.said(now),
+            Event::State(standing) => {
+                self.said(now);
+                self.state(standing, now);
+            }
             Event::Report(report) => {
-                self.heard(now);
+                self.said(now);
                 self.report(report, now);
             }
             Event::Sent(command) => self.sent(&command, now),
@@ -230,6 +237,7 @@ impl Facts {
             self.returned_at = Some(now);
         }
         self.link = Link::Open { epoch };
+        self.confirmed = None;
         for attempt in self.attempts.values_mut() {
             attempt.told = Told::default();
             attempt.known = false;
@@ -243,6 +251,12 @@ impl Facts {
     /// The moment of arrival may come to us a little late, but never takes back a later one.
     fn heard(&mut self, at: Boottime) {
         self.heard_at = self.heard_at.max(at);
+    }
+
+    /// A message on the present connection, after its Hello.
+    fn said(&mut self, at: Boottime) {
+        self.heard(at);
+        self.confirmed = self.open().then_some(at);
     }
 
     fn state(&mut self, standing: Standing, now: Boottime) {
@@ -423,7 +437,9 @@ impl Facts {
             .as_ref()
             .and_then(|p| p.fence)
             .map(|f| from + fence_with_margin(f));
-        let promised = self.promised.map(|p| p + fence_with_margin(Duration::ZERO));
+        // A car ends what it has when it leaves. A Run that was on its way then may have come when the car was back.
+        let promised = self.promised.filter(|_| attempt.known);
+        let promised = promised.map(|p| p + fence_with_margin(Duration::ZERO));
         match (own, promised) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
@@ -460,6 +476,7 @@ impl Facts {
         let heard = self.open() && !silent;
         let willing = self.willing();
         let (synced, open) = (self.pods_synced, self.open());
+        let confirmed = self.confirmed.filter(|_| open);
         let fences: Vec<_> = self
             .attempts
             .iter()
@@ -468,7 +485,7 @@ impl Facts {
         for (uid, fence) in fences {
             self.with(&uid, |a| {
                 let fence_passed = silent && fence.is_some_and(|at| now >= at);
-                a.settle(fence_passed, open, heard, willing, silent);
+                a.settle(fence_passed, confirmed, heard, willing, silent);
             });
         }
         // Without its Pod, an attempt matters only while a car that can be told holds it.
@@ -493,7 +510,7 @@ impl Facts {
 }
 
 impl Attempt {
-    fn settle(&mut self, fence_passed: bool, open: bool, heard: bool, willing: bool, silent: bool) {
+    fn settle(&mut self, fence_passed: bool, confirmed: Option<Boottime>, heard: bool, willing: bool, silent: bool) {
         if self.refusal.is_none()
             && let Some(report) = &self.report
             && report.phase == AttemptPhase::Refused
@@ -512,21 +529,22 @@ impl Attempt {
         if fence_passed && !self.lost_by_car && !self.ended() {
             self.fenced = true;
         }
-        if open && !self.known && self.told.run.is_none() {
-            // The car has said all it knows, and it does not know this one.
+        let unknown = !self.known && self.told.run.is_none();
+        if unknown && confirmed.is_some_and(|at| at > self.since) {
+            // The car has said all it knows, on a connection that it has had since this one was seen, and it does not know this one.
             if self.taken() {
                 self.lost_by_car = true;
             }
             self.maybe_running = false;
-            if heard && !willing && !self.taken() && !self.terminal() && !self.fenced {
-                let message = "the vehicle left before it was asked to run this Pod".to_owned();
-                self.refusal = Some(Refusal {
-                    reason: reason::NOT_PARKED.to_owned(),
-                    message,
-                });
-            }
         }
         let unsent = !self.maybe_running && !self.taken() && !self.terminal() && !self.fenced;
+        if heard && unknown && unsent && !willing {
+            let message = "the vehicle left before it was asked to run this Pod".to_owned();
+            self.refusal = Some(Refusal {
+                reason: reason::NOT_PARKED.to_owned(),
+                message,
+            });
+        }
         if silent && unsent && job {
             let message = "the vehicle was not heard when this Pod came to it, and was not asked to run it".to_owned();
             self.refusal = Some(Refusal {

@@ -424,7 +424,7 @@ fn car_back_without_an_attempt_that_ran_has_lost_it() {
     car.running("a");
     car.take_sent();
     car.connect(2, vec![]);
-    let end = car.pod("a");
+    let end = car.at(0.1).on(Event::Heard).pod("a");
     assert_eq!(
         (end.phase, end.disruption),
         (PodPhase::Failed, Some(reason::VEHICLE_LOST))

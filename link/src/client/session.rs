@@ -127,6 +127,8 @@ impl Session {
         context.acknowledged(hello_at);
         let intervals = Intervals::from_millis(welcome.heartbeat_idle_ms, welcome.heartbeat_busy_ms);
         let busy = *context.car.busy().borrow();
+        let mut beat = CarBeat::new(intervals, hello_at, busy);
+        context.car.heartbeat(&mailbox, beat.send(context.clock.boottime()));
         Ok(Self {
             epoch: welcome.epoch,
             client,
@@ -134,7 +136,7 @@ impl Session {
             context: Arc::clone(context),
             mailbox,
             incoming,
-            beat: CarBeat::new(intervals, hello_at, busy),
+            beat,
             alert,
         })
     }

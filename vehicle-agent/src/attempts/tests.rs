@@ -354,6 +354,20 @@ async fn forgotten_attempt_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn run_of_an_attempt_that_was_forgotten_is_answered_and_not_run() {
+    let fixture = Fixture::new();
+    fixture.running("u-1").await;
+    let uid: PodUid = "u-1".parse().unwrap();
+    fixture.link(Event::Forget(uid.clone())).await;
+    fixture.cluster.forgotten(&uid).await;
+    fixture.wait_live(0).await;
+    fixture.link(Event::Run(run("u-1", |_| {}))).await;
+    let answer = fixture.phase("u-1", AttemptPhase::Disrupted).await;
+    assert_eq!((answer.reason.as_str(), answer.stopped), ("NotInVehicle", true));
+    assert_eq!(fixture.runtime.count(), 1);
+}
+
+#[tokio::test]
 async fn restarted_agent_says_that_what_ran_was_disrupted() {
     let fixture = Fixture::new();
     fixture.running("u-1").await;

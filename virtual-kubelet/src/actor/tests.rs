@@ -6,7 +6,7 @@ use super::*;
 use crate::fleet::Ends;
 use crate::testing::{TestClock, World, list, respond};
 use crate::vehicle_status;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, PodStatus};
 use kerbside_core::names::taint;
 use kerbside_core::vehicle::{Hearing, Judgement, NodeState, NodeWish};
 use serde_json::{Value, json};
@@ -227,6 +227,35 @@ async fn vehicle_whose_car_went_to_another_replica_ends_the_actor() {
 }
 
 #[tokio::test]
+async fn actor_that_could_not_get_hold_of_its_vehicle_ends() {
+    let mut case = case("r-9", vec![pod("30s")]);
+    case.actor.turn();
+    assert!(!case.actor.is_over(), "its car has not been heard yet");
+    case.actor.tried = true;
+    assert!(
+        case.actor.is_over(),
+        "it must not count the fences of another replica's attempts"
+    );
+}
+
+#[tokio::test]
+async fn vehicle_that_was_anothers_meanwhile_is_begun_anew() {
+    for (epoch, fenced) in [(4, true), (5, false)] {
+        let mut case = case("r-0", vec![pod("30s")]);
+        case.actor.turn();
+        case.clock().set(100);
+        case.actor.turn();
+        let uid: PodUid = "u-1".parse().unwrap();
+        assert!(
+            case.actor.facts.attempts()[&uid].fenced,
+            "it was silent for this replica"
+        );
+        let _greeting = connect(&mut case, "a", epoch);
+        assert_eq!(case.actor.facts.attempts()[&uid].fenced, fenced, "epoch {epoch}");
+    }
+}
+
+#[tokio::test]
 async fn vehicle_deleted_ends_the_actor() {
     let mut case = case("r-0", vec![]);
     list(&case.world.context.roster.vehicles, vec![]);
@@ -339,6 +368,27 @@ async fn end_of_a_pod_is_written_for_the_version_that_was_read() {
     assert_eq!(
         (&ended["status"]["phase"], &ended["status"]["reason"]),
         (&json!("Failed"), &json!("VehicleLost"))
+    );
+}
+
+#[tokio::test]
+async fn phase_of_a_pod_is_written_for_the_version_that_was_read() {
+    let pending = Pod {
+        status: Some(PodStatus::default()),
+        ..pod("30s")
+    };
+    let mut case = case("r-0", vec![pending.clone()]);
+    case.actor.turn();
+    // Only the Pod is looked at here.
+    case.actor.jobs.clear();
+    case.actor.at_work = HashSet::from([Key::Node, Key::Vehicle, Key::Lease]);
+    case.actor.turn();
+    let (_, _, begun) = case.finish(200, serde_json::to_value(pending).unwrap()).await;
+    assert_eq!(begun["status"]["phase"], "Pending");
+    assert_eq!(
+        begun["metadata"],
+        json!({"uid": "u-1", "resourceVersion": "20"}),
+        "somebody may have ended it meanwhile"
     );
 }
 

@@ -186,7 +186,8 @@ impl Actor {
                     if !self.may_end(report) {
                         return;
                     }
-                    let about = if report.phase.is_terminal() {
+                    // An end must not be written over another end, nor a beginning over any.
+                    let about = if report.phase.is_terminal() || patch.get("phase").is_some() {
                         about.at_version_of(&pod)
                     } else {
                         about

@@ -173,3 +173,74 @@ fn pod_that_is_deleted_while_its_car_is_there_keeps_nobody_away() {
     car.at(40.0).on(Event::Heard);
     assert!(!suspect_node(&car));
 }
+
+#[test]
+fn hello_that_was_long_on_its_way_ends_nothing() {
+    let mut car = Car::connected();
+    car.running("a");
+    // Its car has left that connection again, has another one and got the attempt over that.
+    car.at(2.0).connect(2, Vec::new());
+    assert_eq!(car.pod("a").stopped, None);
+    car.at(2.1).on(Event::Closed(2));
+    assert_eq!((car.pod("a").stopped, car.pod("a").unheard), (None, Some(true)));
+    car.at(3.0).connect(3, Vec::new());
+    let lost = car.at(3.1).on(Event::Heard).pod("a");
+    assert_eq!(
+        lost.stopped,
+        Some(StoppedBy::Reported),
+        "a car that was welcomed does not know it"
+    );
+}
+
+#[test]
+fn connection_that_says_nothing_any_more_ends_nothing_that_was_begun_over_another() {
+    let mut car = Car::connected();
+    car.at(5.0).on(Event::Heard);
+    // The car is with another adapter, and this one has not seen that yet.
+    car.at(8.0).on(Event::Pod(PodFacts {
+        phase: PodPhase::Running,
+        ..pod("a")
+    }));
+    assert_eq!(car.pod("a").stopped, None);
+    car.connect(4, vec![report("a", 2, AttemptPhase::Running, false)]);
+    assert_eq!((car.pod("a").phase, car.pod("a").stopped), (PodPhase::Running, None));
+}
+
+#[test]
+fn hello_that_was_long_on_its_way_refuses_nothing() {
+    let mut car = Car {
+        facts: Facts::new(Standing::Available, false, at(0.0)),
+        now: at(0.0),
+        sent: Vec::new(),
+    };
+    car.on(Event::Terms(terms()));
+    // An adapter before this one may have sent it.
+    car.on(Event::Pod(pod("a")));
+    car.on(Event::PodsSynced);
+    car.at(2.0).connect(2, Vec::new());
+    car.at(2.1).on(Event::Closed(2));
+    assert_eq!((car.pod("a").phase, car.pod("a").refused), (PodPhase::Pending, None));
+}
+
+#[test]
+fn car_that_leaves_promises_nothing_of_what_it_is_not_known_to_have() {
+    let mut car = Car::connected();
+    car.at(20.0).bound("a");
+    // The Run is on its way when the car says that it leaves; it may arrive when the car is back, and nobody may hear of that.
+    let notice = Duration::from_secs(5);
+    car.at(20.5).on(Event::State(Standing::Leaving { notice }));
+    car.at(21.0).on(Event::Closed(1));
+    assert_eq!(car.at(50.0).pod("a").stopped, None);
+    assert_eq!(car.at(56.0).pod("a").stopped, Some(StoppedBy::Fenced));
+
+    let mut car = Car::connected();
+    car.at(20.0).running("a");
+    car.at(20.5).on(Event::State(Standing::Leaving { notice }));
+    car.at(21.0).on(Event::Closed(1));
+    let end = car.at(30.5).pod("a");
+    assert_eq!(
+        end.stopped,
+        Some(StoppedBy::Fenced),
+        "it has promised to end what it has"
+    );
+}
