@@ -218,7 +218,11 @@ pub enum Effect {
 impl Attempt {
     /// A new attempt, and its first effects. `heard` is when the newest acknowledged heartbeat was sent, if ever one was.
     pub fn admit(plan: &Plan, heard: Option<Boottime>, now: Now) -> (Self, Vec<Effect>) {
-        (Self::new(plan, State::Admitted, heard, now), vec![Effect::WriteJournal])
+        let mut attempt = Self::new(plan, State::Admitted, heard, now);
+        attempt.revision = 1;
+        // Told before it is written: a journal can be slow, and a car that greets another adapter meanwhile must name what it is
+        // about to begin, or the cluster takes it for lost and begins it elsewhere. It is no end, so nothing told can turn out false.
+        (attempt, vec![Effect::Report, Effect::WriteJournal])
     }
 
     /// An attempt that is declined. It is journaled like any other, so that the refusal is told even after a restart.

@@ -32,7 +32,7 @@ struct Driver {
 impl Driver {
     fn admitted(plan: Plan) -> Self {
         let (attempt, effects) = Attempt::admit(&plan, Some(now(100).boot), now(100));
-        assert_eq!(effects, [Effect::WriteJournal]);
+        assert_eq!(effects, [Effect::Report, Effect::WriteJournal]);
         Self {
             plan,
             attempt,
@@ -411,7 +411,7 @@ fn fenced(silent: Option<u64>) -> Driver {
     };
     let heard = silent.map(|seconds| now(100 - seconds).boot);
     let (attempt, effects) = Attempt::admit(&plan, heard, now(100));
-    assert_eq!(effects, [Effect::WriteJournal]);
+    assert_eq!(effects, [Effect::Report, Effect::WriteJournal]);
     Driver {
         plan,
         attempt,
