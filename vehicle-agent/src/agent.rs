@@ -143,7 +143,6 @@ pub async fn run(options: Options) -> Result<(), AgentError> {
         runtime: Arc::new(Wasm::new(&directory.cache().join("compiled"), Compiler::own(), braked)),
         images,
         outlook: outlook_seen,
-        heard: client.last_acknowledged(),
         notes,
     });
     let (from_link, to_supervisor) = mpsc::channel(1);
