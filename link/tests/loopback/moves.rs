@@ -136,10 +136,7 @@ async fn adapter_that_shuts_down_hands_its_cars_over_without_a_break() {
     old.begin_stop();
     new.connected().await;
     let next = car.hear("anything", news).await;
-    assert!(
-        matches!(next, Event::Connected { .. }),
-        "{next:?}"
-    );
+    assert!(matches!(next, Event::Connected { .. }), "{next:?}");
     old.stopped().await;
     new.heartbeat().await;
 }

@@ -196,9 +196,7 @@ impl Medium for Faulty {
             state.stuck = left;
             return Err(io::Error::other("read-only"));
         }
-        state
-            .bytes
-            .truncate(usize::try_from(length).unwrap_or(usize::MAX));
+        state.bytes.truncate(usize::try_from(length).unwrap_or(usize::MAX));
         Ok(())
     }
 
