@@ -273,7 +273,8 @@ impl Attempt {
                     reason: AGENT_RESTARTED.to_owned(),
                     message: "the vehicle's agent was restarted while the program ran".to_owned(),
                     started_ms,
-                    finished_ms: now.wall_ms,
+                    // Somebody may have set the clock back meanwhile.
+                    finished_ms: now.wall_ms.max(started_ms),
                 });
             }
         }

@@ -74,17 +74,21 @@ pub struct CarBeat {
     busy: bool,
     seq: u64,
     last_sent: Boottime,
+    /// Hello, until it or a heartbeat after it is acknowledged.
+    hello: Option<Boottime>,
     unanswered: VecDeque<(u64, Boottime)>,
 }
 
 impl CarBeat {
-    /// A session whose `Hello` was sent at `hello`; it counts as a heartbeat, and `Welcome` as its acknowledgement.
+    /// A session whose `Hello` was sent at `hello`; it counts as the heartbeat with the number zero. Whether `Welcome` came, the session
+    /// knows; nobody is given up for an acknowledgement of `Hello`, which older adapters do not send.
     pub fn new(intervals: Intervals, hello: Boottime, busy: bool) -> Self {
         Self {
             intervals,
             busy,
             seq: 0,
             last_sent: hello,
+            hello: Some(hello),
             unanswered: VecDeque::new(),
         }
     }
@@ -118,6 +122,9 @@ impl CarBeat {
 
     /// The adapter has heard the heartbeat `seq`, and with it all before. Returns when it was sent: fences count from then.
     pub fn acknowledged(&mut self, seq: u64) -> Option<Boottime> {
+        if seq == 0 {
+            return self.hello.take();
+        }
         let mut sent_at = None;
         while let Some((first, sent)) = self.unanswered.front().copied() {
             if first > seq {
@@ -126,6 +133,7 @@ impl CarBeat {
             self.unanswered.pop_front();
             if first == seq {
                 sent_at = Some(sent);
+                self.hello = None;
             }
         }
         sent_at
@@ -306,6 +314,17 @@ mod tests {
         assert_eq!(beat.acknowledged(2), Some(at(8_000)));
         assert_eq!(beat.acknowledged(1), None);
         assert_eq!(beat.poll(at(11_000)), Beat::Wait(at(12_000)));
+    }
+
+    #[test]
+    fn hello_is_acknowledged_once_and_not_after_a_heartbeat() {
+        let mut greeted = beat(true);
+        assert_eq!(greeted.acknowledged(0), Some(at(0)));
+        assert_eq!(greeted.acknowledged(0), None);
+        let mut late = beat(true);
+        assert_eq!(late.poll(at(4_000)), Beat::Send(1));
+        assert_eq!(late.acknowledged(1), Some(at(4_000)));
+        assert_eq!(late.acknowledged(0), None);
     }
 
     #[test]

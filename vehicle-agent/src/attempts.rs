@@ -1,7 +1,8 @@
 //! The attempts in this car: one actor each, and the supervisor that knows them all.
 //!
 //! The supervisor takes what the link brings, admits or refuses, and routes by uid. What must never happen: two actors for one uid, an
-//! attempt that starts against the owner's word or beyond what the car gives, or a uid that is run twice.
+//! attempt that starts against the owner's word or beyond what the car gives, a uid that is run twice, or a supervisor that waits for an
+//! actor: an actor may hang on the disk, and the fences of the others go to the guard through here.
 
 mod actor;
 mod files;
@@ -12,11 +13,13 @@ mod status;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream;
+use futures::stream::BoxStream;
 use jiff::Timestamp;
 use kerbside_core::admission;
-use kerbside_core::attempt::{Attempt, Effect, Event as AttemptEvent, Now, Plan, Restart};
+use kerbside_core::attempt::{Attempt, Effect, Now, Plan, Restart};
 use kerbside_core::clock::{Boottime, Clock};
 use kerbside_core::departure::Turn;
 use kerbside_core::ids::PodUid;
@@ -27,18 +30,19 @@ use kerbside_link::proto::{AttemptPhase, AttemptStatus, ReadLogs, Run, Stop};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
-use self::actor::{Actor, Order, Seed};
+use self::actor::{Actor, Kept, Order, Seed, Wish};
 use crate::cluster::Cluster;
 use crate::control::Held;
 use crate::directory::Directory;
 use crate::images::Images;
 use crate::journal::{Journal, Recovered};
+use crate::logs::Log;
 use crate::logs::reader::{LogReader, Wanted};
 use crate::outlook::Outlook;
 use crate::pod::Work;
 use crate::runtime::{Runtime, Usage};
 
-/// Orders that may wait for one actor, which is quick; whoever sends more waits.
+/// Orders that may wait for one actor, which is quick; a child or a reader of logs that sends more waits. The supervisor sends none.
 const INBOX: usize = 32;
 /// Uids that were forgotten and are not run again: a Run may have been on its way.
 const REMEMBERED: usize = 256;
@@ -59,8 +63,6 @@ pub struct Context<C> {
     pub images: Images,
     /// What the car may do.
     pub outlook: watch::Receiver<Outlook>,
-    /// When the newest acknowledged heartbeat was sent.
-    pub heard: watch::Receiver<Option<Boottime>>,
     /// The way to the supervisor.
     pub notes: mpsc::UnboundedSender<Note>,
 }
@@ -94,6 +96,7 @@ pub fn revive(recovered: Vec<Recovered>, clock: &dyn Clock) -> (Vec<Revived>, Ve
     let revived = recovered.into_iter().map(|Recovered { uid, run, record }| {
         let work = Work::read(uid.clone(), &run).ok().map(Arc::new);
         let plan = work.as_ref().map_or_else(unreadable, |work| work.plan());
+        let kept = Kept::recovered(&record);
         let (attempt, effects) = Attempt::recover(&plan, record, now);
         statuses.push(status::status(
             uid.as_str(),
@@ -108,7 +111,7 @@ pub fn revive(recovered: Vec<Recovered>, clock: &dyn Clock) -> (Vec<Revived>, Ve
                 work,
                 plan,
                 attempt,
-                in_journal: true,
+                kept,
             },
             effects,
         }
@@ -128,7 +131,9 @@ fn unreadable() -> Plan {
 }
 
 struct Handle {
+    /// For readers of logs.
     orders: mpsc::Sender<Order>,
+    wish: watch::Sender<Wish>,
     requests: Resources,
     priority: i32,
     fence: Option<Boottime>,
@@ -148,6 +153,9 @@ pub struct Supervisor<C> {
     live: watch::Sender<usize>,
     turn: watch::Sender<Turn>,
     fence: watch::Sender<Option<Boottime>>,
+    /// When the newest acknowledged heartbeat was sent. The actors learn of it here and not from the link itself: never before a stop that
+    /// came before it.
+    heard: watch::Sender<Option<Boottime>>,
     held: watch::Sender<Vec<Held>>,
     /// The cache is being cleared of what is old; nothing may be fetched meanwhile.
     clearing: Option<tokio::task::JoinHandle<()>>,
@@ -171,6 +179,7 @@ impl<C: Cluster> Supervisor<C> {
             live,
             turn: watch::Sender::new(Turn::default()),
             fence: watch::Sender::new(None),
+            heard: watch::Sender::new(None),
             held: watch::Sender::new(Vec::new()),
             clearing: None,
         };
@@ -215,13 +224,16 @@ impl<C: Cluster> Supervisor<C> {
                 }
                 self.admit(run);
             }
-            Event::Stop(stop) => self.stop(stop).await,
-            Event::Forget(uid) => self.forget(&uid).await,
-            Event::ReadLogs(request) => self.read_logs(request).await,
+            Event::Stop(stop) => self.stop(stop),
+            Event::Forget(uid) => self.forget(&uid),
+            Event::ReadLogs(request) => self.read_logs(request),
             Event::CancelLogs(request) => {
                 if let Some(reader) = self.readers.remove(&request) {
                     reader.abort();
                 }
+            }
+            Event::Heard { sent } => {
+                self.heard.send_replace(Some(sent));
             }
             Event::Connected { epoch } => tracing::info!(epoch, "connected"),
             Event::Disconnected { why } => tracing::info!(why, "disconnected"),
@@ -324,7 +336,7 @@ impl<C: Cluster> Supervisor<C> {
         let plan = work.as_ref().map_or_else(unreadable, |work| work.plan());
         let requests = work.as_ref().map(|work| work.requests.clone()).unwrap_or_default();
         let (attempt, effects) = match admitted {
-            Ok(()) => Attempt::admit(&plan, *self.context.heard.borrow(), now),
+            Ok(()) => Attempt::admit(&plan, *self.heard.borrow(), now),
             Err(Refusal { reason, message }) => {
                 tracing::info!(attempt = %uid, reason, message, "attempt refused");
                 Attempt::refuse(&plan, &reason, &message, now)
@@ -342,7 +354,7 @@ impl<C: Cluster> Supervisor<C> {
                 work,
                 plan,
                 attempt,
-                in_journal: false,
+                kept: Kept::default(),
             },
             effects,
             requests,
@@ -363,10 +375,12 @@ impl<C: Cluster> Supervisor<C> {
 
     fn begin(&mut self, seed: Seed, effects: Vec<Effect>, requests: Resources) {
         let (orders, inbox) = mpsc::channel(INBOX);
+        let (wish, wishes) = watch::channel(Wish::default());
         let work = seed.work.as_deref();
         let status = status::status(seed.uid.as_str(), &seed.attempt, work, Usage::default());
         let handle = Handle {
             orders: orders.clone(),
+            wish,
             requests,
             priority: work.map_or(0, |work| work.priority),
             fence: seed.attempt.fence(&seed.plan),
@@ -381,22 +395,17 @@ impl<C: Cluster> Supervisor<C> {
             inbox,
             orders.downgrade(),
             self.turn.subscribe(),
+            wishes,
+            self.heard.subscribe(),
         );
         self.tasks.spawn(actor.live(effects));
     }
 
-    async fn stop(&mut self, stop: Stop) {
+    fn stop(&mut self, stop: Stop) {
         let Ok(uid) = stop.uid.parse::<PodUid>() else { return };
         let grace = std::time::Duration::from_millis(stop.grace_ms);
         if let Some(handle) = self.attempts.get(&uid) {
-            let message = "the cluster has ended the attempt".to_owned();
-            let event = AttemptEvent::Stop {
-                grace,
-                reason: stop.reason,
-                message,
-            };
-            // An actor that is gone has been forgotten.
-            let _ = handle.orders.send(Order::Event(event)).await;
+            handle.wish.send_modify(|wish| wish.stop(grace, stop.reason));
             return;
         }
         // Never seen here, and never to be run: the Run may still be on its way.
@@ -418,12 +427,10 @@ impl<C: Cluster> Supervisor<C> {
         });
     }
 
-    async fn forget(&mut self, uid: &PodUid) {
+    fn forget(&mut self, uid: &PodUid) {
         self.take_for_ever(uid.clone());
         match self.attempts.get(uid) {
-            Some(handle) => {
-                let _ = handle.orders.send(Order::Forget).await;
-            }
+            Some(handle) => handle.wish.send_modify(Wish::forget),
             None => self.context.cluster.forget(uid),
         }
     }
@@ -437,46 +444,56 @@ impl<C: Cluster> Supervisor<C> {
         }
     }
 
-    async fn read_logs(&mut self, request: ReadLogs) {
+    /// Only the task waits for the attempt.
+    fn read_logs(&mut self, request: ReadLogs) {
         let wanted = wanted(&request, self.context.clock.wall());
-        let id = request.request_id.clone();
-        let log = self.log(&request).await;
-        let opened = log
-            .and_then(|log| LogReader::open(log, wanted).map_err(|e| format!("the vehicle cannot read the log: {e}")));
-        let chunks = match opened {
-            Ok(reader) => stream::unfold(Some(reader), |reader| async {
-                let mut reader = reader?;
-                match reader.next().await {
-                    Ok(None) => None,
-                    Ok(Some(chunk)) => Some((Ok(chunk), Some(reader))),
-                    Err(error) => Some((Err(format!("the vehicle cannot read the log: {error}")), None)),
-                }
-            })
-            .boxed(),
-            Err(error) => stream::once(async { Err(error) }).boxed(),
-        };
+        let uid = request.uid.parse::<PodUid>().ok();
+        let orders = uid
+            .and_then(|uid| self.attempts.get(&uid))
+            .map(|handle| handle.orders.clone());
         let cluster = self.context.cluster.clone();
+        let id = request.request_id.clone();
         let task = self.tasks.spawn(async move {
-            if let Err(fault) = cluster.send_logs(&id, chunks).await {
+            let id = request.request_id.clone();
+            let log = log(orders, request).await;
+            if let Err(fault) = cluster.send_logs(&id, chunks(log, wanted)).await {
                 tracing::debug!(request = id, error = %fault, "log not sent");
             }
         });
         self.readers.retain(|_, reader| !reader.is_finished());
-        self.readers.insert(request.request_id, task);
+        self.readers.insert(id, task);
     }
+}
 
-    async fn log(&self, request: &ReadLogs) -> Result<crate::logs::Log, String> {
-        let unknown = || format!("the vehicle does not know the attempt {}", request.uid);
-        let uid: PodUid = request.uid.parse().map_err(|_| unknown())?;
-        let handle = self.attempts.get(&uid).ok_or_else(unknown)?;
-        let (reply, answer) = oneshot::channel();
-        let order = Order::Logs {
-            container: request.container.clone(),
-            previous: request.previous,
-            reply,
-        };
-        handle.orders.send(order).await.map_err(|_| unknown())?;
-        answer.await.map_err(|_| unknown())?
+/// Asks an attempt for its log.
+async fn log(orders: Option<mpsc::Sender<Order>>, request: ReadLogs) -> Result<Log, String> {
+    let unknown = || format!("the vehicle does not know the attempt {}", request.uid);
+    let orders = orders.ok_or_else(unknown)?;
+    let (reply, answer) = oneshot::channel();
+    let order = Order::Logs {
+        container: request.container.clone(),
+        previous: request.previous,
+        reply,
+    };
+    orders.send(order).await.map_err(|_| unknown())?;
+    answer.await.map_err(|_| unknown())?
+}
+
+/// What of a log is wanted, or why there is none.
+fn chunks(log: Result<Log, String>, wanted: Wanted) -> BoxStream<'static, Result<Bytes, String>> {
+    let unreadable = |error: std::io::Error| format!("the vehicle cannot read the log: {error}");
+    let opened = log.and_then(|log| LogReader::open(log, wanted).map_err(unreadable));
+    match opened {
+        Ok(reader) => stream::unfold(Some(reader), move |reader| async move {
+            let mut reader = reader?;
+            match reader.next().await {
+                Ok(None) => None,
+                Ok(Some(chunk)) => Some((Ok(chunk), Some(reader))),
+                Err(error) => Some((Err(unreadable(error)), None)),
+            }
+        })
+        .boxed(),
+        Err(error) => stream::once(async { Err(error) }).boxed(),
     }
 }
 

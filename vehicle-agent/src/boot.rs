@@ -123,7 +123,6 @@ pub async fn boot(
         runtime: runtime(braked),
         images,
         outlook: outlook_seen,
-        heard: client.last_acknowledged(),
         notes,
     });
     let (from_link, to_supervisor) = mpsc::channel(1);

@@ -4,6 +4,7 @@
 //! whose fence the guard was not told; the supervisor publishes a fence when an attempt is admitted, long before anything starts.
 
 pub mod process;
+pub mod waker;
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -5,6 +5,8 @@
 
 mod medium;
 mod store;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -34,9 +36,12 @@ pub enum JournalError {
         #[source]
         source: io::Error,
     },
-    /// It cannot be written.
+    /// It cannot be written, and holds what it held.
     #[error("failed to write journal")]
     Write(#[source] io::Error),
+    /// It cannot be written, and a part of the write may be there, or all of it.
+    #[error("failed to write journal, and to cut off what was written")]
+    Torn(#[source] io::Error),
     /// Its thread is gone.
     #[error("failed to reach journal")]
     Gone,
@@ -53,7 +58,7 @@ pub struct Recovered {
     pub record: Record,
 }
 
-type Write = (Vec<Entry>, oneshot::Sender<io::Result<()>>);
+type Write = (Vec<Entry>, oneshot::Sender<Result<(), JournalError>>);
 
 /// The way to the journal.
 #[derive(Debug, Clone)]
@@ -73,7 +78,7 @@ impl Journal {
         Self::on(Disk::open(&path).map_err(error)?).map_err(error)
     }
 
-    fn on<M: Medium>(medium: M) -> io::Result<(Self, Vec<Recovered>)> {
+    pub(crate) fn on<M: Medium>(medium: M) -> io::Result<(Self, Vec<Recovered>)> {
         let (mut store, torn) = Store::open(medium)?;
         if torn > 0 {
             tracing::warn!(bytes = torn, "cut off a torn write at the end of the journal");
@@ -94,8 +99,11 @@ impl Journal {
                 _ => useless.push(Entry::Forget { uid: uid.clone() }),
             }
         }
-        if !useless.is_empty() {
-            store.write(useless)?;
+        if !useless.is_empty()
+            && let Err(error) = store.write(useless)
+        {
+            // They only take room, and the agent has work to tell of.
+            tracing::warn!(%error, "attempts that never began stay in the journal");
         }
         let (writes, mut queue) = mpsc::channel::<Write>(QUEUE);
         std::thread::Builder::new()
@@ -103,8 +111,15 @@ impl Journal {
             .stack_size(256 << 10)
             .spawn(move || {
                 while let Some((entries, done)) = queue.blocking_recv() {
+                    let written = store.write(entries).map_err(|error| {
+                        if store.is_torn() {
+                            JournalError::Torn(error)
+                        } else {
+                            JournalError::Write(error)
+                        }
+                    });
                     // Whoever does not wait for the answer does not need it.
-                    let _ = done.send(store.write(entries));
+                    let _ = done.send(written);
                 }
             })?;
         Ok((Self { writes }, recovered))
@@ -116,10 +131,7 @@ impl Journal {
             .send((entries, done))
             .await
             .map_err(|_| JournalError::Gone)?;
-        written
-            .await
-            .map_err(|_| JournalError::Gone)?
-            .map_err(JournalError::Write)
+        written.await.map_err(|_| JournalError::Gone)?
     }
 
     /// Holds what was asked and how far it has come. Credentials are not written.
@@ -207,7 +219,7 @@ mod tests {
         memory.break_after(Some(3));
         assert!(matches!(
             journal.begin(&uid(1), &run(1), record(1)).await,
-            Err(JournalError::Write(_))
+            Err(JournalError::Torn(_))
         ));
         memory.break_after(None);
         journal.begin(&uid(1), &run(1), record(1)).await.unwrap();

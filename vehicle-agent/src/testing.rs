@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -62,6 +63,37 @@ impl Clock for TokioClock {
 
     fn wall(&self) -> Timestamp {
         start_of_time() + self.0.elapsed()
+    }
+}
+
+/// The same, with a wall clock that somebody sets.
+#[derive(Debug)]
+pub(crate) struct SetClock {
+    time: TokioClock,
+    ahead_ms: AtomicI64,
+}
+
+impl SetClock {
+    pub(crate) fn new() -> Self {
+        Self {
+            time: TokioClock::new(),
+            ahead_ms: AtomicI64::new(0),
+        }
+    }
+
+    /// From now on the wall clock is so many milliseconds ahead of what it should be.
+    pub(crate) fn set(&self, ahead_ms: i64) {
+        self.ahead_ms.store(ahead_ms, Ordering::SeqCst);
+    }
+}
+
+impl Clock for SetClock {
+    fn boottime(&self) -> Boottime {
+        self.time.boottime()
+    }
+
+    fn wall(&self) -> Timestamp {
+        self.time.wall() + jiff::SignedDuration::from_millis(self.ahead_ms.load(Ordering::SeqCst))
     }
 }
 
@@ -251,6 +283,22 @@ impl FakeRuntime {
 
     pub(crate) fn count(&self) -> usize {
         self.started.borrow().len()
+    }
+
+    pub(crate) fn all(&self) -> Vec<FakeProcess> {
+        self.started.borrow().clone()
+    }
+
+    /// A program that is as wanted, when it is started.
+    pub(crate) async fn starts(&self, wanted: impl Fn(&FakeProcess) -> bool) -> FakeProcess {
+        let mut started = self.started.subscribe();
+        let found = started.wait_for(|started| started.iter().any(&wanted)).await;
+        let started = found.expect("the runtime is there");
+        started
+            .iter()
+            .find(|process| wanted(process))
+            .cloned()
+            .expect("it was just found")
     }
 
     /// The n-th program that was started, when it is.

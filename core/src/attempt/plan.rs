@@ -208,6 +208,16 @@ pub struct Record {
     pub containers: Vec<ContainerRecord>,
 }
 
+impl Record {
+    /// The end that an agent says at once that starts and finds this; `None`: it sends an output first, and another end may come of that.
+    pub fn end(&self) -> Option<Kind> {
+        match &self.outcome {
+            Some(outcome) => self.ended.then_some(outcome.kind),
+            None => Some(Kind::Disrupted),
+        }
+    }
+}
+
 /// What a journal keeps of a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

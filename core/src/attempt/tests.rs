@@ -622,6 +622,15 @@ fn restarted_agent_reports_what_ran_as_disrupted() {
 }
 
 #[test]
+fn program_of_an_agent_that_was_restarted_with_an_earlier_wall_clock_did_not_end_before_it_began() {
+    let driver = Driver::running(one());
+    let (attempt, _) = Attempt::recover(&driver.plan, driver.attempt.record(), now(20));
+    assert!(
+        matches!(&attempt.containers[0].life, Life::Terminated(exit) if (exit.started_ms, exit.finished_ms) == (100_000, 100_000))
+    );
+}
+
+#[test]
 fn restarted_agent_goes_on_with_an_upload_and_tells_an_end_again() {
     let mut driver = Driver::running(one());
     driver.feed(exited(0, 0));
@@ -730,7 +739,9 @@ proptest! {
                 prop_assert!(live.iter().all(|live| !live));
             }
             let record: Record = serde_json::from_str(&serde_json::to_string(&driver.attempt.record()).unwrap()).unwrap();
+            let end = record.end();
             let (again, _) = Attempt::recover(&driver.plan, record, now(driver.seconds));
+            prop_assert_eq!(again.outcome().map(|outcome| outcome.kind), end);
             prop_assert!(again.is_stopped() && again.revision > driver.attempt.revision);
         }
     }

@@ -1,9 +1,11 @@
 //! What arrives for the agent: the newest of each, stops first.
 //!
-//! Filled by the session, taken by the agent. An agent that is slow makes nothing wait but itself.
+//! Filled by the session, taken by the agent. An agent that is slow makes nothing wait but itself. Never: an acknowledgement before a stop
+//! that came before it.
 
 use std::sync::Arc;
 
+use kerbside_core::clock::Boottime;
 use kerbside_core::ids::PodUid;
 
 use crate::mailbox::{Mailbox, Put};
@@ -23,6 +25,11 @@ pub enum Event {
         /// For people.
         why: String,
     },
+    /// The adapter has heard what was sent at this time: fences count from there. After every stop that the adapter wanted before it.
+    Heard {
+        /// When it was sent.
+        sent: Boottime,
+    },
     /// Run this attempt, unless the car has taken its uid before. To be answered with a status in either case.
     Run(Run),
     /// Stop this attempt. A car that does not know it answers that it is stopped (`DISRUPTED`), and never starts it.
@@ -38,6 +45,7 @@ pub enum Event {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Key {
     Connection,
+    Heard,
     Run(String),
     Stop(String),
     Forget(String),
@@ -51,6 +59,11 @@ pub(super) type EventBox = Mailbox<Key, Event, ()>;
 pub(super) fn put(events: &EventBox, event: Event) -> bool {
     let (lane, key) = match &event {
         Event::Connected { .. } | Event::Disconnected { .. } => (Lane::Control, Key::Connection),
+        Event::Heard { .. } => {
+            // Not in the place of the one before.
+            events.remove(&Key::Heard);
+            (Lane::Control, Key::Heard)
+        }
         Event::Run(run) => (Lane::State, Key::Run(run.uid.clone())),
         Event::Stop(stop) => {
             events.remove(&Key::Run(stop.uid.clone()));
@@ -126,6 +139,15 @@ mod tests {
     #[tokio::test]
     async fn stop_overtakes_and_removes_the_run_that_waits() {
         assert_eq!(all(vec![run("a"), run("b"), stop("a")]).await, [stop("a"), run("b")]);
+    }
+
+    #[tokio::test]
+    async fn acknowledgement_waits_behind_the_stops_before_it_and_only_the_newest_counts() {
+        let heard = |seconds| Event::Heard {
+            sent: Boottime(std::time::Duration::from_secs(seconds)),
+        };
+        let given = vec![run("b"), heard(1), stop("a"), heard(2)];
+        assert_eq!(all(given).await, [stop("a"), heard(2), run("b")]);
     }
 
     #[tokio::test]

@@ -124,7 +124,6 @@ impl Session {
         }
         joined.1 = None;
         mailbox.release(None);
-        context.acknowledged(hello_at);
         let intervals = Intervals::from_millis(welcome.heartbeat_idle_ms, welcome.heartbeat_busy_ms);
         let busy = *context.car.busy().borrow();
         let mut beat = CarBeat::new(intervals, hello_at, busy);
@@ -188,10 +187,9 @@ impl Session {
     fn receive(&mut self, message: AdapterMessage) -> Option<Ended> {
         let event = match message.message {
             Some(Message::HeartbeatAck(ack)) => {
-                if let Some(sent) = self.beat.acknowledged(ack.seq) {
-                    self.context.acknowledged(sent);
-                }
-                return None;
+                let sent = self.beat.acknowledged(ack.seq)?;
+                self.context.acknowledged(sent);
+                Some(Event::Heard { sent })
             }
             Some(Message::StatusAck(ack)) => {
                 self.context.car.acknowledged(&ack.uid, ack.revision);

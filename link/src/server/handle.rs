@@ -1,7 +1,8 @@
 //! The adapter's way to send to one car, as long as one session lives.
 //!
 //! Held by the car's actor. No method waits and none fails: what cannot be sent any more need not be, for the car says `Hello`
-//! again. Never: a `Run` sent after a `Stop` or `Forget` of the same attempt.
+//! again. Never: a `Run` sent after a `Stop` or `Forget` of the same attempt, or an acknowledgement before a `Stop` that was put before it:
+//! the car would go on with what it is about to be told to stop.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,8 +85,10 @@ impl SessionHandle {
         );
     }
 
-    /// Tells the car that its heartbeat was heard; only after that has been recorded.
+    /// Tells the car that its heartbeat was heard, and all before it; only after that has been recorded. Zero is its `Hello`.
     pub fn ack_heartbeat(&self, seq: u64) {
+        // Not in the place of the one before: behind every stop.
+        self.mailbox.remove(&Key::HeartbeatAck);
         self.put(
             Lane::Control,
             Key::HeartbeatAck,
@@ -241,6 +244,16 @@ mod tests {
                 revision: 3,
             }),
         ];
+        assert_eq!(all(&mailbox).await, expected);
+    }
+
+    #[tokio::test]
+    async fn acknowledgement_never_overtakes_a_stop_that_was_put_before_it() {
+        let (handle, mailbox) = handle();
+        handle.ack_heartbeat(4);
+        handle.stop(stop("a"));
+        handle.ack_heartbeat(5);
+        let expected = [Message::Stop(stop("a")), Message::HeartbeatAck(HeartbeatAck { seq: 5 })];
         assert_eq!(all(&mailbox).await, expected);
     }
 

@@ -48,6 +48,8 @@ pub(super) async fn run<A: Adapter>(shared: Arc<Shared<A>>, link: Link, mut inco
     };
     let epoch = greeting.epoch;
     let mut why = if shared.registry.enter(epoch, &session) {
+        // Behind the stops that the adapter put while it greeted: `Welcome`, which goes first, acknowledges nothing.
+        session.ack_heartbeat(0);
         mailbox.release(Some(AdapterMessage {
             message: Some(ToCar::Welcome(welcome(protocol, greeting))),
         }));

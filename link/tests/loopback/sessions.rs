@@ -206,6 +206,27 @@ async fn fences_count_from_the_sending_of_what_was_acknowledged() {
 }
 
 #[tokio::test]
+async fn agent_hears_of_the_stops_of_a_greeting_before_it_hears_that_the_car_was_heard() {
+    let world = World::start().await;
+    let stop = Stop {
+        uid: "a".into(),
+        ..Stop::default()
+    };
+    world.adapter.tell(|s| s.stops = vec![stop.clone()]);
+    let mut car = Car::start(world.config(world.identity()));
+    let mut heard = Vec::new();
+    while heard.len() < 2 {
+        heard.push(
+            car.hear("a stop and an acknowledgement", |event| {
+                matches!(event, Event::Stop(_) | Event::Heard { .. }).then_some(event)
+            })
+            .await,
+        );
+    }
+    assert_eq!(heard[0], Event::Stop(stop));
+}
+
+#[tokio::test]
 async fn adapter_that_does_not_acknowledge_heartbeats_is_left() {
     let world = World::start().await;
     world.adapter.tell(|s| {

@@ -16,7 +16,7 @@ use kerbside_link::client::{Client, Config, Connection, Event, Events, Pace};
 use kerbside_link::fault::Fault;
 use kerbside_link::heartbeat::Intervals;
 use kerbside_link::identity::{Ca, Identity, ServerIdentity, VEHICLE_VALIDITY, new_key_and_csr};
-use kerbside_link::proto::{AttemptStatus, CarState, Hello, OutputFile, OutputReceipt};
+use kerbside_link::proto::{AttemptStatus, CarState, Hello, OutputFile, OutputReceipt, Stop};
 use kerbside_link::server::{
     Adapter, Arrival, Ended, EnrolmentRequest, FromCar, Greeting, Issued, LogStream, Options, OutputStream, Refusal,
     ServeError, ServerTls, SessionHandle, serve,
@@ -73,6 +73,8 @@ pub(crate) struct Script {
     pub(crate) revoked: bool,
     pub(crate) enrol_fault: Option<Fault>,
     pub(crate) intervals: Intervals,
+    /// What a car is told to stop while it is greeted.
+    pub(crate) stops: Vec<Stop>,
     /// How many chunks of a log it wants.
     pub(crate) log_chunks: usize,
     /// Leaves uploads and logs unread until it is notified.
@@ -121,6 +123,9 @@ impl Adapter for Scripted {
         let epoch = self.epoch.fetch_add(1, Ordering::SeqCst) + 1;
         for status in &arrival.hello.attempts {
             self.acknowledge(&arrival.session, status);
+        }
+        for stop in self.script.lock().unwrap().stops.clone() {
+            arrival.session.stop(stop);
         }
         self.sessions.lock().unwrap().insert(epoch, arrival.session.clone());
         let Arrival {
@@ -319,6 +324,7 @@ impl World {
             revoked: false,
             enrol_fault: None,
             // Not too short: a busy machine must not look like a dead peer.
+            stops: Vec::new(),
             intervals: Intervals {
                 idle: Duration::from_secs(1),
                 busy: Duration::from_millis(600),

@@ -3,6 +3,7 @@
 //! Started by the supervisor, ended by Forget. Children (downloads, uploads, programs) report back through the same inbox, so the
 //! machine sees one thing after another. Freezing does not wait for any of this: the car's brake acts on programs directly.
 
+mod kept;
 mod programs;
 mod upload;
 
@@ -20,6 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep;
 
+pub(super) use self::kept::Kept;
 use self::programs::Slot;
 use super::prepare::{self, Prepared};
 use super::status::{held, status};
@@ -51,8 +53,28 @@ pub(super) enum Order {
         /// The log, or what to say instead.
         reply: oneshot::Sender<Result<Log, String>>,
     },
+}
+
+/// What the cluster wants of an attempt. The newest waits for the actor, so that nobody else has to.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Wish {
+    stop: Option<(Duration, String)>,
+    forgotten: bool,
+}
+
+impl Wish {
+    /// It is to end. A later stop can only shorten the grace.
+    pub(super) fn stop(&mut self, grace: Duration, reason: String) {
+        match &mut self.stop {
+            Some((known, _)) => *known = grace.min(*known),
+            none => *none = Some((grace, reason)),
+        }
+    }
+
     /// Nobody wants anything of it any more.
-    Forget,
+    pub(super) fn forget(&mut self) {
+        self.forgotten = true;
+    }
 }
 
 /// What an attempt is and where it stands.
@@ -63,8 +85,7 @@ pub(super) struct Seed {
     pub(super) work: Option<Arc<Work>>,
     pub(super) plan: Plan,
     pub(super) attempt: Attempt,
-    /// The journal has it from a former run of the agent.
-    pub(super) in_journal: bool,
+    pub(super) kept: Kept,
 }
 
 /// The car's leaving, as one attempt sees it.
@@ -87,6 +108,8 @@ pub(super) struct Actor<C> {
     me: mpsc::WeakSender<Order>,
     /// Whose turn it is to end when the car leaves.
     turn: watch::Receiver<Turn>,
+    wish: watch::Receiver<Wish>,
+    heard: watch::Receiver<Option<Boottime>>,
     /// The car leaves.
     departure: Option<Departure>,
     directory: AttemptDirectory,
@@ -94,7 +117,11 @@ pub(super) struct Actor<C> {
     children: JoinSet<()>,
     watch: Option<AbortHandle>,
     told_stopped: bool,
+    /// It has ended, the journal does not hold that, and it is not told before: when that is tried again.
+    untold: Option<Boottime>,
     told_fence: Option<Boottime>,
+    /// Both clocks at one moment. What is told goes on from there with the boot time: nothing ends before it began, whoever sets the wall clock.
+    since: Now,
 }
 
 impl<C: Cluster> Actor<C> {
@@ -104,23 +131,33 @@ impl<C: Cluster> Actor<C> {
         inbox: mpsc::Receiver<Order>,
         me: mpsc::WeakSender<Order>,
         turn: watch::Receiver<Turn>,
+        wish: watch::Receiver<Wish>,
+        heard: watch::Receiver<Option<Boottime>>,
     ) -> Self {
         let directory = context.directory.attempt(&seed.uid);
         let slots = seed.plan.containers.iter().map(|_| Slot::default()).collect();
         let told_fence = seed.attempt.fence(&seed.plan);
+        let since = Now {
+            boot: context.clock.boottime(),
+            wall_ms: context.clock.wall().as_millisecond().max(seed.attempt.started_ms),
+        };
         Self {
             context,
             seed,
             inbox,
             me,
             turn,
+            wish,
+            heard,
             departure: None,
             directory,
             slots,
             children: JoinSet::new(),
             watch: None,
             told_stopped: false,
+            untold: None,
             told_fence,
+            since,
         }
     }
 
@@ -135,7 +172,6 @@ impl<C: Cluster> Actor<C> {
     /// Returns whether the attempt was forgotten; else the agent ends.
     async fn obey(&mut self) -> bool {
         let mut outlook = self.context.outlook.clone();
-        let mut heard = self.context.heard.clone();
         outlook.mark_changed();
         loop {
             let turn = self.window().map(|window| window.from);
@@ -145,6 +181,7 @@ impl<C: Cluster> Actor<C> {
                 .deadline(&self.seed.plan)
                 .into_iter()
                 .chain(turn)
+                .chain(self.untold)
                 .min();
             let wait = deadline.map_or(LOOK, |at| at.since(self.context.clock.boottime()).min(LOOK));
             tokio::select! {
@@ -158,22 +195,40 @@ impl<C: Cluster> Actor<C> {
                 }
                 order = self.inbox.recv() => match order {
                     None => return false,
-                    Some(Order::Forget) => return true,
                     Some(order) => self.take(order).await,
                 },
-                Ok(()) = heard.changed() => {
-                    let sent = *heard.borrow_and_update();
+                // After the inbox: a program that had ended before it was to be stopped has ended by itself.
+                Ok(()) = self.wish.changed() => {
+                    let Wish { stop, forgotten } = self.wish.borrow_and_update().clone();
+                    if forgotten {
+                        return true;
+                    }
+                    if let Some((grace, reason)) = stop {
+                        let message = "the cluster has ended the attempt".to_owned();
+                        self.feed(Event::Stop { grace, reason, message }).await;
+                    }
+                }
+                // After the wish, which came before it if both are new.
+                Ok(()) = self.heard.changed() => {
+                    let sent = *self.heard.borrow_and_update();
                     if let Some(sent) = sent {
                         self.feed(Event::Heard { sent }).await;
                     }
                 }
                 // One that has none is at its end with the supervisor.
                 Ok(()) = self.turn.changed() => {}
-                () = sleep(wait), if deadline.is_some() => self.feed(Event::Tick).await,
+                () = sleep(wait), if deadline.is_some() => self.tick().await,
             }
             self.depart_in_turn().await;
             while self.children.try_join_next().is_some() {}
         }
+    }
+
+    async fn tick(&mut self) {
+        if self.untold.is_some_and(|at| at <= self.now().boot) {
+            self.carry_out(vec![Effect::WriteJournal, Effect::Report]).await;
+        }
+        self.feed(Event::Tick).await;
     }
 
     async fn take_posture(&mut self, posture: Posture) {
@@ -267,15 +322,15 @@ impl<C: Cluster> Actor<C> {
                 // Whoever asked may have gone.
                 let _ = reply.send(self.log(&container, previous));
             }
-            Order::Forget => {}
         }
     }
 
     fn now(&self) -> Now {
-        let clock = &self.context.clock;
+        let boot = self.context.clock.boottime();
+        let passed = i64::try_from(boot.since(self.since.boot).as_millis()).unwrap_or(i64::MAX);
         Now {
-            boot: clock.boottime(),
-            wall_ms: clock.wall().as_millisecond(),
+            boot,
+            wall_ms: self.since.wall_ms.saturating_add(passed),
         }
     }
 
@@ -338,7 +393,15 @@ impl<C: Cluster> Actor<C> {
         }
     }
 
-    fn report(&self) {
+    /// What the journal may not know after a restart is not told: see [`Kept`].
+    fn report(&mut self) {
+        let end = self.seed.attempt.outcome().map(|outcome| outcome.kind);
+        self.untold = end
+            .filter(|end| !self.seed.kept.agrees(*end))
+            .map(|_| self.now().boot + LOOK);
+        if self.untold.is_some() {
+            return;
+        }
         let Seed { uid, attempt, work, .. } = &self.seed;
         let usage = self.slots.iter().map(Slot::usage).fold(Usage::default(), Usage::then);
         let status = status(uid.as_str(), attempt, work.as_deref(), usage);
@@ -356,33 +419,35 @@ impl<C: Cluster> Actor<C> {
         self.context.cluster.set_status(status);
     }
 
-    /// What the machine has to know of the write. A failure after the first write is only logged: a restarted agent says that the
-    /// attempt was disrupted, with a revision above all that were told.
+    /// What the machine has to know of the write. A failure after the first write only holds up the end: of all before it a restarted
+    /// agent says that the attempt was disrupted, with a revision above all that were told.
     async fn write_journal(&mut self) -> Option<Event> {
         let Seed {
             uid,
             run,
             attempt,
-            in_journal,
+            kept,
             ..
         } = &mut self.seed;
         let record = attempt.record();
-        let written = if *in_journal {
+        let end = record.end();
+        let written = if kept.begun() {
             self.context.journal.state(uid, record).await
         } else {
             self.context.journal.begin(uid, run, record).await
         };
+        kept.note(end, &written);
         let first = attempt.state == State::Admitted;
         match written {
-            Ok(()) => {
-                *in_journal = true;
-                first.then_some(Event::Journaled)
-            }
+            Ok(()) => first.then_some(Event::Journaled),
             Err(error) => {
                 let cause = std::error::Error::source(&error)
                     .map(ToString::to_string)
                     .unwrap_or_default();
-                tracing::error!(attempt = %uid, %error, cause, "journal not written");
+                // Once, and not with every try.
+                if self.untold.is_none() {
+                    tracing::error!(attempt = %uid, %error, cause, "journal not written");
+                }
                 first.then_some(Event::JournalFailed { message: cause })
             }
         }

@@ -9,11 +9,15 @@ use kerbside_link::proto::container_status::State as ContainerState;
 use serde_json::{Value as Json, json};
 
 use super::*;
+use crate::journal::testing::Faulty;
 use crate::logs::writer::Stream;
 use crate::pod::tests::{pod_json, run_of};
-use crate::testing::{FakeCluster, FakeProcess, FakeRuntime, TokioClock, owner};
+use crate::testing::{FakeCluster, FakeProcess, FakeRuntime, SetClock, TokioClock, owner};
 
 mod departure;
+mod hung;
+mod power;
+mod wall;
 
 struct Fixture {
     temp: tempfile::TempDir,
@@ -21,7 +25,6 @@ struct Fixture {
     cluster: FakeCluster,
     runtime: FakeRuntime,
     outlook: watch::Sender<Outlook>,
-    heard: watch::Sender<Option<Boottime>>,
     events: mpsc::Sender<Event>,
     live: watch::Receiver<usize>,
     fence: watch::Receiver<Option<Boottime>>,
@@ -80,14 +83,28 @@ impl Fixture {
 
     fn start(temp: tempfile::TempDir, runtime: FakeRuntime) -> Self {
         let directory = Directory::open(temp.path()).unwrap();
-        let clock: Arc<dyn Clock> = Arc::new(TokioClock::new());
+        let journal = Journal::open(&directory.journal()).unwrap();
+        Self::of(temp, runtime, Arc::new(TokioClock::new()), journal)
+    }
+
+    /// With a journal on this disk.
+    fn on(disk: &Faulty) -> Self {
+        let journal = Journal::on(disk.clone()).unwrap();
+        let (temp, clock) = (tempfile::tempdir().unwrap(), TokioClock::new());
+        Self::of(temp, FakeRuntime::new(), Arc::new(clock), journal)
+    }
+
+    fn of(
+        temp: tempfile::TempDir,
+        runtime: FakeRuntime,
+        clock: Arc<dyn Clock>,
+        (journal, recovered): (Journal, Vec<Recovered>),
+    ) -> Self {
+        let directory = Directory::open(temp.path()).unwrap();
         let cluster = FakeCluster::new();
         let (outlook, seen) = watch::channel(outlook(&*clock, available()));
-        // A car that is given work has just been greeted.
-        let (heard, acknowledged) = watch::channel(Some(clock.boottime()));
         let (live, lives) = watch::channel(0);
         let (notes, to_note) = mpsc::unbounded_channel();
-        let (journal, recovered) = Journal::open(&directory.journal()).unwrap();
         let (revived, statuses) = revive(recovered, &*clock);
         for status in statuses {
             cluster.set_status(status);
@@ -102,10 +119,12 @@ impl Fixture {
             runtime: Arc::new(runtime.clone()),
             images,
             outlook: seen,
-            heard: acknowledged,
             notes,
         });
         let (events, link) = mpsc::channel(1);
+        // A car that is given work has just been greeted.
+        let sent = clock.boottime();
+        events.try_send(Event::Heard { sent }).unwrap();
         let supervisor = Supervisor::new(context, to_note, revived, live);
         let fence = supervisor.fence();
         let supervisor = tokio::spawn(supervisor.run(link));
@@ -115,7 +134,6 @@ impl Fixture {
             cluster,
             runtime,
             outlook,
-            heard,
             events,
             live: lives,
             fence,
@@ -123,15 +141,27 @@ impl Fixture {
         }
     }
 
-    /// As if the agent had been killed and started again.
-    async fn restart(self) -> Self {
+    /// As if the agent had been killed.
+    async fn end(self) -> tempfile::TempDir {
         self.supervisor.abort();
         let _ = self.supervisor.await;
-        Self::start(self.temp, FakeRuntime::new())
+        self.temp
+    }
+
+    /// As if the agent had been killed and started again.
+    async fn restart(self) -> Self {
+        Self::start(self.end().await, FakeRuntime::new())
     }
 
     async fn link(&self, event: Event) {
         self.events.send(event).await.unwrap();
+    }
+
+    /// A heartbeat that is sent now is acknowledged at once.
+    async fn heard(&self) -> Boottime {
+        let sent = self.clock.boottime();
+        self.link(Event::Heard { sent }).await;
+        sent
     }
 
     fn car(&self, state: State) {
@@ -504,20 +534,52 @@ async fn failure_without_a_message_takes_the_end_of_the_log_if_the_pod_wants_tha
 #[tokio::test]
 async fn attempt_that_comes_to_a_car_long_unheard_waits_until_it_is_heard() {
     let fixture = Fixture::new();
-    fixture.heard.send_replace(None);
-    fixture.link(Event::Run(run("u-1", |_| {}))).await;
+    let long_ago = Boottime::default();
+    fixture.link(Event::Heard { sent: long_ago }).await;
+    let fenced = Run {
+        run_unheard_for_ms: 600_000,
+        ..run("u-1", |_| {})
+    };
+    fixture.link(Event::Run(fenced)).await;
     let status = fixture.phase("u-1", AttemptPhase::Pending).await;
     assert_eq!(status.revision, 1, "the cluster knows that the car has it");
     assert_eq!(*fixture.live.borrow(), 1, "the car sends the quick heartbeat");
-    fixture.heard.send_replace(Some(fixture.clock.boottime()));
+    fixture.heard().await;
     fixture.runtime.started(0).await.exits(0);
     fixture.phase("u-1", AttemptPhase::Succeeded).await;
 }
 
 #[tokio::test]
+async fn attempt_that_waits_to_be_heard_never_begins_if_a_stop_comes_before_the_acknowledgement() {
+    let fixture = Fixture::new();
+    fixture
+        .link(Event::Heard {
+            sent: Boottime::default(),
+        })
+        .await;
+    let fenced = Run {
+        run_unheard_for_ms: 600_000,
+        ..run("u-1", |_| {})
+    };
+    fixture.link(Event::Run(fenced)).await;
+    fixture.phase("u-1", AttemptPhase::Pending).await;
+    fixture
+        .link(Event::Stop(Stop {
+            uid: "u-1".to_owned(),
+            grace_ms: 0,
+            reason: "Deleted".to_owned(),
+        }))
+        .await;
+    fixture.heard().await;
+    fixture.phase("u-1", AttemptPhase::Disrupted).await;
+    fixture.running("u-2").await;
+    assert_eq!(fixture.runtime.count(), 1);
+}
+
+#[tokio::test]
 async fn unheard_attempt_ends_by_itself() {
     let fixture = Fixture::new();
-    fixture.heard.send_replace(Some(fixture.clock.boottime()));
+    fixture.heard().await;
     let fenced = Run {
         run_unheard_for_ms: 400,
         ..run("u-1", |_| {})

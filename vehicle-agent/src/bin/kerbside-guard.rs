@@ -1,10 +1,11 @@
-//! `kerbside-guard AGENT`: ends the agent if a fence passes and it does not act. Started by `kerbside-agent`.
+//! `kerbside-guard AGENT`: ends the agent if a fence passes and it does not act. Started by `kerbside-agent`; starts `kerbside-guard waker`.
 
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use kerbside_vehicle_agent::guard::process::{GuardError, SystemClocks, open, watch};
+use kerbside_vehicle_agent::guard::waker;
 
 fn main() -> ExitCode {
     let result = run();
@@ -17,8 +18,12 @@ fn main() -> ExitCode {
 
 fn run() -> Result<(), GuardError> {
     let number = std::env::args().nth(1).unwrap_or_default();
+    if number == waker::WAKER {
+        waker::wait(std::io::stdout(), std::io::stdin())?;
+        return Ok(());
+    }
     let agent = open(&number)?;
     // Read as it comes: what a buffer holds, no poll tells of.
     let orders = File::from(std::io::stdin().as_fd().try_clone_to_owned()?);
-    watch(&agent, orders, &SystemClocks)
+    watch(&agent, orders, waker::start(&agent), &SystemClocks)
 }

@@ -4,7 +4,7 @@
 //! short, so there is one thread, no runtime and hardly an allocation. It holds the agent by a file descriptor, so it can never end
 //! another process that was given the same number.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
@@ -17,6 +17,8 @@ use rustix::time::{
     ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime, timerfd_create,
     timerfd_settime,
 };
+
+use super::waker::{FROZEN, THAWED};
 
 /// While there is a fence it looks this often, so it runs as soon as the machine does after a sleep.
 const LOOK: Duration = Duration::from_secs(1);
@@ -103,8 +105,14 @@ pub fn open(number: &str) -> Result<OwnedFd, GuardError> {
     Ok(agent)
 }
 
-/// Guards the agent until it ends, or has nothing to guard and says no more.
-pub fn watch(agent: &OwnedFd, mut orders: impl Read + AsFd, clocks: &impl Clocks) -> Result<(), GuardError> {
+/// Guards the agent until it ends, or has nothing to guard and says no more. The waker is told before the agent is frozen, and when it is
+/// thawed.
+pub fn watch(
+    agent: &OwnedFd,
+    mut orders: impl Read + AsFd,
+    mut waker: impl Write,
+    clocks: &impl Clocks,
+) -> Result<(), GuardError> {
     let timer = timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
     let mut guard = Guard::new(clocks.now());
     let mut said = Vec::with_capacity(2 * LINE);
@@ -113,7 +121,7 @@ pub fn watch(agent: &OwnedFd, mut orders: impl Read + AsFd, clocks: &impl Clocks
         set(&timer, guard.deadline(), clocks.now())?;
         let [ended, spoke] = wait(agent, hears.then_some(&orders), &timer)?;
         // Whatever woke it: after a sleep everything is frozen first.
-        guard = take(agent, guard, Event::Tick, clocks)?;
+        guard = take(agent, &mut waker, guard, Event::Tick, clocks)?;
         if ended {
             return Ok(());
         }
@@ -125,7 +133,7 @@ pub fn watch(agent: &OwnedFd, mut orders: impl Read + AsFd, clocks: &impl Clocks
             while let Some(end) = said.iter().position(|byte| *byte == b'\n') {
                 let fence = read_line(&said[..end])?;
                 said.drain(..=end);
-                guard = take(agent, guard, Event::Told(fence), clocks)?;
+                guard = take(agent, &mut waker, guard, Event::Told(fence), clocks)?;
             }
             if said.len() > LINE {
                 return Err(GuardError::Unintelligible(String::from_utf8_lossy(&said).into_owned()));
@@ -138,7 +146,13 @@ pub fn watch(agent: &OwnedFd, mut orders: impl Read + AsFd, clocks: &impl Clocks
     }
 }
 
-fn take(agent: &OwnedFd, guard: Guard, event: Event, clocks: &impl Clocks) -> Result<Guard, GuardError> {
+fn take(
+    agent: &OwnedFd,
+    waker: &mut impl Write,
+    guard: Guard,
+    event: Event,
+    clocks: &impl Clocks,
+) -> Result<Guard, GuardError> {
     let (guard, effects) = step(guard, event, clocks.now());
     for effect in effects {
         let signal = match effect {
@@ -146,10 +160,17 @@ fn take(agent: &OwnedFd, guard: Guard, event: Event, clocks: &impl Clocks) -> Re
             Effect::Thaw => Signal::CONT,
             Effect::Kill => Signal::KILL,
         };
+        // One that has gone wakes nobody; that is no reason to let a program run after its fence.
+        if effect == Effect::Freeze {
+            let _ = waker.write_all(&[FROZEN]);
+        }
         match pidfd_send_signal(agent, signal) {
             // It has ended meanwhile.
             Ok(()) | Err(Errno::SRCH) => {}
             Err(errno) => return Err(errno.into()),
+        }
+        if effect == Effect::Thaw {
+            let _ = waker.write_all(&[THAWED]);
         }
         if effect == Effect::Kill {
             eprintln!("kerbside-guard: a fence passed and the agent did not act; it was ended");

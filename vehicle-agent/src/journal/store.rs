@@ -2,7 +2,8 @@
 //!
 //! A record is its length (4 bytes, little endian), the CRC-32 of its content (4 bytes) and the content, JSON. What follows the last
 //! whole record is a torn write: it was never acknowledged, so it is cut off. A failed append is cut off too, so that the next one
-//! does not stand behind garbage.
+//! does not stand behind garbage. Compacting only makes room: one that fails takes nothing back, and is tried again when as much again
+//! has been written.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,7 +17,7 @@ use super::medium::Medium;
 /// No record is longer: a larger length is garbage, not a reason to allocate.
 const LONGEST: usize = 8 << 20;
 /// Below this nothing is gained by compacting.
-const COMPACT_FROM: u64 = 256 << 10;
+pub(super) const COMPACT_FROM: u64 = 256 << 10;
 
 /// One line of the journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +45,8 @@ pub(super) struct Store<M> {
     length: u64,
     /// A former append failed and could not be cut off.
     torn: bool,
+    /// From this length on it is compacted.
+    compact_from: u64,
     known: BTreeMap<PodUid, Known>,
 }
 
@@ -66,14 +69,20 @@ impl<M: Medium> Store<M> {
             medium,
             length,
             torn: false,
+            compact_from: COMPACT_FROM,
             known,
         };
-        store.compact_if_worth_it()?;
+        store.compact_if_worth_it();
         Ok((store, torn))
     }
 
     pub(super) fn known(&self) -> &BTreeMap<PodUid, Known> {
         &self.known
+    }
+
+    /// Whether a part of a write that failed may still be there.
+    pub(super) fn is_torn(&self) -> bool {
+        self.torn
     }
 
     /// Makes the entries durable, all or (seen after a crash) a beginning of them.
@@ -94,19 +103,29 @@ impl<M: Medium> Store<M> {
         for entry in entries {
             apply(&mut self.known, entry);
         }
-        self.compact_if_worth_it()
+        self.compact_if_worth_it();
+        Ok(())
     }
 
-    fn compact_if_worth_it(&mut self) -> io::Result<()> {
-        if self.length < COMPACT_FROM {
-            return Ok(());
+    /// Makes room, if it can: what was written stands either way.
+    fn compact_if_worth_it(&mut self) {
+        if self.length < self.compact_from {
+            return;
         }
+        if let Err(error) = self.compact() {
+            tracing::warn!(%error, bytes = self.length, "the journal is not compacted; will be tried again");
+            self.compact_from = self.length + COMPACT_FROM;
+        }
+    }
+
+    fn compact(&mut self) -> io::Result<()> {
         let live = self.live()?;
-        if self.length < 4 * live.len() as u64 {
-            return Ok(());
+        let length = live.len() as u64;
+        if self.length >= 4 * length {
+            self.medium.replace(&live)?;
+            self.length = length;
+            self.compact_from = COMPACT_FROM;
         }
-        self.medium.replace(&live)?;
-        self.length = live.len() as u64;
         Ok(())
     }
 
@@ -150,7 +169,7 @@ fn apply(known: &mut BTreeMap<PodUid, Known>, entry: Entry) {
     }
 }
 
-fn encode(entry: &Entry, bytes: &mut Vec<u8>) -> io::Result<()> {
+pub(super) fn encode(entry: &Entry, bytes: &mut Vec<u8>) -> io::Result<()> {
     let content = serde_json::to_vec(entry)?;
     let length = u32::try_from(content.len()).ok().filter(|_| content.len() <= LONGEST);
     let length = length
@@ -193,6 +212,8 @@ pub(super) mod tests {
         bytes: Arc<Mutex<Vec<u8>>>,
         breaks_after: Arc<Mutex<Option<usize>>>,
         truncates: bool,
+        /// How often it was to be replaced while that fails.
+        not_replaced: Arc<Mutex<Option<usize>>>,
     }
 
     impl Memory {
@@ -222,6 +243,10 @@ pub(super) mod tests {
             Ok(())
         }
         fn replace(&mut self, bytes: &[u8]) -> io::Result<()> {
+            if let Some(count) = self.not_replaced.lock().unwrap().as_mut() {
+                *count += 1;
+                return Err(io::Error::other("disk full"));
+            }
             *self.bytes.lock().unwrap() = bytes.to_vec();
             Ok(())
         }
@@ -353,6 +378,32 @@ pub(super) mod tests {
         let (again, _) = Store::open(memory).unwrap();
         assert_eq!(again.known(), store.known());
         assert_eq!(again.known()[&uid(1)].record.as_ref().unwrap().revision, 4999);
+    }
+
+    #[test]
+    fn compaction_that_fails_takes_no_write_back_and_is_tried_again_later() {
+        let memory = Memory::default();
+        *memory.not_replaced.lock().unwrap() = Some(0);
+        let (mut store, _) = Store::open(memory.clone()).unwrap();
+        store.write(vec![begin(1)]).unwrap();
+        let mut revision = 0;
+        let mut write = |store: &mut Store<Memory>| {
+            revision += 1;
+            store.write(vec![state(1, revision)]).unwrap();
+            memory.bytes.lock().unwrap().len() as u64
+        };
+        let tries = || memory.not_replaced.lock().unwrap().unwrap();
+        while write(&mut store) < COMPACT_FROM + 10_000 {}
+        assert_eq!(tries(), 1, "not with every write");
+        // Nor does it keep a journal from being opened.
+        let (mut again, _) = Store::open(memory.clone()).unwrap();
+        assert_eq!((again.known(), tries()), (store.known(), 2));
+        while write(&mut again) < 2 * COMPACT_FROM + 20_000 {}
+        assert_eq!(tries(), 3);
+        *memory.not_replaced.lock().unwrap() = None;
+        while write(&mut again) > COMPACT_FROM {}
+        let (compacted, lost) = Store::open(memory.clone()).unwrap();
+        assert_eq!((compacted.known(), lost), (again.known(), 0));
     }
 
     #[test]

@@ -150,8 +150,7 @@ async fn grace_of_the_pod_is_kept_inside_the_notice() {
 #[tokio::test]
 async fn guard_knows_the_fence_from_the_admission_on_and_the_end_of_the_notice() {
     let fixture = Fixture::new();
-    let heard = fixture.clock.boottime();
-    fixture.heard.send_replace(Some(heard));
+    let heard = fixture.heard().await;
     let long = Duration::from_mins(10);
     let mut asked = run("u-1", |_| {});
     asked.run_unheard_for_ms = u64::try_from(long.as_millis()).unwrap();
@@ -159,8 +158,7 @@ async fn guard_knows_the_fence_from_the_admission_on_and_the_end_of_the_notice()
     let process = fixture.runtime.started(0).await;
     process.becomes_obstinate();
     fixture.wait_fence(Some(heard + long)).await;
-    let again = fixture.clock.boottime();
-    fixture.heard.send_replace(Some(again));
+    let again = fixture.heard().await;
     fixture.wait_fence(Some(again + long)).await;
     let until = fixture.clock.boottime() + Duration::from_mins(1);
     let leaving = State::Leaving {

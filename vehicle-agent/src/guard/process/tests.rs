@@ -3,8 +3,8 @@
 use std::io::{BufRead, BufReader, PipeWriter, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use super::*;
@@ -37,11 +37,28 @@ impl Clocks for Slept {
     }
 }
 
+/// What a waker was told.
+#[derive(Default, Clone)]
+struct Waker(Arc<Mutex<Vec<u8>>>);
+
+#[expect(clippy::unwrap_in_result, reason = "a poisoned lock fails the test")]
+impl Write for Waker {
+    fn write(&mut self, said: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend(said);
+        Ok(said.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// A process that stands for the agent, and a guard of it.
 struct Guarded {
     agent: Child,
     orders: Option<PipeWriter>,
     clocks: Slept,
+    waker: Waker,
     guard: JoinHandle<Result<(), GuardError>>,
 }
 
@@ -57,11 +74,14 @@ impl Guarded {
         let (reader, orders) = io::pipe().unwrap();
         let clocks = Slept::default();
         let theirs = clocks.clone();
+        let waker = Waker::default();
+        let told = waker.clone();
         Self {
             agent,
             orders: Some(orders),
             clocks,
-            guard: std::thread::spawn(move || watch(&held, reader, &theirs)),
+            waker,
+            guard: std::thread::spawn(move || watch(&held, reader, told, &theirs)),
         }
     }
 
@@ -114,7 +134,9 @@ fn agent_whose_machine_slept_less_is_frozen_and_goes_on() {
     guarded.tell_fence_after(Duration::from_mins(10));
     guarded.clocks.sleep(Duration::from_mins(5));
     assert_eq!(said.next().unwrap().unwrap(), "thawed");
+    let waker = guarded.waker.clone();
     assert_eq!(guarded.ended_by(), None, "it ended by itself");
+    assert_eq!(*waker.0.lock().unwrap(), [FROZEN, THAWED]);
 }
 
 #[test]
