@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the pinned control plane and tools from their Go modules, once, into a cache keyed by each group's go.mod and go.sum.
+# Builds the pinned control plane and tools from their Go modules, once, into a cache keyed by each group's go.mod, go.sum and own code.
 #
 #   hack/tools/build.sh GROUP...      build the named groups (a group is a folder beside this file)
 #   hack/tools/build.sh --path GROUP  print the folder that holds a group's binaries, building nothing
@@ -26,10 +26,10 @@ flags() {
 # Raise when the way of building changes: flags, names of binaries.
 recipe=1
 
-# The key holds everything the binaries depend on: the modules, the recipe and the Go release.
+# The key holds everything the binaries depend on: the modules, the group's own code if it has any, the recipe and the Go release.
 group_dir() {
   local key
-  key=$(cat "$here/$1/go.mod" "$here/$1/go.sum" <(echo "$recipe $kubernetes_version") <(go env GOVERSION GOARCH GOOS) | sha256sum | cut -c1-16)
+  key=$(shopt -s nullglob && cat "$here/$1"/{go.mod,go.sum} "$here/$1"/*.go <(echo "$recipe $kubernetes_version") <(go env GOVERSION GOARCH GOOS) | sha256sum | cut -c1-16)
   printf '%s/tools/%s-%s' "$cache" "$1" "$key"
 }
 

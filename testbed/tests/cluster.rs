@@ -10,6 +10,8 @@ mod alone;
 mod bad_input;
 #[path = "cluster/brake.rs"]
 mod brake;
+#[path = "cluster/cloud.rs"]
+mod cloud;
 #[path = "cluster/consent.rs"]
 mod consent;
 #[path = "cluster/deletion.rs"]

@@ -17,8 +17,10 @@ use crate::{loss, support};
 
 #[path = "alone/chaos.rs"]
 mod chaos;
+#[path = "alone/cloud.rs"]
+mod cloud;
 #[path = "alone/outage.rs"]
-mod outage;
+pub(crate) mod outage;
 #[path = "alone/replicas.rs"]
 mod replicas;
 #[path = "alone/rolling.rs"]

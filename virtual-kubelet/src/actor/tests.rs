@@ -459,6 +459,35 @@ async fn node_deleted_by_somebody_is_made_again() {
     assert_eq!(case.turn(), [], "not again before the watch has shown it");
 }
 
+/// A cloud that does not know the car deletes the Node each time it looks at it.
+#[tokio::test]
+async fn node_of_a_leaving_car_is_made_again_each_time_while_its_attempt_is_awaited() {
+    let mut case = leaving();
+    list(&case.world.context.nodes, vec![]);
+    // Only the Node is looked at here.
+    case.actor.at_work = HashSet::from([Key::Vehicle, Key::Lease, pod_key()]);
+    assert!(case.turn().contains(&Key::Node));
+    let (method, path, body) = case.finish(201, json!({"metadata": {"name": ID}})).await;
+    assert_eq!((method.as_str(), path.as_str()), ("POST", "/api/v1/nodes"));
+    let taints = body["spec"]["taints"].as_array().unwrap();
+    assert!(
+        taints.iter().any(|t| t["key"] == taint::LEAVING),
+        "nobody may come in the meantime: {taints:?}"
+    );
+    let conditions = body["status"]["conditions"].as_array().unwrap();
+    assert!(
+        conditions
+            .iter()
+            .any(|c| c["type"] == "Ready" && c["status"] == "False"),
+        "{conditions:?}"
+    );
+    case.clock().set(2);
+    assert!(
+        case.turn().contains(&Key::Node),
+        "deleted again before a watch showed it"
+    );
+}
+
 #[tokio::test]
 async fn epoch_is_raised_over_a_conflict_and_never_twice_the_same() {
     let World {

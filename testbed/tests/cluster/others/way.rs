@@ -82,8 +82,13 @@ impl Way {
 
     /// A new car of the test, as they come by default, that knows no other way.
     pub(crate) async fn car(&self, world: &mut World) -> Result<Car> {
+        self.car_as(world, &Plan::default()).await
+    }
+
+    /// Likewise, made as `plan` says.
+    pub(crate) async fn car_as(&self, world: &mut World, plan: &Plan) -> Result<Car> {
         let straight = std::mem::replace(&mut world.bed.endpoints.link, self.url.clone());
-        let car = world.car(&Plan::default()).await;
+        let car = world.car(plan).await;
         world.bed.endpoints.link = straight;
         car
     }
