@@ -5,7 +5,7 @@
 //! while the car leaves, and it sees those of its test's pool alone: other tests run beside it.
 
 use std::cell::RefCell;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Node;
@@ -17,6 +17,7 @@ use kerbside_testbed::world::{self, World, phase};
 use kerbside_testbed::{fleet, http, ports, tools, wait};
 use kube::ResourceExt;
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::alone::outage::endless;
 use crate::others::way::{self, Way};
