@@ -4,7 +4,8 @@
 #   hack/nightly.sh TESTBED
 #
 # The property tests with many more random worlds, every cluster test REPEAT times (2) on one control plane, so that a test which
-# fails now and then is found, once more with results in an S3-compatible server, and the demo. Run on a commit, not on a changed tree: the figures carry its id.
+# fails now and then is found, the outages of minutes, every cluster test once more with results in an S3-compatible server, and the
+# demo. Run on a commit, not on a changed tree: the figures carry its id.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 testbed=$1
@@ -27,10 +28,15 @@ measure() {
   keep "$name" "{\"passed\":$passed,\"seconds\":$((SECONDS - started))}"
 }
 
+# measured: the figures that the cluster tests have kept.
+measured() { if [ -f out/test/logs/figures.jsonl ]; then tee -a "$figures" <out/test/logs/figures.jsonl; fi; }
+
 PROPTEST_CASES=${PROPTEST_CASES:-20000} measure properties hack/step.sh properties hack/nextest.sh properties --profile nightly --workspace -E 'test(/simulation|properties/)'
 for _ in $(seq "$repeat"); do
   measure cluster hack/cluster-tests.sh "$testbed"
+  measured
 done
+measure night hack/cluster-tests.sh "$testbed" --ignore-default-filter -E 'test(/::night::/)'
 if hack/step.sh tools-s3 hack/tools/build.sh s3; then
   STORE=s3 measure cluster-s3 hack/cluster-tests.sh "$testbed"
 else

@@ -217,12 +217,13 @@ fn start_api_server(layout: &Layout, keys: &Keys, etcd: &str, port: u16, options
     process::start(layout, &program.args(options.api_server_args.clone()))
 }
 
-/// Who did what, without bodies; the API server's own traffic to itself says nothing about Kerbside.
+/// Who did what, and with a body only whose a vehicle is; the API server's own traffic to itself says nothing about Kerbside.
 const AUDIT_POLICY: &str = "apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
 rules:
 - {level: None, users: ['system:apiserver']}
+- {level: Request, verbs: [patch], resources: [{group: kerbside.dev, resources: [vehicles/status]}]}
 - {level: Metadata}
 ";
 

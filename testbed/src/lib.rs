@@ -3,6 +3,7 @@
 //! Called by the `kerbside-testbed` program and by `tests/`. Everything it starts is a real process with a record on disk
 //! (see [`process`]), so that any later run can find it and end it; it never ends what it did not start.
 
+pub mod audit;
 pub mod bed;
 pub mod chaos;
 pub mod cli;

@@ -12,6 +12,8 @@ mod bad_input;
 mod brake;
 #[path = "cluster/cloud.rs"]
 mod cloud;
+#[path = "cluster/comeback.rs"]
+mod comeback;
 #[path = "cluster/consent.rs"]
 mod consent;
 #[path = "cluster/deletion.rs"]
@@ -46,6 +48,8 @@ mod others;
 mod refusals;
 #[path = "cluster/rules.rs"]
 mod rules;
+#[path = "cluster/silence.rs"]
+mod silence;
 #[path = "cluster/support.rs"]
 mod support;
 #[path = "cluster/why.rs"]

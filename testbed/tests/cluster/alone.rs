@@ -21,10 +21,28 @@ mod chaos;
 mod cloud;
 #[path = "alone/outage.rs"]
 pub(crate) mod outage;
+#[path = "alone/eviction.rs"]
+mod eviction;
+#[path = "alone/night.rs"]
+mod night;
+#[path = "alone/outage.rs"]
+mod outage;
+#[path = "alone/partition.rs"]
+mod partition;
 #[path = "alone/replicas.rs"]
 mod replicas;
 #[path = "alone/rolling.rs"]
 mod rolling;
+
+/// The option by which operator and adapter are told where their own HTTP port is.
+const LISTEN: &str = "--listen";
+
+/// Waits until operator or adapter is ready, whichever this is.
+async fn at_work(record: &Record) -> Result<()> {
+    let mut args = record.program.args.iter().skip_while(|a| *a != LISTEN).skip(1);
+    let address = args.next().context("the program is told where to listen")?;
+    fleet::ready(record, &format!("http://{address}")).await
+}
 
 /// Two cars that have done a third of the indexes.
 async fn third_of_a_job(world: &mut World) -> Result<(Vec<Car>, jobs::Record)> {
@@ -255,16 +273,15 @@ async fn leader(world: &World) -> Result<Option<String>> {
 
 /// Starts an operator beside the one that there is, as a second replica of the chart's Deployment would.
 async fn second_operator(world: &World) -> Result<Record> {
-    let address = format!("127.0.0.1:{}", ports::free()?);
     let mut program = world.bed.operator()?.program;
     program.name = "operator-2".into();
-    let listen = program.args.iter().position(|a| a == "--listen");
+    let listen = program.args.iter().position(|a| a == LISTEN);
     let listen = listen.and_then(|at| program.args.get_mut(at + 1));
     listen
         .context("the operator is told where to listen")?
-        .clone_from(&address);
+        .clone_from(&format!("127.0.0.1:{}", ports::free()?));
     let record = process::start(&world.bed.layout, &program)?;
-    fleet::ready(&record, &format!("http://{address}")).await?;
+    at_work(&record).await?;
     Ok(record)
 }
 

@@ -4,7 +4,7 @@
 //! `staying` has the cars that only seem to leave.
 
 #[path = "others/film.rs"]
-mod film;
+pub(crate) mod film;
 #[path = "others/staying.rs"]
 mod staying;
 #[path = "others/way.rs"]
@@ -19,8 +19,6 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod};
 use kerbside_core::names::{condition, reason, taint};
 use kerbside_testbed::fleet::car::{Car, Plan, Signals};
-use kerbside_testbed::registry::artifact::Artifact;
-use kerbside_testbed::registry::push::push;
 use kerbside_testbed::wait;
 use kerbside_testbed::world::{self, World, on, phase};
 use kube::ResourceExt;
@@ -140,20 +138,12 @@ async fn statefulsets_pod_on_a_car_that_leaves_is_made_elsewhere_after_it_has_st
     .await
 }
 
-/// Waits for fifteen seconds, and has succeeded: long enough to be found at work, and nobody computes meanwhile. WASI's
-/// `poll_oneoff` takes a subscription of 48 bytes: at 16 the clock, here the monotonic one, at 24 the time in nanoseconds.
-const SLEEPER: &str = "(module
-  (import \"wasi_snapshot_preview1\" \"poll_oneoff\" (func $poll (param i32 i32 i32 i32) (result i32)))
-  (memory (export \"memory\") 1)
-  (func (export \"_start\")
-    (i32.store (i32.const 16) (i32.const 1))
-    (i64.store (i32.const 24) (i64.const 15_000_000_000))
-    (if (call $poll (i32.const 0) (i32.const 64) (i32.const 1) (i32.const 128)) (then unreachable))))";
+/// Long enough to be found at work.
+const NAP: Duration = Duration::from_secs(15);
 
 /// The example's Job, of one index that sleeps and may never fail.
 async fn sleeper(world: &World) -> Result<Value> {
-    let module = wat::parse_str(SLEEPER).context("the test's program is valid text")?;
-    let image = push(&world.bed.endpoints.registry, "sleeper", "1", &Artifact::wasm(module)?).await?;
+    let image = support::sleeper(world, NAP).await?;
     let mut job = world.example("batch-job/job.yaml")?;
     job["metadata"]["name"] = "sleeper".into();
     for (field, value) in [("completions", 1), ("parallelism", 1), ("backoffLimit", 0)] {

@@ -1,29 +1,34 @@
-//! More than one adapter behind one address: a car whose adapter dies goes on with another, and one that dies with its adapter is lost
-//! by the others' word.
+//! More than one adapter behind one address: a car whose adapter dies, or is cut off from the API server, goes on with another; and no
+//! two of them write the Node of one car.
 
 use k8s_openapi::api::core::v1::Pod;
 use kerbside_api::v1alpha1::Vehicle;
-use kerbside_core::names::{condition, reason};
-use kerbside_testbed::wait;
+use kerbside_core::names::condition;
+use kerbside_testbed::process::Program;
+use kerbside_testbed::{audit, wait};
 use kube::ResourceExt;
 
-use super::outage::endless;
 use super::*;
 use crate::others::way::{self, Way};
 
 pub(super) const FIRST: &str = "testbed-0";
 pub(super) const SECOND: &str = "testbed-1";
+/// The process that is [`SECOND`].
+pub(super) const ADAPTER_2: &str = "adapter-2";
 
 /// An adapter beside the one that there is, as another replica of the chart's Deployment would be; and where its link listens.
 pub(super) async fn another_adapter(world: &World, name: &str, replica: &str) -> Result<(Record, String)> {
-    let mut program = world.bed.adapter()?.program;
-    program.name = name.into();
-    let (link, listen) = (ports::free()?, ports::free()?);
+    started_as(world, world.bed.adapter()?.program, name, replica).await
+}
+
+async fn started_as(world: &World, mut program: Program, name: &str, replica: &str) -> Result<(Record, String)> {
+    name.clone_into(&mut program.name);
+    let link = ports::free()?;
     for (option, value) in [
         ("--replica", replica.to_owned()),
         ("--link-listen", format!("127.0.0.1:{link}")),
         ("--kubelet-listen", format!("127.0.0.1:{}", ports::free()?)),
-        ("--listen", format!("127.0.0.1:{listen}")),
+        (LISTEN, format!("127.0.0.1:{}", ports::free()?)),
     ] {
         let at = program.args.iter().position(|a| a == option);
         let given = at.and_then(|at| program.args.get_mut(at + 1));
@@ -32,7 +37,7 @@ pub(super) async fn another_adapter(world: &World, name: &str, replica: &str) ->
             .clone_from(&value);
     }
     let record = process::start(&world.bed.layout, &program)?;
-    fleet::ready(&record, &format!("http://127.0.0.1:{listen}")).await?;
+    at_work(&record).await?;
     Ok((record, format!("127.0.0.1:{link}")))
 }
 
@@ -51,22 +56,52 @@ pub(super) async fn owned_by(world: &World, car: &Car, replica: &str) -> Result<
     wait::object(&leases, car.id.as_str(), &what, world::DEADLINE, held).await
 }
 
-/// Two adapters, and whatever came of the test, one in the end.
+/// Two adapters, and whatever came of the test, one in the end. The test is told where the second one's link listens.
 pub(super) async fn with_two<F>(name: &str, test: F) -> Result<()>
 where
     F: AsyncFnOnce(&mut World, &Way, &str) -> Result<()>,
 {
+    with_second(name, |_, program| Ok(program), test).await
+}
+
+/// Likewise, with a second one that is `made` of the first one's program.
+async fn with_second<M, F>(name: &str, made: M, test: F) -> Result<()>
+where
+    M: FnOnce(&World, Program) -> Result<Program>,
+    F: AsyncFnOnce(&mut World, &Way, &str) -> Result<()>,
+{
     way::run(name, async |world, way| {
-        let (second, link) = another_adapter(world, "adapter-2", SECOND).await?;
+        let program = made(world, world.bed.adapter()?.program)?;
+        let (_, link) = started_as(world, program, ADAPTER_2, SECOND).await?;
         let result = test(world, way, &link).await;
         if world.bed.adapter().is_err() {
             world.bed.restart(ADAPTER).await?;
         }
         way.leads_to_the_adapter(&world.bed)?;
-        let ended = process::end(&world.bed.layout, &[second], Duration::from_secs(15)).await;
+        let second = process::find(&world.bed.layout, ADAPTER_2);
+        let ended = process::end(&world.bed.layout, second.as_slice(), Duration::from_secs(15)).await;
         result.and(ended)
     })
     .await
+}
+
+/// By the audit log each of `replicas` has written the car's Node, and nobody has written the Node of any car that was another's.
+pub(super) fn check_writers(world: &World, car: &Car, replicas: &[&str]) -> Result<()> {
+    let writes = audit::writes(&world.bed.layout)?;
+    let intrusions = audit::intrusions(&writes);
+    ensure!(
+        intrusions.is_empty(),
+        "written by an adapter whose vehicle it was not: {intrusions:#?}"
+    );
+    for replica in replicas {
+        let own = |w: &audit::Write| w.is_to_a_node() && w.name == car.id.as_str() && w.replica() == Some(replica);
+        ensure!(
+            writes.iter().any(own),
+            "{replica} is on record as a writer of the Node of {}",
+            car.id
+        );
+    }
+    Ok(())
 }
 
 /// The attempt as it was: the same, running and ready, started once and never disrupted.
@@ -83,7 +118,7 @@ async fn car_whose_adapter_dies_goes_on_with_another_and_comes_back() -> Result<
     with_two("replicas", async |world, way, second| {
         let car = way.car(world).await?;
         let seen = world.record();
-        world.apply(&endless(world)?).await?;
+        world.apply(&support::endless(world)?).await?;
         let pod = world.running_on(&car).await?;
         owned_by(world, &car, FIRST).await?;
 
@@ -101,7 +136,7 @@ async fn car_whose_adapter_dies_goes_on_with_another_and_comes_back() -> Result<
         world.bed.restart(ADAPTER).await?;
         way.leads_to_the_adapter(&world.bed)?;
         // In good order, as in a rolling update.
-        let second = process::find(&world.bed.layout, "adapter-2").context("the second adapter was started")?;
+        let second = process::find(&world.bed.layout, ADAPTER_2).context("the second adapter was started")?;
         process::end(&world.bed.layout, &[second], Duration::from_secs(15)).await?;
         owned_by(world, &car, FIRST).await?;
         world
@@ -110,43 +145,61 @@ async fn car_whose_adapter_dies_goes_on_with_another_and_comes_back() -> Result<
         ensure!(support::at_work(&car).await? == 1, "the program was never stopped");
         let attempts = seen.attempts();
         ensure!(attempts.len() == 1, "no replacement: {attempts:?}");
-        Ok(())
+        check_writers(world, &car, &[FIRST, SECOND])
     })
     .await
 }
 
+/// The second adapter is swallowed by a partition and lives on: it doubts itself before the first takes its cars for lost, and when it is
+/// back, they stay where they are.
 #[tokio::test]
-async fn car_that_dies_with_its_adapter_is_lost_by_the_word_of_another() -> Result<()> {
-    with_two("both", async |world, way, second| {
-        world.pool(loss::impatient).await?;
+async fn car_whose_adapter_is_cut_off_from_the_api_server_goes_on_with_another_and_stays() -> Result<()> {
+    let api = partition::way().await?;
+    let made = |world: &World, program| partition::reached_by(world, program, &api);
+    let result = with_second("doubt", made, async |world, way, second| {
         way.leads_to(second);
-        let lost = way.car(world).await?;
+        let car = way.car(world).await?;
         let seen = world.record();
-        let mut job = endless(world)?;
+        let mut job = support::endless(world)?;
         loss::once_only(&mut job);
         world.apply(&job).await?;
-        let first = world.running_on(&lost).await?;
-        owned_by(world, &lost, SECOND).await?;
-        let other = world.cars(1).await?.remove(0);
+        let pod = world.running_on(&car).await?;
+        owned_by(world, &car, SECOND).await?;
 
-        world.bed.crash("adapter-2").await?;
-        lost.crash().await?;
-        owned_by(world, &lost, FIRST).await?;
-        let fenced = world
-            .wait_pods("the lost attempt to be fenced", |pods| {
-                let pod = pods.iter().find(|p| p.uid() == first.uid())?;
-                let stopped = world::condition(pod, condition::STOPPED)?;
-                Some((pods.len(), stopped.1.to_owned()))
+        way.leads_to_the_adapter(&world.bed)?;
+        api.hold();
+        owned_by(world, &car, FIRST).await?;
+        api.free();
+        // It has caught up when it shows that it lives.
+        renews_again(world).await?;
+        world
+            .wait_pods("the attempt to be as it was", |pods| {
+                let same = pods.iter().find(|p| p.uid() == pod.uid())?;
+                untouched(same).then_some(())
             })
             .await?;
-        ensure!(
-            fenced == (1, reason::FENCED.to_owned()),
-            "alone until fenced: {fenced:?}"
-        );
-        let second = world.running_on(&other).await?;
-        ensure!(second.uid() != first.uid(), "another attempt");
-        ensure!(seen.attempts().len() == 2, "one replacement: {:?}", seen.attempts());
-        Ok(())
-    })
-    .await
+        owned_by(world, &car, FIRST).await?;
+        ensure!(support::at_work(&car).await? == 1, "the program was never stopped");
+        ensure!(seen.attempts().len() == 1, "no replacement: {:?}", seen.attempts());
+        check_writers(world, &car, &[FIRST, SECOND])
+    });
+    result.await
+}
+
+/// Waits until the second adapter has renewed its own Lease after now.
+async fn renews_again(world: &World) -> Result<()> {
+    let leases: Api<Lease> = Api::namespaced(world.client(), SYSTEM_NAMESPACE);
+    let renewed = |l: Option<&Lease>| l?.spec.as_ref()?.renew_time.as_ref().map(|t| t.0);
+    let name = format!("kerbside-kubelet-{SECOND}");
+    let last = wait::object(
+        &leases,
+        &name,
+        "the Lease of the second adapter",
+        world::DEADLINE,
+        renewed,
+    )
+    .await?;
+    let what = "the second adapter to renew its Lease";
+    let again = |l: Option<&Lease>| renewed(l).filter(|at| *at > last).map(drop);
+    wait::object(&leases, &name, what, world::DEADLINE, again).await
 }

@@ -18,12 +18,14 @@ use kube::{Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// One version of an object.
 #[derive(Debug, Clone)]
 pub(crate) struct Frame<K> {
     pub(crate) object: K,
+    /// When the test heard of it.
+    pub(crate) at: Instant,
     /// The object was gone then; this is how it was last.
     gone: bool,
 }
@@ -49,7 +51,7 @@ where
                     // The watch mends itself after an error.
                     Ok(Event::Init | Event::InitDone) | Err(_) => continue,
                 };
-                send.send_modify(|all: &mut Vec<Frame<K>>| all.push(Frame { object, gone }));
+                send.send_modify(|all: &mut Vec<Frame<K>>| all.push(Frame::new(object, gone)));
             }
         });
         Self {
@@ -124,6 +126,21 @@ pub(crate) enum Step {
     Stopped,
     /// It is no longer in the API.
     Gone,
+}
+
+impl<K: Resource> Frame<K> {
+    fn new(object: K, gone: bool) -> Self {
+        let at = Instant::now();
+        Self { object, at, gone }
+    }
+
+    /// Its place among all writes to the cluster, of whatever kind: the revision of the one store behind it.
+    pub(crate) fn revision(&self) -> Result<u64> {
+        let version = self.object.meta().resource_version.as_deref().unwrap_or_default();
+        version
+            .parse()
+            .with_context(|| format!("'{version}' is no revision of the store"))
+    }
 }
 
 impl Frame<Pod> {

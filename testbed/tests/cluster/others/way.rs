@@ -1,8 +1,9 @@
-//! The way between a car and the adapter, as a mobile network is one: it can be slow, and it can be cut.
+//! The way between a car and the adapter, as a mobile network is one, or between a program and the API server: it can be slow, it can be
+//! cut, and it can swallow all there is without a word.
 //!
-//! Called by tests of what the cluster sees in the time between two words of a car. On a slow way each word comes by itself, in the order
-//! in which it was said, so what follows from one is seen before the next one comes, however quick the car is. What comes to the car is
-//! never held up.
+//! Called by tests of what the cluster sees in the time between two words of a car, and of partitions. On a slow way each word comes by
+//! itself, in the order in which it was said, so what follows from one is seen before the next one comes, however quick the car is. What
+//! comes back on a slow way is never held up.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -23,18 +24,21 @@ use tokio::time::sleep;
 const APART: Duration = Duration::from_millis(500);
 /// Before the content of a record of TLS: its type, its version, its length.
 const HEAD: usize = 5;
+/// As much as is passed on at a time.
+const PIECE: usize = 16 * 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Free,
     Slow,
+    Held,
     Cut,
 }
 
-/// A way to the adapter for any number of cars.
+/// A way to one server for any number of its clients.
 pub(crate) struct Way {
     url: String,
-    /// Where new connections go: the address of an adapter's link.
+    /// Where new connections go: the address of an adapter's link, or of the API server.
     to: watch::Sender<String>,
     state: watch::Sender<State>,
     task: AbortHandle,
@@ -45,7 +49,7 @@ pub(crate) async fn run<F>(name: &str, test: F) -> Result<()>
 where
     F: AsyncFnOnce(&mut World, &Way) -> Result<()>,
 {
-    let way = Way::open().await?;
+    let way = Way::to(&adapter(&Bed::from_environment().await?)?).await?;
     world::run(name, async |world| {
         let result = test(world, &way).await;
         // Whatever its end: a car that is not reached keeps its Pods.
@@ -56,20 +60,20 @@ where
 }
 
 impl Way {
-    async fn open() -> Result<Self> {
-        let adapter = adapter(&Bed::from_environment().await?)?;
+    /// A way to the server that listens on this address.
+    pub(crate) async fn to(address: &str) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .await
-            .context("failed to listen for cars")?;
+            .context("failed to listen for those who go this way")?;
         let port = listener.local_addr().context("a listener has an address")?.port();
         let (state, seen) = watch::channel(State::Free);
-        let (to, leads_to) = watch::channel(adapter);
+        let (to, leads_to) = watch::channel(address.to_owned());
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
-            while let Ok((car, _)) = listener.accept().await {
+            while let Ok((near, _)) = listener.accept().await {
                 // One that breaks is seen by both of its ends.
                 let to = leads_to.borrow().clone();
-                connections.spawn(connection(car, to, seen.clone()));
+                connections.spawn(connection(near, to, seen.clone()));
             }
         });
         Ok(Self {
@@ -78,6 +82,11 @@ impl Way {
             state,
             task: task.abort_handle(),
         })
+    }
+
+    /// What its clients dial.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
     }
 
     /// A new car of the test, as they come by default, that knows no other way.
@@ -109,12 +118,18 @@ impl Way {
         self.state.send_replace(State::Slow);
     }
 
+    /// Nothing passes any more in either direction, and nothing breaks: no end of a connection is told of the other's silence. What was
+    /// sent meanwhile goes on when the way is free, as TCP sends it again after a partition.
+    pub(crate) fn hold(&self) {
+        self.state.send_replace(State::Held);
+    }
+
     /// Every connection breaks, and none comes about.
     pub(crate) fn cut(&self) {
         self.state.send_replace(State::Cut);
     }
 
-    /// Neither slow nor cut.
+    /// Neither slow nor held nor cut.
     pub(crate) fn free(&self) {
         self.state.send_replace(State::Free);
     }
@@ -135,41 +150,71 @@ fn adapter(bed: &Bed) -> Result<String> {
         .to_owned())
 }
 
-async fn connection(car: TcpStream, to: String, state: watch::Receiver<State>) -> io::Result<()> {
+async fn connection(near: TcpStream, to: String, mut state: watch::Receiver<State>) -> io::Result<()> {
     if *state.borrow() == State::Cut {
         return Ok(());
     }
-    let adapter = TcpStream::connect(to).await?;
-    car.set_nodelay(true)?;
-    adapter.set_nodelay(true)?;
-    let (from_car, mut to_car) = car.into_split();
-    let (mut from_adapter, to_adapter) = adapter.into_split();
+    let both_ways = {
+        let mut state = state.clone();
+        async move {
+            passable(&mut state).await;
+            let far = TcpStream::connect(to).await?;
+            near.set_nodelay(true)?;
+            far.set_nodelay(true)?;
+            let (from_near, to_near) = near.into_split();
+            let (from_far, to_far) = far.into_split();
+            tokio::select! {
+                said = records(from_near, to_far, state.clone()) => said,
+                said = pieces(from_far, to_near, state) => said,
+            }
+        }
+    };
     tokio::select! {
-        said = records(from_car, to_adapter, state.clone()) => said,
-        said = tokio::io::copy(&mut from_adapter, &mut to_car) => said.map(drop),
-        () = cut(state) => Ok(()),
+        passed = both_ways => passed,
+        () = until(&mut state, |s| s == State::Cut) => Ok(()),
     }
 }
 
 /// One record of TLS after the other: each word of a car is one.
-async fn records(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: watch::Receiver<State>) -> io::Result<()> {
+async fn records(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut state: watch::Receiver<State>) -> io::Result<()> {
     loop {
-        let mut record = vec![0; HEAD];
-        from.read_exact(&mut record).await?;
-        let length = u16::from_be_bytes([record[3], record[4]]);
-        record.resize(HEAD + usize::from(length), 0);
-        from.read_exact(&mut record[HEAD..]).await?;
-        to.write_all(&record).await?;
+        let record = record(&mut from).await;
+        passable(&mut state).await;
+        to.write_all(&record?).await?;
         if *state.borrow() == State::Slow {
             sleep(APART).await;
         }
     }
 }
 
-async fn cut(mut state: watch::Receiver<State>) {
-    while *state.borrow_and_update() != State::Cut {
-        if state.changed().await.is_err() {
-            return;
+async fn record(from: &mut OwnedReadHalf) -> io::Result<Vec<u8>> {
+    let mut record = vec![0; HEAD];
+    from.read_exact(&mut record).await?;
+    let length = u16::from_be_bytes([record[3], record[4]]);
+    record.resize(HEAD + usize::from(length), 0);
+    from.read_exact(&mut record[HEAD..]).await?;
+    Ok(record)
+}
+
+/// What comes, as it comes.
+async fn pieces(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut state: watch::Receiver<State>) -> io::Result<()> {
+    let mut piece = vec![0; PIECE];
+    loop {
+        let read = from.read(&mut piece).await;
+        passable(&mut state).await;
+        match read? {
+            0 => return Ok(()),
+            length => to.write_all(&piece[..length]).await?,
         }
     }
+}
+
+/// Also the end of a connection is not told on a way that is held.
+async fn passable(state: &mut watch::Receiver<State>) {
+    until(state, |s| s != State::Held).await;
+}
+
+async fn until(state: &mut watch::Receiver<State>, is: impl Fn(State) -> bool) {
+    // Without a sender the way is gone, and its connections with it.
+    let _ = state.wait_for(|s| is(*s)).await;
 }
