@@ -164,12 +164,12 @@ async fn output_of_an_attempt_that_was_given_up_is_not_accepted_and_its_car_take
         world.apply(&job).await?;
         let first = world.running_on(&car).await?.uid().context("a Pod has a UID")?;
         way.hold();
-        let gone = pods.life(&first).await?;
         let lost = |f: &Frame<Pod>| {
-            phase(&f.object) == "Failed"
-                && world::condition(&f.object, condition::DISRUPTION_TARGET) == Some(("True", reason::VEHICLE_LOST))
+            let target = world::condition(&f.object, condition::DISRUPTION_TARGET);
+            f.is(&first) && phase(&f.object) == "Failed" && target == Some(("True", reason::VEHICLE_LOST))
         };
-        ensure!(gone.last().is_some_and(lost), "given up as lost:\n{}", story(&gone));
+        let given_up = |frames: &[Frame<Pod>]| frames.iter().any(lost).then_some(());
+        pods.until("the attempt to be given up as lost", given_up).await?;
         let left = support::at_work(&car).await?;
         ensure!(left == 0, "{left} attempts run in a car past its fence");
         way.free();

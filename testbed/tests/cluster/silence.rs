@@ -30,8 +30,7 @@ const FENCE: Duration = Duration::from_secs(30);
 /// A car at work is heard so often.
 const HEARTBEAT: Duration = Duration::from_secs(4);
 /// On top of what is promised, for what these tests share the machine with: four of them run at a time on two processors, and some compile
-/// programs and compute. A second is what a turn of a busy scheduler, adapter and operator has been seen to take together; never more
-/// than a quarter of the shortest promise of seconds.
+/// programs and compute. On a machine that does nothing else, nothing of it is needed.
 const MARGIN: Duration = Duration::from_millis(2500);
 
 /// When the cluster first said that the car is suspected.
@@ -98,7 +97,7 @@ async fn car_at_work_that_falls_silent_is_suspected_within_ten_seconds_and_its_w
         within("replacing the work of a silent car", bound, REPLACED)?;
         ensure!(
             suspected + HEARTBEAT >= SUSPECTED,
-            "a car is suspected for its silence, and not {suspected:?} after its last word at the earliest"
+            "suspected after {suspected:?}, though heard {HEARTBEAT:?} before that at the earliest"
         );
         still_at_work(&silent).await
     })

@@ -5,7 +5,7 @@ use super::*;
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, Taint};
-use kerbside_core::names::taint;
+use kerbside_core::names::{condition, taint};
 use kerbside_testbed::wait;
 use kube::ResourceExt;
 use serde_json::{Value, json};
@@ -58,6 +58,13 @@ fn given_up(node: &Node) -> bool {
     let conditions = node.status.as_ref().and_then(|s| s.conditions.as_deref());
     let unknown = |c: &NodeCondition| c.type_ == "Ready" && c.status == "Unknown";
     conditions.is_some_and(|all| all.iter().any(unknown)) && world::tainted(node, "node.kubernetes.io/unreachable")
+}
+
+/// Whether Kerbside says that the car is not heard.
+fn unheard(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|s| s.conditions.as_deref());
+    let says = |c: &NodeCondition| c.type_ == condition::HEARD && c.status == "False";
+    conditions.is_some_and(|all| all.iter().any(says))
 }
 
 /// Whether anybody but Kerbside says anything against the Node, or Kerbside that it is suspect.
@@ -124,8 +131,9 @@ pub(super) async fn all_adapters_away(name: &str, at_least: Duration) -> Result<
             let frames = film.frames();
             let uids: BTreeSet<_> = frames.iter().map(|f| f.object.uid()).collect();
             ensure!(uids.len() == 1, "a Node was made again: {uids:?}");
-            let suspect = frames.iter().any(|f| loss::suspected(Some(&f.object)).is_some());
-            ensure!(!suspect, "no car was suspected for our own silence");
+            // The taint alone only keeps new work away from a car that has just come back.
+            let suspect = frames.iter().any(|f| unheard(&f.object));
+            ensure!(!suspect, "a car was suspected for our own silence");
         }
         let made = seen.attempts();
         ensure!(made.len() == 3, "no replacement: {made:?}");
