@@ -158,6 +158,12 @@ impl Attempt {
         self.report.as_ref().is_some_and(|r| r.stopped && last(r))
     }
 
+    /// The car has had it and its work counts, whether it is done or not: what was made in its place is to be withdrawn.
+    pub(super) fn counts(&self) -> bool {
+        let wanted = |p: &PodFacts| p.deletion.is_none() && p.phase != PodPhase::Failed;
+        self.report.is_some() && !self.fenced && self.pod.as_ref().is_some_and(wanted)
+    }
+
     /// The car says that nothing of it is alive.
     pub(super) fn reported_stopped(&self) -> bool {
         self.report.as_ref().is_some_and(|r| r.stopped)

@@ -213,10 +213,11 @@ impl Facts {
     /// A car that was away has come back with attempts, and nothing new is to come yet: those that were given up meanwhile must have
     /// stopped before, and the others have been heard again. Bounded, for a car that never says that they have stopped.
     fn returning(&self, timer: &mut Timer) -> bool {
-        let known = || self.attempts.values().filter(|a| a.known && !a.reported_stopped());
         let Some(at) = self.returned_at else { return false };
-        known().any(|a| self.given_up(a)) && !timer.passed(at + RUN_PATIENCE)
-            || known().next().is_some() && !timer.passed(at + RETURN_HOLD)
+        let alive = |a: &Attempt| a.known && !a.reported_stopped();
+        let mut attempts = self.attempts.values();
+        attempts.any(|a| alive(a) && self.given_up(a)) && !timer.passed(at + RUN_PATIENCE)
+            || self.attempts.values().any(Attempt::counts) && !timer.passed(at + RETURN_HOLD)
     }
 
     fn given_up(&self, attempt: &Attempt) -> bool {

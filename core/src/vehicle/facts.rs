@@ -454,6 +454,10 @@ impl Facts {
             if self.suspected && self.busy() {
                 self.came_back(now);
             }
+            // However it is heard again: by a new connection, or by the one that never broke.
+            if (self.suspected || self.held) && !self.attempts.is_empty() {
+                self.returned_at = Some(now);
+            }
             self.suspected = false;
             self.held = false;
             self.held_until = None;

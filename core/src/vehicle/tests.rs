@@ -9,6 +9,7 @@ use crate::names::{reason, taint};
 mod braked;
 mod fences;
 mod flapping;
+mod returns;
 
 fn at(seconds: f64) -> Boottime {
     Boottime(Duration::from_secs_f64(seconds))
