@@ -5,8 +5,8 @@ use super::*;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kerbside_core::names::{condition, reason};
-use kerbside_testbed::http;
 use kerbside_testbed::process::Program;
+use kerbside_testbed::{http, wait};
 use kube::ResourceExt;
 use serde_json::json;
 
@@ -18,12 +18,14 @@ const CONTROLLER: &str = "kube-controller-manager";
 /// Its timers, shortened.
 const IMPATIENT: [&str; 4] = [
     "--node-monitor-period=1s",
-    // More than an adapter lets pass between two renewals of a Node's Lease, and less than it takes until another one adopts.
-    "--node-monitor-grace-period=26s",
+    // More than an adapter lets pass between two renewals of a Node's Lease; see [`OLD`].
+    "--node-monitor-grace-period=25s",
     "--node-eviction-rate=10",
     // PodGC takes what has ended as soon as it looks.
     "--terminated-pod-gc-threshold=1",
 ];
+/// So old is the Lease of a Node, in seconds, whose adapter dies here: the Node is given up before another adapter can adopt its vehicle.
+const OLD: std::ops::RangeInclusive<i64> = 12..=17;
 /// Work that may run once only, and work that may run twice.
 const ONCE: &str = "once";
 const TWICE: &str = "twice";
@@ -71,6 +73,22 @@ fn bystander(world: &World) -> Result<serde_json::Value> {
         "key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 1,
     }));
     Ok(pod)
+}
+
+/// Waits until the Lease of the car's Node is [`OLD`], by the operator's own, which is renewed every two seconds.
+async fn lease_is_old(world: &World, car: &Car) -> Result<()> {
+    let age = async || {
+        let renewed = async |namespace: &str, name: &str| {
+            let api: Api<Lease> = Api::namespaced(world.client(), namespace);
+            let lease = api.get(name).await.context("failed to read a Lease")?;
+            let at = lease.spec.and_then(|s| s.renew_time);
+            Ok::<_, anyhow::Error>(at.context("a Lease says when it was renewed")?.0)
+        };
+        let own = renewed("kube-node-lease", car.id.as_str()).await?;
+        let now = renewed(SYSTEM_NAMESPACE, "kerbside-operator").await?;
+        Ok(OLD.contains(&now.duration_since(own).as_secs()).then_some(()))
+    };
+    wait::until("the Lease of a Node to grow old", world::DEADLINE, age).await
 }
 
 async fn all_run(world: &World, count: usize) -> Result<()> {
@@ -169,6 +187,7 @@ async fn half_of_the_cars(world: &mut World, way: &Way, second: &str) -> Result<
     }
     let nodes = Film::of_node(world, &lost);
 
+    lease_is_old(world, &lost).await?;
     world.bed.crash(ADAPTER_2).await?;
     lost.crash().await?;
     way.leads_to_the_adapter(&world.bed)?;
