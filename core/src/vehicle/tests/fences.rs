@@ -170,7 +170,7 @@ fn pod_that_is_deleted_while_its_car_is_there_keeps_nobody_away() {
         phase: PodPhase::Running,
         ..pod("a")
     }));
-    car.at(40.0).on(Event::Heard);
+    car.at(8.0).on(Event::Heard);
     assert!(!suspect_node(&car));
 }
 
