@@ -19,14 +19,12 @@ use crate::{loss, support};
 mod chaos;
 #[path = "alone/cloud.rs"]
 mod cloud;
-#[path = "alone/outage.rs"]
-pub(crate) mod outage;
 #[path = "alone/eviction.rs"]
 mod eviction;
 #[path = "alone/night.rs"]
 mod night;
 #[path = "alone/outage.rs"]
-mod outage;
+pub(crate) mod outage;
 #[path = "alone/partition.rs"]
 mod partition;
 #[path = "alone/replicas.rs"]
