@@ -24,7 +24,7 @@ mod eviction;
 #[path = "alone/night.rs"]
 mod night;
 #[path = "alone/outage.rs"]
-pub(crate) mod outage;
+mod outage;
 #[path = "alone/partition.rs"]
 mod partition;
 #[path = "alone/replicas.rs"]

@@ -19,8 +19,8 @@ use kube::ResourceExt;
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::alone::outage::endless;
 use crate::others::way::{self, Way};
+use crate::support::endless;
 
 /// The group of hack/tools, and its program.
 const PROGRAM: &str = "cloud-node-lifecycle";

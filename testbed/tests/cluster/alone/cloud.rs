@@ -5,10 +5,10 @@ use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
-use super::outage::endless;
 use super::replicas::untouched;
 use super::*;
 use crate::cloud::{self, Foreign};
+use crate::support::endless;
 
 /// Nobody speaks for the Node any more, and a cloud that does not know the car deletes it.
 async fn given_up(world: &World, car: &Car) -> Result<()> {
