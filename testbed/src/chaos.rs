@@ -91,17 +91,17 @@ impl Options {
     pub fn short() -> Self {
         Self {
             dir: PathBuf::from("out/chaos"),
-            cars: 80,
+            cars: 60,
             leave: 10,
             lose: 3,
-            completions: 200,
-            parallelism: 30,
+            completions: 120,
+            parallelism: 20,
             work: Duration::from_mins(10),
             seed: 7,
             pace: 150.0,
-            from: 28.5,
-            until: 32.0,
-            idle: Duration::from_secs(45),
+            from: 29.25,
+            until: 31.75,
+            idle: Duration::from_secs(20),
             reconnect: 0,
         }
     }
@@ -192,7 +192,8 @@ async fn parts(bed: &Bed, options: &Options) -> Result<Figures> {
 
 /// Ends all work, and waits until its Pods are gone.
 async fn empty(bed: &Bed) -> Result<()> {
-    for kind in ["fleetjobs", "deployments", "statefulsets"] {
+    // The Pods too: the garbage collector, whose API server was killed a while ago, takes a minute to begin.
+    for kind in ["fleetjobs", "deployments", "statefulsets", "pods"] {
         bed.kubectl
             .run(&["delete", kind, "--all", "-n", NAME, "--wait=false"], "")
             .await?;
