@@ -22,7 +22,7 @@ use kerbside_core::vehicle::{Hearing, Judgement, NodeState};
 use kerbside_k8s::conditions::{Says, set_node};
 use serde_json::{Map, Value, json};
 
-use crate::pod_status::whole_seconds;
+use crate::pod_status::{cleared, whole_seconds};
 use crate::vehicle_status;
 
 /// On Nodes: the labels and taints that came from the pool, so that they can go with it.
@@ -282,7 +282,10 @@ impl Wanted {
             .filter(|c| !before.contains(c))
             .collect();
         if !changed.is_empty() {
-            patch.insert("conditions".into(), json!(changed));
+            patch.insert(
+                "conditions".into(),
+                changed.iter().map(|c| cleared(&json!(c))).collect(),
+            );
         }
         for (field, there) in [("allocatable", &old.allocatable), ("capacity", &old.capacity)] {
             if let Some(resources) = self.resources_patch(there.as_ref()) {

@@ -262,7 +262,7 @@ fn changed(before: Option<&Value>, after: &Value) -> Value {
 }
 
 /// A condition that once had a message and has none now must say so: a merge keeps what is not named.
-fn cleared(condition: &Value) -> Value {
+pub(crate) fn cleared(condition: &Value) -> Value {
     let mut condition = condition.clone();
     if let Some(fields) = condition.as_object_mut() {
         for field in ["reason", "message"] {

@@ -127,7 +127,8 @@ impl Actor {
             && node::has_taint(&there, taint::SUSPECT)
             && self.tells_of_return(desired)
         {
-            // Those who wait for a vehicle hear of it last: its own attempts are heard again before, and need no replacement.
+            // Those who wait for a vehicle hear of it last: before, its own attempts are heard again and need no replacement, and those that
+            // were given up are said to have stopped.
             return;
         }
         let wanted = wanted(state);
@@ -150,10 +151,11 @@ impl Actor {
         away.any(|key| state.taints.contains(&key) && !node::has_taint(&there, key))
     }
 
-    /// Whether a Pod is being told at this moment that its vehicle is heard again.
+    /// Whether a Pod is being told at this moment that its vehicle is heard again, or that it has stopped.
     fn tells_of_return(&self, desired: &Desired) -> bool {
         let mut pods = desired.pods.iter();
-        pods.any(|(uid, report)| report.unheard == Some(false) && self.at_work.contains(&Key::Pod(uid.clone())))
+        let tells = |report: &PodReport| report.unheard == Some(false) || report.stopped.is_some();
+        pods.any(|(uid, report)| tells(report) && self.at_work.contains(&Key::Pod(uid.clone())))
     }
 
     /// Renews the Lease when it is due; when it is due next. Without a Node there is no Lease.

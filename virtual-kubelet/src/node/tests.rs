@@ -194,6 +194,21 @@ fn status_patch_carries_what_changed_and_nulls_what_went() {
 }
 
 #[test]
+fn message_that_went_is_taken_back() {
+    let mut node = created();
+    let conditions = node.status.as_mut().unwrap().conditions.as_mut().unwrap();
+    let heard = conditions.iter_mut().find(|c| c.type_ == condition::HEARD).unwrap();
+    heard.status = "False".into();
+    heard.message = Some("the vehicle is not heard".into());
+    let patch = wanted_with(&template(), &offer(), good())
+        .patch_status(&node, NOW.parse().unwrap())
+        .unwrap();
+    // A strategic merge keeps what is not named, and each look at the Node would find another difference.
+    let heard = patch["conditions"][0].as_object().unwrap();
+    assert_eq!((&heard["status"], &heard["message"]), (&json!("True"), &json!(null)));
+}
+
+#[test]
 fn ready_unknown_by_the_controller_manager_is_reasserted() {
     let mut node = created();
     let conditions = node.status.as_mut().unwrap().conditions.as_mut().unwrap();
