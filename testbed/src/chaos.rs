@@ -18,7 +18,7 @@ pub mod score;
 mod sockets;
 mod work;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -115,6 +115,8 @@ pub async fn command(options: &Options) -> Result<()> {
         scope: Scope::Kerbside,
         control_plane: control_plane::Options {
             audit: true,
+            // By default it annotates twenty Nodes a second, and a fleet would not be idle for minutes.
+            controller_manager_args: vec!["--kube-api-qps=300".to_owned(), "--kube-api-burst=600".to_owned()],
             ..control_plane::Options::default()
         },
         store: store::Kind::default(),
@@ -152,6 +154,8 @@ pub async fn run(bed: &Bed, options: &Options) -> Result<Figures> {
 }
 
 async fn parts(bed: &Bed, options: &Options) -> Result<Figures> {
+    // Cars of an earlier run have certificates of another CA.
+    remove(&bed.layout.path("chaos"))?;
     let out = bed.layout.dir("chaos")?;
     let mut figures = Figures::default();
     for pool in [NAME, BYSTANDERS] {
@@ -235,6 +239,15 @@ async fn clear(bed: &Bed) -> Result<()> {
             .await?;
     }
     Ok(())
+}
+
+fn remove(dir: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("failed to remove {}", dir.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// For whoever watches.
