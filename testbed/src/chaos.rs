@@ -61,10 +61,10 @@ pub struct Options {
     #[arg(long, default_value_t = 2000)]
     pub completions: u32,
     /// Attempts of it at a time
-    #[arg(long, default_value_t = 250)]
+    #[arg(long, default_value_t = 120)]
     pub parallelism: u32,
     /// How long each completion works, in the time of the night
-    #[arg(long, default_value = "30m", value_parser = kerbside_core::duration::parse)]
+    #[arg(long, default_value = "40m", value_parser = kerbside_core::duration::parse)]
     pub work: Duration,
     /// The same seed gives the same night
     #[arg(long, default_value_t = 7)]

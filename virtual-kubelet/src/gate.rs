@@ -9,6 +9,11 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Requests of one lane at one moment: an API server with two processors answers as many within some tens of milliseconds.
 const AT_ONCE: usize = 32;
+/// Of what people look at, and nothing waits for: when many cars leave in one second, these would be half of all requests before
+/// the scheduler could bind what the cars were doing.
+const UNHURRIED: usize = 6;
+/// Of Events, likewise.
+const EVENTS: usize = 2;
 /// Cars that may wait for their greeting: some seconds of work, and less than a car's patience with an answer.
 const ARRIVALS: usize = 400;
 
@@ -21,8 +26,12 @@ pub(crate) enum Lane {
     Work,
     /// The connection of a car.
     Arrival,
-    /// What a car is: its Vehicle's status, its Node, Events.
+    /// A Node: what the scheduler goes by.
+    Node,
+    /// A Vehicle's status.
     Facts,
+    /// Events.
+    Event,
 }
 
 /// The lanes.
@@ -31,7 +40,9 @@ pub(crate) struct Gate {
     renewal: Semaphore,
     work: Semaphore,
     arrival: Semaphore,
+    node: Semaphore,
     facts: Semaphore,
+    event: Semaphore,
     waiting: Semaphore,
 }
 
@@ -42,7 +53,9 @@ impl Default for Gate {
             renewal: lane(),
             work: lane(),
             arrival: lane(),
-            facts: lane(),
+            node: lane(),
+            facts: Semaphore::new(UNHURRIED),
+            event: Semaphore::new(EVENTS),
             waiting: Semaphore::new(ARRIVALS),
         }
     }
@@ -55,7 +68,9 @@ impl Gate {
             Lane::Renewal => &self.renewal,
             Lane::Work => &self.work,
             Lane::Arrival => &self.arrival,
+            Lane::Node => &self.node,
             Lane::Facts => &self.facts,
+            Lane::Event => &self.event,
         };
         // None would mean that it was closed, which nobody does.
         lane.acquire().await.ok()
@@ -75,12 +90,12 @@ mod tests {
     async fn full_lane_holds_up_nobody_in_another() {
         let gate = Gate::default();
         let mut held = Vec::new();
-        for _ in 0..AT_ONCE {
+        for _ in 0..UNHURRIED {
             held.push(gate.enter(Lane::Facts).await);
         }
         let mut next = Box::pin(gate.enter(Lane::Facts));
         assert!(futures::poll!(&mut next).is_pending());
-        for lane in [Lane::Renewal, Lane::Work, Lane::Arrival] {
+        for lane in [Lane::Renewal, Lane::Work, Lane::Arrival, Lane::Node, Lane::Event] {
             assert!(futures::poll!(Box::pin(gate.enter(lane))).is_ready(), "{lane:?}");
         }
         held.pop();

@@ -1,7 +1,8 @@
 //! Carries a recorded plan out: creates, deletes, lets go, and deletes a job whose time is over.
 //!
 //! Takes only what [`super::update_status`] has recorded. Each write has its own precondition or is harmless when repeated, so
-//! their order does not matter; creations come first since a car may be waiting. One that fails does not keep the others back.
+//! their order does not matter, and they go side by side: what leaves in one second must not wait for what left the second before
+//! to be cleared away. One that fails does not keep the others back.
 
 use std::marker::PhantomData;
 
@@ -59,19 +60,20 @@ pub(crate) async fn apply(ctx: &Context, recorded: Resources<Recorded>) -> Resul
         expires_at: _,
     } = plan;
     let api: Api<Pod> = Api::namespaced(ctx.client.clone(), &job.namespace);
-    let created = create(ctx, &job, &found, &api, pods).await;
-    let deleted = each(
-        &found,
-        delete,
-        |d: &Deletion| d.uid.clone(),
-        |d, seen| remove(&api, d, seen),
-    )
-    .await;
     let due = release
         .into_iter()
         .filter(|uid| !ctx.memory.was_let_go(&job.uid, uid))
         .collect();
-    let released = each(&found, due, PodUid::clone, |_, seen| let_go(ctx, &job, &api, seen)).await;
+    let (created, deleted, released) = futures::join!(
+        create(ctx, &job, &found, &api, pods),
+        each(
+            &found,
+            delete,
+            |d: &Deletion| d.uid.clone(),
+            |d, seen| remove(&api, d, seen),
+        ),
+        each(&found, due, PodUid::clone, |_, seen| let_go(ctx, &job, &api, seen)),
+    );
     if expired {
         expire(ctx, &job).await?;
     }

@@ -50,7 +50,9 @@ impl Key {
             Self::Lease => Lane::Renewal,
             Self::Pod(_) | Self::Delete(_) | Self::Output(_) => Lane::Work,
             Self::Claim => Lane::Arrival,
-            Self::Vehicle | Self::Node | Self::Event(_) => Lane::Facts,
+            Self::Node => Lane::Node,
+            Self::Vehicle => Lane::Facts,
+            Self::Event(_) => Lane::Event,
         }
     }
 }
