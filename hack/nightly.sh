@@ -36,7 +36,7 @@ for _ in $(seq "$repeat"); do
   measure cluster hack/cluster-tests.sh "$testbed"
   measured
 done
-measure night hack/cluster-tests.sh "$testbed" --ignore-default-filter -E 'test(/::night::/)'
+measure night hack/cluster-tests.sh "$testbed" --ignore-default-filter -E 'test(/::night::|::eviction::|outage::adapters?_away/)'
 if hack/step.sh tools-s3 hack/tools/build.sh s3; then
   STORE=s3 measure cluster-s3 hack/cluster-tests.sh "$testbed"
 else

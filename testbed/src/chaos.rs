@@ -189,8 +189,9 @@ async fn parts(bed: &Bed, options: &Options) -> Result<Figures> {
     let rested = cars.rest().await;
     let emptied = empty(bed).await;
     cars.end().await;
-    ran.and(rested).and(emptied)?;
+    // Also of a run that has failed: what was measured before stays.
     figures.write(&out)?;
+    ran.and(rested).and(emptied)?;
     Ok(figures)
 }
 

@@ -13,7 +13,7 @@ use kerbside_link::client::Connection;
 use kerbside_link::identity::EnrolmentToken;
 use kerbside_simulator::cars::car::SimCar;
 use kerbside_simulator::cars::looks::Looks;
-use kerbside_simulator::cars::lot::{Lot, Options as LotOptions};
+use kerbside_simulator::cars::lot::{Lot, LotError, Options as LotOptions};
 use kerbside_simulator::cars::play::{Order, Player, STALE_AFTER, Step};
 use kerbside_simulator::cars::truth::Truth;
 use kerbside_simulator::pace::Pace;
@@ -23,6 +23,7 @@ use kubectl_fleet::cli::Enrol;
 use kubectl_fleet::commands::enrol;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::time::sleep;
 
 use super::Options;
 use crate::bed::Bed;
@@ -31,6 +32,10 @@ use crate::wait;
 
 /// Cars that enrol at one moment.
 const AT_ONCE: usize = 24;
+/// How often a car tries to enrol when the cluster has no time for it.
+const TRIES: u32 = 20;
+/// How long it waits in between.
+const AGAIN: Duration = Duration::from_secs(2);
 /// Every owner of the fleet: plugged in, and not below half.
 const OWNER: &str = "consent: {givenAt: 2026-11-01T10:00:00Z, classes: [inference]}
 requirePluggedIn: true
@@ -94,10 +99,7 @@ impl Cars {
     pub(super) async fn more(&mut self, bed: &Bed, pool: &str, numbers: Range<u32>) -> Result<()> {
         let lot = &self.lot;
         let enrolled: Vec<(u32, VehicleId)> = stream::iter(numbers)
-            .map(|number| async move {
-                let token = token(bed, pool).await?;
-                anyhow::Ok((number, lot.enrol(number, &token).await?))
-            })
+            .map(|number| async move { anyhow::Ok((number, enrol_one(bed, lot, pool, number).await?)) })
             .buffer_unordered(AT_ONCE)
             .try_collect()
             .await?;
@@ -226,6 +228,21 @@ impl Cars {
         if self.halt().await.is_ok() {
             let ends = std::mem::take(&mut self.parked).into_iter().map(SimCar::end);
             stream::iter(ends).buffer_unordered(100).collect::<Vec<()>>().await;
+        }
+    }
+}
+
+/// Enrols one car. A cluster that has no time is asked again, with another token, for the first may be used up.
+async fn enrol_one(bed: &Bed, lot: &Lot, pool: &str, number: u32) -> Result<VehicleId> {
+    let mut tries = 0;
+    loop {
+        let token = token(bed, pool).await?;
+        match lot.enrol(number, &token).await {
+            Err(LotError::Enrol { source, .. }) if source.is_retryable() && tries < TRIES => {
+                tries += 1;
+                sleep(AGAIN).await;
+            }
+            enrolled => return Ok(enrolled?),
         }
     }
 }
