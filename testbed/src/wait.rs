@@ -11,7 +11,8 @@ use futures::StreamExt;
 use kube::Api;
 use kube::runtime::watcher::{self, Event, watcher};
 use serde::de::DeserializeOwned;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 /// Between two questions of a probe: short against what is waited for, long against what a probe costs.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -136,6 +137,28 @@ fn last_seen<K: kube::Resource + serde::Serialize>(seen: &[K]) -> String {
         format!("{name}: {}", status.unwrap_or_else(|| "no status".into()))
     });
     format!("last seen: {}", lines.collect::<Vec<_>>().join("\n  "))
+}
+
+/// Waits until `condition` gives something for what a task of one's own keeps writing down.
+pub async fn seen<S, T>(
+    seen: &watch::Receiver<S>,
+    what: &str,
+    deadline: Duration,
+    condition: impl Fn(&S) -> Option<T>,
+) -> Result<T> {
+    let mut seen = seen.clone();
+    let found = timeout(deadline, async {
+        loop {
+            let found = condition(&seen.borrow_and_update());
+            if let Some(found) = found {
+                return anyhow::Ok(found);
+            }
+            seen.changed().await.context("the watch ended")?;
+        }
+    });
+    found
+        .await
+        .with_context(|| format!("waited {} s in vain for {what}", deadline.as_secs()))?
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Pod;
 use kerbside_core::clock::Clock as _;
@@ -18,7 +18,8 @@ use kube::{Client, ResourceExt};
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
-use tokio::time::timeout;
+
+use crate::wait;
 
 /// One Pod, as far as it counts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -98,19 +99,7 @@ impl Book {
         deadline: Duration,
         condition: impl Fn(&Attempts) -> Option<T>,
     ) -> Result<T> {
-        let mut seen = self.seen.clone();
-        let found = timeout(deadline, async {
-            loop {
-                let found = condition(&seen.borrow_and_update());
-                if let Some(found) = found {
-                    return anyhow::Ok(found);
-                }
-                seen.changed().await.context("the watch ended")?;
-            }
-        });
-        found
-            .await
-            .with_context(|| format!("waited {} s in vain for {what}", deadline.as_secs()))?
+        wait::seen(&self.seen, what, deadline, condition).await
     }
 }
 

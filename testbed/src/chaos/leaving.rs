@@ -55,8 +55,7 @@ pub(super) async fn measure(
         work::replicas(registry, "StatefulSet", STATEFUL, each),
     ];
     for manifest in &manifests {
-        let text = serde_json::to_string(manifest).context("failed to render JSON")?;
-        bed.kubectl.run(&["apply", "-f", "-"], &text).await?;
+        work::apply(bed, manifest).await?;
     }
     all_at_work(&book, each).await?;
 

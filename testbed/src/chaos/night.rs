@@ -97,8 +97,7 @@ pub(super) async fn measure(
             Some(options.work),
         ),
     ] {
-        let text = serde_json::to_string(&manifest).context("failed to render JSON")?;
-        bed.kubectl.run(&["apply", "-f", "-"], &text).await?;
+        work::apply(bed, &manifest).await?;
     }
     faults(bed, cars, &book, options.completions, began + real).await?;
     let left = (began + real).saturating_duration_since(Instant::now());

@@ -1,12 +1,14 @@
-//! The manifests of a chaos run: work for simulated cars, whose programs only let time pass.
+//! The manifests of a chaos run, and how they are applied: work for simulated cars, whose programs only let time pass.
 
 use std::time::Duration;
 
+use anyhow::{Context as _, Result};
 use kerbside_core::duration;
 use kerbside_simulator::cars::program::{OUTPUT, WORK};
 use serde_json::{Value, json};
 
 use super::NAME;
+use crate::bed::Bed;
 use crate::programs::TAG;
 
 /// A car gives one processor: two of these do not fit, so that every car has one.
@@ -102,6 +104,12 @@ pub(super) fn replicas(registry: &str, kind: &str, name: &str, count: u32) -> Va
         "metadata": {"name": name, "namespace": NAME},
         "spec": spec,
     })
+}
+
+/// Applies a manifest, as a user does.
+pub(super) async fn apply(bed: &Bed, manifest: &Value) -> Result<()> {
+    let text = serde_json::to_string(manifest).context("failed to render JSON")?;
+    bed.kubectl.run(&["apply", "-f", "-"], &text).await.map(drop)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Node, Pod};
 use kerbside_core::names::{condition, reason};
 use kerbside_testbed::fleet::car::Car;
+use kerbside_testbed::wait;
 use kerbside_testbed::world::{self, World, ending, on, phase};
 use kube::api::Api;
 use kube::runtime::watcher::{self, Event, watcher};
@@ -18,7 +19,7 @@ use kube::{Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 /// One version of an object.
 #[derive(Debug, Clone)]
@@ -67,19 +68,7 @@ where
 
     /// Waits until `condition` over all versions so far gives something.
     pub(crate) async fn until<T>(&self, what: &str, condition: impl Fn(&[Frame<K>]) -> Option<T>) -> Result<T> {
-        let mut seen = self.seen.clone();
-        let found = timeout(world::DEADLINE, async {
-            loop {
-                let found = condition(&seen.borrow_and_update());
-                if let Some(found) = found {
-                    return anyhow::Ok(found);
-                }
-                seen.changed().await.context("the watch ended")?;
-            }
-        });
-        found
-            .await
-            .with_context(|| format!("waited {} s in vain for {what}", world::DEADLINE.as_secs()))?
+        wait::seen(&self.seen, what, world::DEADLINE, |all| condition(all)).await
     }
 }
 
