@@ -105,8 +105,36 @@ pub struct Attempt {
     /// In the order of the plan.
     pub containers: Vec<Container>,
     admitted: Boottime,
-    /// When the newest acknowledged heartbeat was sent.
+    /// When the newest acknowledged heartbeat that counts for it was sent.
     heard: Option<Boottime>,
+}
+
+/// When the newest heartbeats that were acknowledged were *sent*. `None`: never yet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// By whatever adapter the car is connected to.
+    pub any: Option<Boottime>,
+    /// By one that could show that no other had taken the car over.
+    pub proven: Option<Boottime>,
+}
+
+impl Heard {
+    /// A heartbeat that was sent at `sent` has been acknowledged; whether that is news.
+    pub fn acknowledged(&mut self, sent: Boottime, proven: bool) -> bool {
+        let before = *self;
+        self.any = self.any.max(Some(sent));
+        if proven {
+            self.proven = self.proven.max(Some(sent));
+        }
+        *self != before
+    }
+
+    /// From when the fence of an attempt counts. One that may run once only believes nobody who cannot prove that no other counts the
+    /// same fence: an adapter that is cut off from its cluster would put it off for ever, and the one that took its vehicles over would
+    /// begin the attempt elsewhere.
+    pub fn counts_for(&self, plan: &Plan) -> Option<Boottime> {
+        if plan.once { self.proven } else { self.any }
+    }
 }
 
 /// What happened. Containers are named by their place in the plan.
@@ -174,7 +202,7 @@ pub enum Event {
         /// A sentence.
         message: String,
     },
-    /// A heartbeat that was sent at this time has been acknowledged.
+    /// A heartbeat that was sent at this time has been acknowledged, by an adapter that counts for this attempt.
     Heard {
         /// When it was sent.
         sent: Boottime,
@@ -216,9 +244,9 @@ pub enum Effect {
 }
 
 impl Attempt {
-    /// A new attempt, and its first effects. `heard` is when the newest acknowledged heartbeat was sent, if ever one was.
-    pub fn admit(plan: &Plan, heard: Option<Boottime>, now: Now) -> (Self, Vec<Effect>) {
-        let mut attempt = Self::new(plan, State::Admitted, heard, now);
+    /// A new attempt, and its first effects. `heard` is what the car's adapter acknowledged so far.
+    pub fn admit(plan: &Plan, heard: Heard, now: Now) -> (Self, Vec<Effect>) {
+        let mut attempt = Self::new(plan, State::Admitted, heard.counts_for(plan), now);
         attempt.revision = 1;
         // Told before it is written: a journal can be slow, and a car that greets another adapter meanwhile must name what it is
         // about to begin, or the cluster takes it for lost and begins it elsewhere. It is no end, so nothing told can turn out false.

@@ -41,8 +41,8 @@ enum Twist {
     GuardSleeps,
     /// The adapter's fence has no margin.
     NoMargin,
-    /// A replica that may have been adopted from puts off fences.
-    DoubtfulAcknowledges,
+    /// A replica that may have been adopted from puts off fences, and says that it can prove itself.
+    CutOffProves,
     /// An end is written over whatever is there.
     EndsWithoutPrecondition,
     /// The operator replaces what is lost before it is fenced.
@@ -107,6 +107,7 @@ impl World {
             stubborn: false,
             route: n % REPLICAS,
             fence,
+            once: frame.on_loss == OnLoss::WhenFenced,
             twist,
         };
         let spec = JobSpec {

@@ -59,6 +59,9 @@ pub mod annotation {
     pub const CLASS: &str = "kerbside.dev/class";
     /// On Pods: a duration; unheard for that long, the car stops the attempt by itself.
     pub const RUN_UNHEARD_FOR: &str = "kerbside.dev/run-unheard-for";
+    /// On Pods: `WhenFenced` for one that may run once only at a time, `WhenSuspected` for one that may run twice. Where it is not
+    /// said, the kind of the controller decides.
+    pub const REPLACE: &str = "kerbside.dev/replace";
     /// On Pods: the directory in the first container whose files are the attempt's output.
     pub const OUTPUT_PATH: &str = "kerbside.dev/output-path";
     /// On Pods: the most bytes that the output may have.

@@ -1,11 +1,21 @@
 //! Events, one recorder per program.
 //!
 //! A recorder is made once and cloned: it remembers what it published and turns repeats into a series, which a new one per
-//! reconcile would defeat. Publishing never fails its caller: an Event is a courtesy, and a lost one is logged.
+//! reconcile would defeat. Publishing never fails its caller: an Event is a courtesy, and a lost one is logged. Nor does it delay
+//! one that has something better to wait for: [`queue`] takes the waiting over, as client-go's event broadcaster does.
+
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder as KubeRecorder, Reporter};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// Events that wait to be published. A program that has more to tell than this is in more trouble than they could explain.
+const MOST_WAITING: usize = 1_000;
+/// How long a program that is stopped goes on telling what waits.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Publishes Events under one program's name. Cheap to clone.
 #[derive(Clone)]
@@ -48,6 +58,81 @@ impl Recorder {
     }
 }
 
+/// Where Events wait until they are published, in their order. Cheap to clone.
+#[derive(Clone)]
+pub struct EventQueue(mpsc::Sender<Waiting>);
+
+/// Publishes what waits, one after the other.
+pub struct Broadcaster {
+    recorder: Recorder,
+    waiting: mpsc::Receiver<Waiting>,
+}
+
+struct Waiting {
+    object: ObjectReference,
+    severity: Severity,
+    reason: String,
+    action: String,
+    note: String,
+}
+
+/// A queue of at most 1,000 Events, and who publishes them by `recorder`.
+pub fn queue(recorder: Recorder) -> (EventQueue, Broadcaster) {
+    let (sender, waiting) = mpsc::channel(MOST_WAITING);
+    (EventQueue(sender), Broadcaster { recorder, waiting })
+}
+
+impl EventQueue {
+    /// Leaves one Event about `object` to be published, without waiting. When the queue is full, or its broadcaster has ended, the
+    /// Event is lost and logged.
+    pub fn publish(&self, object: ObjectReference, severity: Severity, reason: &str, action: &str, note: &str) {
+        let waiting = Waiting {
+            object,
+            severity,
+            reason: reason.to_owned(),
+            action: action.to_owned(),
+            note: note.to_owned(),
+        };
+        if let Err(error) = self.0.try_send(waiting) {
+            let why = match &error {
+                mpsc::error::TrySendError::Full(_) => "too many wait",
+                mpsc::error::TrySendError::Closed(_) => "the program is stopping",
+            };
+            tracing::warn!(why, reason, note, "an event was not published");
+        }
+    }
+}
+
+impl Broadcaster {
+    /// Publishes until `stop`, and then what waits already, for at most two seconds.
+    pub async fn run(mut self, stop: CancellationToken) {
+        while let Some(Some(next)) = stop.run_until_cancelled(self.waiting.recv()).await {
+            self.tell(next).await;
+        }
+        if tokio::time::timeout(LAST_WORDS, self.drain()).await.is_err() {
+            tracing::warn!(lost = self.waiting.len(), "events were not published before the end");
+        }
+    }
+
+    /// Publishes what waits now, and returns.
+    pub async fn drain(&mut self) {
+        while let Ok(next) = self.waiting.try_recv() {
+            self.tell(next).await;
+        }
+    }
+
+    async fn tell(&self, next: Waiting) {
+        let Waiting {
+            object,
+            severity,
+            reason,
+            action,
+            note,
+        } = next;
+        self.recorder.publish(&object, severity, &reason, &action, &note).await;
+    }
+}
+
 /// The longest prefix of at most `max` bytes that ends between characters.
 fn cut(text: &str, max: usize) -> &str {
     let mut end = text.len().min(max);
@@ -58,12 +143,4 @@ fn cut(text: &str, max: usize) -> &str {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::cut;
-
-    #[test]
-    fn note_is_cut_between_characters() {
-        assert_eq!(cut("aé", 2), "a");
-        assert_eq!(cut("aé", 3), "aé");
-    }
-}
+mod tests;

@@ -19,7 +19,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kerbside_core::clock::{Boottime, Clock};
+use kerbside_core::attempt::Heard;
+use kerbside_core::clock::Clock;
 use kerbside_core::ids::PodUid;
 use tokio::sync::{mpsc, watch};
 
@@ -177,7 +178,7 @@ impl Client {
             identity: watch::Sender::new(config.identity),
             live: watch::Sender::new(None),
             connection: watch::Sender::new(Connection::Disconnected { why }),
-            last_acknowledged: watch::Sender::new(None),
+            heard: watch::Sender::default(),
             hand_over,
             stop: watch::Sender::new(false),
         });
@@ -201,9 +202,9 @@ impl Client {
         self.context.car.forget(uid.as_str());
     }
 
-    /// When the newest heartbeat that was acknowledged was *sent*: the car's fences count from here. `None`: never yet.
-    pub fn last_acknowledged(&self) -> watch::Receiver<Option<Boottime>> {
-        self.context.last_acknowledged.subscribe()
+    /// When the newest heartbeats that were acknowledged were *sent*: the car's fences count from here.
+    pub fn heard(&self) -> watch::Receiver<Heard> {
+        self.context.heard.subscribe()
     }
 
     /// Whether an adapter is connected.

@@ -23,7 +23,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use kerbside_api::v1alpha1::{FleetJob, VehiclePool};
 use kerbside_core::clock::Clock;
 use kerbside_core::ids::JobUid;
-use kerbside_k8s::events::{Recorder, Severity};
+use kerbside_k8s::events::{EventQueue, Severity};
 use kerbside_k8s::store::Store as ResultStore;
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::controller::Action;
@@ -62,7 +62,7 @@ pub(crate) struct Context {
     pub(crate) attempts: Arc<AttemptIndex>,
     pub(crate) vehicles: Arc<VehicleIndex>,
     pub(crate) memory: Arc<Memory>,
-    pub(crate) recorder: Recorder,
+    pub(crate) events: EventQueue,
     pub(crate) metrics: Metrics,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) failures: Failures<JobUid>,
@@ -79,15 +79,9 @@ pub(crate) async fn reconcile(job: Arc<DeserializeGuard<FleetJob>>, ctx: Arc<Con
         Err(error) => {
             let note = report::with_causes(error);
             tracing::warn!(job.name = ?job.meta().name, job.namespace = ?job.meta().namespace, error = note, "failed to reconcile");
-            ctx.recorder
-                .publish(
-                    &job.object_ref(&()),
-                    Severity::Warning,
-                    error.category(),
-                    "Reconcile",
-                    &note,
-                )
-                .await;
+            let about = job.object_ref(&());
+            ctx.events
+                .publish(about, Severity::Warning, error.category(), "Reconcile", &note);
         }
     }
     result

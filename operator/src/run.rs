@@ -12,7 +12,7 @@ use kerbside_core::backoff::Backoff;
 use kerbside_core::clock::Clock;
 use kerbside_k8s::admin::{self, Admin};
 use kerbside_k8s::client::{self, ConnectError};
-use kerbside_k8s::events::Recorder;
+use kerbside_k8s::events::{self, Recorder};
 use kerbside_k8s::store::{Store, StoreError};
 use kerbside_k8s::{election, telemetry};
 use kube::Client;
@@ -222,6 +222,8 @@ impl Leader {
             return;
         }
         let recorder = Recorder::new(self.client.clone(), FIELD_MANAGER, Some(&self.identity));
+        let (events, broadcaster) = events::queue(recorder);
+        tasks.spawn(broadcaster.run(stop.clone()));
         let jobs = Arc::new(fleet_job::Context {
             client: self.client.clone(),
             store: self.store.clone(),
@@ -230,7 +232,7 @@ impl Leader {
             attempts: Arc::clone(&caches.attempts),
             vehicles: Arc::clone(&caches.vehicles),
             memory: Arc::default(),
-            recorder: recorder.clone(),
+            events: events.clone(),
             metrics: self.metrics.clone(),
             clock: Arc::clone(&self.clock),
             failures: Failures::default(),
@@ -238,7 +240,7 @@ impl Leader {
         let pools = Arc::new(vehicle_pool::Context {
             client: self.client.clone(),
             vehicles: Arc::clone(&caches.vehicles),
-            recorder,
+            events,
             metrics: self.metrics.clone(),
             clock: Arc::clone(&self.clock),
             failures: Failures::default(),

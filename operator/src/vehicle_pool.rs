@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use kerbside_api::v1alpha1::VehiclePool;
 use kerbside_core::clock::Clock;
-use kerbside_k8s::events::{Recorder, Severity};
+use kerbside_k8s::events::{EventQueue, Severity};
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::{Client, Resource};
@@ -36,7 +36,7 @@ const AFTER_A_RACE: Duration = Duration::from_millis(500);
 pub(crate) struct Context {
     pub(crate) client: Client,
     pub(crate) vehicles: Arc<VehicleIndex>,
-    pub(crate) recorder: Recorder,
+    pub(crate) events: EventQueue,
     pub(crate) metrics: Metrics,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) failures: Failures<String>,
@@ -71,9 +71,8 @@ pub(crate) async fn reconcile(pool: Arc<DeserializeGuard<VehiclePool>>, ctx: Arc
     if let Err(error) = &result {
         let note = report::with_causes(error);
         let about = pool.object_ref(&());
-        ctx.recorder
-            .publish(&about, Severity::Warning, error.category(), "Reconcile", &note)
-            .await;
+        ctx.events
+            .publish(about, Severity::Warning, error.category(), "Reconcile", &note);
     } else {
         ctx.failures.succeeded(&name(&pool));
     }
@@ -96,13 +95,13 @@ async fn verbs(pool: &DeserializeGuard<VehiclePool>, ctx: &Context) -> Result<bo
     let done = update_status::update_status(&ctx.client, pool, status).await?;
     // Told when it is in the status: an Event for each look at an older status would be told again.
     if done && held != was_held {
-        tell(pool, found.held, ctx).await;
+        tell(pool, found.held, ctx);
     }
     Ok(done)
 }
 
 /// Tells people that attempts are held, or no longer.
-async fn tell(pool: &VehiclePool, held: u32, ctx: &Context) {
+fn tell(pool: &VehiclePool, held: u32, ctx: &Context) {
     let (severity, reason, note) = if held > 0 {
         let note = format!(
             "{held} vehicles with attempts are not heard; nothing is replaced until they return or their fences pass"
@@ -112,9 +111,8 @@ async fn tell(pool: &VehiclePool, held: u32, ctx: &Context) {
         let note = "the vehicles have returned, or their fences have passed: nothing is held any more".to_owned();
         (Severity::Normal, "LossReleased", note)
     };
-    ctx.recorder
-        .publish(&pool.object_ref(&()), severity, reason, "Reconcile", &note)
-        .await;
+    ctx.events
+        .publish(pool.object_ref(&()), severity, reason, "Reconcile", &note);
 }
 
 /// Waits longer after each failure in a row; what cannot be read waits for a change.

@@ -1,11 +1,12 @@
 //! What the API server's audit log has on record: who wrote what, and whose the vehicles were at the time.
 //!
-//! Called by tests. The log is there if the testbed was started with `--audit`. What must never happen in any log: two adapters write the
-//! Node of one vehicle in turn without the vehicle's having become the other's in between.
+//! Called by tests and by `chaos`. The log is there if the testbed was started with `--audit`. What must never happen in any log: two
+//! adapters write the Node of one vehicle in turn without the vehicle's having become the other's in between.
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
@@ -14,8 +15,17 @@ use crate::layout::Layout;
 
 /// How an adapter calls itself begins with this; its replica's name is the last word.
 const ADAPTER: &str = "kerbside-kubelet/";
+/// Verbs that change something.
+const WRITES: [&str; 5] = ["create", "update", "patch", "delete", "deletecollection"];
 
-/// A write that succeeded.
+/// The log from a moment on.
+#[derive(Debug)]
+pub struct Audit {
+    path: PathBuf,
+    from: u64,
+}
+
+/// A write that was answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Write {
     /// The user agent.
@@ -26,8 +36,10 @@ pub struct Write {
     pub namespace: String,
     /// Of the object.
     pub name: String,
-    /// When the API server had done it.
+    /// When the API server had answered.
     pub at: String,
+    /// Whether it was done, and not refused.
+    pub done: bool,
     /// Whose the vehicle is from then on, if the write says so.
     pub owner: Option<String>,
 }
@@ -38,10 +50,25 @@ impl Write {
         self.agent.strip_prefix(ADAPTER)?.rsplit(' ').next()
     }
 
+    /// Whether one of Kerbside's programs did it.
+    pub fn is_ours(&self) -> bool {
+        self.agent.starts_with("kerbside-")
+    }
+
     /// Whether it is to the Node of a vehicle, or to the Lease by which the Node is known to live.
     pub fn is_to_a_node(&self) -> bool {
-        matches!(self.resource.as_str(), "nodes" | "nodes/status")
-            || self.resource == "leases" && self.namespace == kerbside_k8s::lease::NAMESPACE
+        matches!(self.resource.as_str(), "nodes" | "nodes/status") || self.is_node_lease()
+    }
+
+    /// Whether it is to the Lease of a Node.
+    pub fn is_node_lease(&self) -> bool {
+        self.resource == "leases" && self.namespace == kerbside_k8s::lease::NAMESPACE
+    }
+
+    /// What programs do for themselves whether there are cars or not: their own Leases, their reviews of tokens and rights.
+    pub fn is_housekeeping(&self) -> bool {
+        let asks = self.resource.ends_with("reviews") || self.resource == "serviceaccounts/token";
+        asks || (self.resource == "leases" && !self.is_node_lease())
     }
 }
 
@@ -54,7 +81,8 @@ struct Line {
     #[serde(default)]
     user_agent: String,
     stage_timestamp: String,
-    object_ref: Option<ObjectRef>,
+    #[serde(default)]
+    object_ref: ObjectRef,
     response_status: Option<Status>,
     /// Only of the writes to a Vehicle's status.
     request_object: Option<serde_json::Value>,
@@ -77,11 +105,10 @@ struct Status {
 
 impl Line {
     fn write(self) -> Option<Write> {
-        let done = self.response_status.is_some_and(|s| (200..300).contains(&s.code));
-        let writes = matches!(self.verb.as_str(), "create" | "update" | "patch" | "delete");
-        let object = self
-            .object_ref
-            .filter(|_| done && writes && self.stage == "ResponseComplete")?;
+        if !WRITES.contains(&self.verb.as_str()) || self.stage != "ResponseComplete" {
+            return None;
+        }
+        let object = self.object_ref;
         let resource = if object.subresource.is_empty() {
             object.resource
         } else {
@@ -95,37 +122,60 @@ impl Line {
             namespace: object.namespace,
             name: object.name,
             at: self.stage_timestamp,
+            done: self.response_status.is_some_and(|s| (200..300).contains(&s.code)),
             owner,
         })
     }
 }
 
-/// Every write on record, in the order in which they were done.
-pub fn writes(layout: &Layout) -> Result<Vec<Write>> {
-    let path = layout.path("logs/audit.log");
-    let file = File::open(&path);
-    let file = file.with_context(|| format!("no {}: start the testbed with --audit", path.display()))?;
-    let mut writes = Vec::new();
-    read(BufReader::new(file), &mut writes).with_context(|| format!("failed to read {}", path.display()))?;
-    writes.sort_by(|a, b| a.at.cmp(&b.at));
-    Ok(writes)
-}
-
-fn read(log: impl BufRead, writes: &mut Vec<Write>) -> Result<()> {
-    for line in log.lines() {
-        let line = line?;
-        match serde_json::from_str::<Line>(&line) {
-            Ok(line) => writes.extend(line.write()),
-            // The last line of a log that is being written may be a part only.
-            Err(e) if e.is_eof() => {}
-            Err(e) => return Err(e).with_context(|| format!("not a line of an audit log: {line}")),
+impl Audit {
+    /// From the beginning.
+    pub fn whole(layout: &Layout) -> Self {
+        Self {
+            path: layout.path("logs/audit.log"),
+            from: 0,
         }
     }
-    Ok(())
+
+    /// From now on; `None` if this API server keeps no such log.
+    pub fn now(layout: &Layout) -> Option<Self> {
+        let audit = Self::whole(layout);
+        let from = std::fs::metadata(&audit.path).ok()?.len();
+        Some(Self { from, ..audit })
+    }
+
+    /// What was written since, in the order in which it was answered; the next reading goes on from here. A line that is only half there is
+    /// read with the next reading.
+    pub fn writes(&mut self) -> Result<Vec<Write>> {
+        let failed = || {
+            format!(
+                "failed to read {}: was the testbed started with --audit?",
+                self.path.display()
+            )
+        };
+        let mut file = File::open(&self.path).with_context(failed)?;
+        file.seek(SeekFrom::Start(self.from)).with_context(failed)?;
+        let mut reader = BufReader::new(file);
+        let mut writes = Vec::new();
+        let mut line = String::new();
+        loop {
+            line.clear();
+            let length = reader.read_line(&mut line).with_context(failed)?;
+            if !line.ends_with('\n') {
+                break;
+            }
+            self.from += length as u64;
+            let read: Line =
+                serde_json::from_str(&line).with_context(|| format!("not a line of an audit log: {line}"))?;
+            writes.extend(read.write());
+        }
+        writes.sort_by(|a, b| a.at.cmp(&b.at));
+        Ok(writes)
+    }
 }
 
 /// Writes to a vehicle's Node by an adapter after another one had written it, though the vehicle was not this adapter's again: there must
-/// be none. `writes` are in their order.
+/// be none. `writes` are in their order; what was refused counts for nothing.
 pub fn intrusions(writes: &[Write]) -> Vec<&Write> {
     #[derive(Default)]
     struct Vehicle<'a> {
@@ -134,7 +184,7 @@ pub fn intrusions(writes: &[Write]) -> Vec<&Write> {
     }
     let mut vehicles: BTreeMap<&str, Vehicle<'_>> = BTreeMap::new();
     let mut intrusions = Vec::new();
-    for write in writes {
+    for write in writes.iter().filter(|write| write.done) {
         let Some(replica) = write.replica() else { continue };
         let vehicle = vehicles.entry(&write.name).or_default();
         if let Some(owner) = &write.owner {
@@ -153,6 +203,8 @@ pub fn intrusions(writes: &[Write]) -> Vec<&Write> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
 
     fn write(replica: &str, resource: &str, owner: Option<&str>) -> Write {
@@ -163,6 +215,7 @@ mod tests {
             namespace: if lease { "kube-node-lease" } else { "" }.to_owned(),
             name: "car-a".to_owned(),
             at: String::new(),
+            done: true,
             owner: owner.map(str::to_owned),
         }
     }
@@ -196,6 +249,9 @@ mod tests {
             write("a", "nodes/status", None),
         ];
         assert_eq!(intrusions(&late), [&late[5]]);
+        let mut refused = late;
+        refused[5].done = false;
+        assert!(intrusions(&refused).is_empty(), "a write that was refused");
     }
 
     #[test]
@@ -208,30 +264,64 @@ mod tests {
         assert!(intrusions(&writes).is_empty());
     }
 
+    fn line(stage: &str, verb: &str, code: u16, object: &str, rest: &str) -> String {
+        format!(
+            "{{\"stage\":\"{stage}\",\"verb\":\"{verb}\",\"userAgent\":\"kerbside-kubelet/0.1.0 r-1\",\"stageTimestamp\":\
+             \"2026-11-26T20:00:00.000001Z\",\"objectRef\":{object},\"responseStatus\":{{\"code\":{code}}}{rest}}}\n"
+        )
+    }
+
     #[test]
-    fn log_gives_the_writes_that_were_done() {
-        let line = |stage: &str, verb: &str, code: u16, object: &str, rest: &str| {
-            format!(
-                "{{\"stage\":\"{stage}\",\"verb\":\"{verb}\",\"userAgent\":\"kerbside-kubelet/0.1.0 r-1\",\"stageTimestamp\":\
-                 \"2026-11-26T20:00:00.000001Z\",\"objectRef\":{object},\"responseStatus\":{{\"code\":{code}}}{rest}}}\n"
-            )
-        };
+    fn log_is_read_from_its_moment_on_and_line_by_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::create(dir.path()).unwrap();
+        assert!(Audit::now(&layout).is_none());
+        let error = Audit::whole(&layout).writes().unwrap_err();
+        assert!(error.to_string().contains("--audit"), "{error}");
         let node = "{\"resource\":\"nodes\",\"subresource\":\"status\",\"name\":\"car-a\"}";
         let vehicle = "{\"resource\":\"vehicles\",\"subresource\":\"status\",\"name\":\"car-a\"}";
+        let lease = "{\"resource\":\"leases\",\"namespace\":\"kube-node-lease\",\"name\":\"car-a\"}";
         let body = ",\"requestObject\":{\"status\":{\"connection\":{\"replica\":\"r-1\",\"epoch\":2}}}";
-        let log = [
+        let old = [
             line("ResponseComplete", "patch", 200, node, ""),
             line("ResponseComplete", "patch", 409, node, ""),
             line("ResponseComplete", "get", 200, node, ""),
             line("ResponseStarted", "patch", 200, node, ""),
             line("ResponseComplete", "patch", 200, vehicle, body),
-            "{\"stage\":\"Respon".to_owned(),
         ];
-        let mut writes = Vec::new();
-        read(log.concat().as_bytes(), &mut writes).unwrap();
-        assert_eq!(writes.len(), 2, "{writes:?}");
-        assert_eq!(writes[0].replica(), Some("r-1"));
-        assert!(writes[0].is_to_a_node() && writes[0].owner.is_none());
-        assert_eq!(writes[1].owner.as_deref(), Some("r-1"));
+        let path = layout.dir("logs").unwrap().join("audit.log");
+        std::fs::write(&path, old.concat()).unwrap();
+        let mut audit = Audit::now(&layout).unwrap();
+        assert!(audit.writes().unwrap().is_empty());
+        let mut file = File::options().append(true).open(&path).unwrap();
+        let renewal = line("ResponseComplete", "update", 200, lease, "");
+        let (half, rest) = renewal.split_at(40);
+        write!(file, "{half}").unwrap();
+        assert!(audit.writes().unwrap().is_empty());
+        write!(file, "{rest}").unwrap();
+        let writes = audit.writes().unwrap();
+        assert_eq!(writes.len(), 1);
+        assert!(writes[0].is_node_lease() && writes[0].is_ours() && !writes[0].is_housekeeping());
+        assert!(audit.writes().unwrap().is_empty());
+
+        let whole = Audit::whole(&layout).writes().unwrap();
+        assert_eq!(
+            whole.iter().map(|w| w.done).collect::<Vec<_>>(),
+            [true, false, true, true]
+        );
+        assert_eq!(whole[0].replica(), Some("r-1"));
+        assert!(whole[0].is_to_a_node() && whole[0].owner.is_none());
+        assert_eq!(whole[2].owner.as_deref(), Some("r-1"));
+        writeln!(file, "no json").unwrap();
+        assert!(audit.writes().is_err());
+    }
+
+    #[test]
+    fn leases_of_programs_and_reviews_are_housekeeping() {
+        let mut own = write("a", "leases", None);
+        own.namespace = "kerbside-system".to_owned();
+        for write in [own, write("a", "subjectaccessreviews", None)] {
+            assert!(write.is_housekeeping(), "{write:?}");
+        }
     }
 }

@@ -6,7 +6,6 @@
 //! `book`, what really happened in the simulator's truth, who wrote what in the `audit` log; `score` holds them against each other. What must
 //! never happen: a figure that is not computed from what is kept in `out/`.
 
-mod audit;
 mod book;
 mod cars;
 mod idle;
@@ -22,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kerbside_api::v1alpha1::VehiclePool;
 use kube::api::{Api, DeleteParams};
@@ -81,9 +80,25 @@ pub struct Options {
     /// How long the idle fleet is watched
     #[arg(long, default_value = "2m", value_parser = kerbside_core::duration::parse)]
     pub idle: Duration,
-    /// How many cars lose their adapter at once; 0 leaves that part out
+    /// How many cars lose their adapter at once
     #[arg(long, default_value_t = 5000)]
     pub reconnect: u32,
+    /// Which parts, with commas between; what is left out is null in the figures
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Part::Idle, Part::Leaving, Part::Night, Part::Reconnect])]
+    pub parts: Vec<Part>,
+}
+
+/// A part of a run. They go in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    /// What a parked fleet costs
+    Idle,
+    /// Cars that leave, and cars that lose their power
+    Leaving,
+    /// A night and a morning with faults
+    Night,
+    /// All cars lose their adapter at once
+    Reconnect,
 }
 
 impl Options {
@@ -103,6 +118,7 @@ impl Options {
             until: 31.75,
             idle: Duration::from_secs(20),
             reconnect: 0,
+            parts: vec![Part::Idle, Part::Leaving, Part::Night],
         }
     }
 }
@@ -173,11 +189,17 @@ async fn parts(bed: &Bed, options: &Options) -> Result<Figures> {
     let mut cars = Cars::enrol(bed, options, NAME, 0..options.cars).await?;
     let ran = async {
         cars.boot().await?;
-        idle::measure(bed, options, &cars, &mut figures).await?;
-        leaving::measure(bed, options, &mut cars, &out, &mut figures).await?;
-        night::measure(bed, options, &mut cars, &out, &mut figures).await?;
-        if options.reconnect > 0 {
-            reconnect::measure(bed, options, &mut cars, &mut figures).await?;
+        idle::there(bed, &cars).await?;
+        for part in [Part::Idle, Part::Leaving, Part::Night, Part::Reconnect] {
+            if !options.parts.contains(&part) {
+                continue;
+            }
+            match part {
+                Part::Idle => idle::measure(bed, options, &cars, &mut figures).await?,
+                Part::Leaving => leaving::measure(bed, options, &mut cars, &out, &mut figures).await?,
+                Part::Night => night::measure(bed, options, &mut cars, &out, &mut figures).await?,
+                Part::Reconnect => reconnect::measure(bed, options, &mut cars, &mut figures).await?,
+            }
         }
         anyhow::Ok(())
     };

@@ -19,7 +19,7 @@ use futures::stream;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
 use kerbside_core::admission;
-use kerbside_core::attempt::{Attempt, Effect, Now, Plan, Restart};
+use kerbside_core::attempt::{Attempt, Effect, Heard, Now, Plan, Restart};
 use kerbside_core::clock::{Boottime, Clock};
 use kerbside_core::departure::Turn;
 use kerbside_core::ids::PodUid;
@@ -126,6 +126,7 @@ fn unreadable() -> Plan {
         restart: Restart::Never,
         upload: false,
         run_unheard_for: None,
+        once: false,
         active_deadline: None,
     }
 }
@@ -155,7 +156,7 @@ pub struct Supervisor<C> {
     fence: watch::Sender<Option<Boottime>>,
     /// When the newest acknowledged heartbeat was sent. The actors learn of it here and not from the link itself: never before a stop that
     /// came before it.
-    heard: watch::Sender<Option<Boottime>>,
+    heard: watch::Sender<Heard>,
     held: watch::Sender<Vec<Held>>,
     /// The cache is being cleared of what is old; nothing may be fetched meanwhile.
     clearing: Option<tokio::task::JoinHandle<()>>,
@@ -179,7 +180,7 @@ impl<C: Cluster> Supervisor<C> {
             live,
             turn: watch::Sender::new(Turn::default()),
             fence: watch::Sender::new(None),
-            heard: watch::Sender::new(None),
+            heard: watch::Sender::default(),
             held: watch::Sender::new(Vec::new()),
             clearing: None,
         };
@@ -232,8 +233,8 @@ impl<C: Cluster> Supervisor<C> {
                     reader.abort();
                 }
             }
-            Event::Heard { sent } => {
-                self.heard.send_replace(Some(sent));
+            Event::Heard(heard) => {
+                self.heard.send_replace(heard);
             }
             Event::Connected { epoch } => tracing::info!(epoch, "connected"),
             Event::Disconnected { why } => tracing::info!(why, "disconnected"),

@@ -42,6 +42,7 @@ pub struct Work {
     pub requests: Resources,
     restart: Restart,
     run_unheard_for: Option<Duration>,
+    once: bool,
     active_deadline: Option<Duration>,
     /// `spec.priority`: in a departure, lower ones end first.
     pub priority: i32,
@@ -192,6 +193,7 @@ impl Work {
                 _ => Restart::Always,
             },
             run_unheard_for: (run.run_unheard_for_ms > 0).then(|| Duration::from_millis(run.run_unheard_for_ms)),
+            once: run.once,
             active_deadline: spec
                 .active_deadline_seconds
                 .and_then(|s| u64::try_from(s).ok())
@@ -220,6 +222,7 @@ impl Work {
             restart: self.restart,
             upload: self.output.is_some(),
             run_unheard_for: self.run_unheard_for,
+            once: self.once,
             active_deadline: self.active_deadline,
         }
     }

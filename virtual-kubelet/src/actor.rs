@@ -266,9 +266,10 @@ impl Actor {
                 // Recorded before it is acknowledged: the car counts its fences from what was acknowledged.
                 self.facts.step(Event::Heard, at);
                 // Not by one whose vehicles another may have adopted: that one counts the same fences.
-                let sure = !self.context.proof.is_doubtful(self.context.clock.boottime());
+                let (proof, now) = (&self.context.proof, self.context.clock.boottime());
+                let sure = !proof.is_doubtful(now);
                 if let Some((_, session)) = self.session.as_ref().filter(|_| sure) {
-                    session.ack_heartbeat(seq);
+                    session.ack_heartbeat(seq, proof.is_fresh(now));
                 }
             }
             FromCar::State(state) => {

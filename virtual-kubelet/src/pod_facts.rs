@@ -91,6 +91,23 @@ fn kind(pod: &Pod, uid: &PodUid) -> PodKind {
     }
 }
 
+/// Whether no second Pod in its place may live before this one has certainly stopped: as it says, else as its controller holds it.
+/// The controllers of apps/ and batch/ but StatefulSet make another one while the first may still run; nobody makes another one for a Pod
+/// without a controller. What is not known is held to be such a Pod: it costs work, and the other mistake costs a promise.
+pub(crate) fn may_run_once_only(pod: &Pod) -> bool {
+    match annotation_of(pod, annotation::REPLACE) {
+        Some("WhenSuspected") => false,
+        Some(_) => true,
+        None => {
+            let mut owners = pod.metadata.owner_references.iter().flatten();
+            owners.find(|o| o.controller == Some(true)).is_some_and(|o| {
+                let twice = ["ReplicaSet", "ReplicationController", "DaemonSet", "Job"];
+                !twice.contains(&o.kind.as_str())
+            })
+        }
+    }
+}
+
 /// For how long the attempt may go on unheard; None: without limit.
 fn fence(pod: &Pod) -> Option<Duration> {
     if let Some(fence) = annotation_of(pod, annotation::RUN_UNHEARD_FOR).and_then(|text| duration::parse(text).ok()) {
@@ -157,6 +174,35 @@ mod tests {
         );
         assert!(facts.has_output);
         assert_eq!(vehicle_of(&pod).unwrap().as_str(), "car-aaaaaaaaaaaaaaaa");
+    }
+
+    #[rstest::rstest]
+    #[case::stateful_set("StatefulSet", None, true)]
+    #[case::replica_set("ReplicaSet", None, false)]
+    #[case::job("Job", None, false)]
+    #[case::unknown("Workload", None, true)]
+    #[case::fleet_job_as_it_says("FleetJob", Some("WhenSuspected"), false)]
+    #[case::fleet_job_fenced("FleetJob", Some("WhenFenced"), true)]
+    #[case::fleet_job_of_an_older_operator("FleetJob", None, true)]
+    #[case::replica_set_that_wants_more("ReplicaSet", Some("WhenFenced"), true)]
+    #[case::word_that_is_not_known("ReplicaSet", Some("whenever"), true)]
+    fn pod_may_run_once_only_as_it_says_or_as_its_controller_holds_it(
+        #[case] kind: &str,
+        #[case] says: Option<&str>,
+        #[case] once: bool,
+    ) {
+        let owner = json!({"apiVersion": "x/v1", "kind": kind, "name": "o", "uid": "o-1", "controller": true});
+        let annotations: serde_json::Map<_, _> = says
+            .map(|word| (annotation::REPLACE.to_owned(), json!(word)))
+            .into_iter()
+            .collect();
+        let pod = pod(json!({"metadata": {"uid": "u-1", "annotations": annotations, "ownerReferences": [owner]}}));
+        assert_eq!(may_run_once_only(&pod), once);
+    }
+
+    #[test]
+    fn nobody_makes_a_second_pod_for_one_without_a_controller() {
+        assert!(!may_run_once_only(&pod(json!({"metadata": {"uid": "u-1"}}))));
     }
 
     #[rstest::rstest]

@@ -1,7 +1,9 @@
 //! Whether this replica may still take its vehicles for its own.
 //!
 //! Written by `replica`, asked by every actor. What must never happen: a car's fences are put off by a replica whose vehicles another has
-//! adopted, for that one counts the same fences and gives the attempts up. A replica that knows of no other goes on without the API server.
+//! adopted, for that one counts the same fences and gives the attempts up. A replica that knows of no other goes on without the API
+//! server, so that an outage costs no work; but it tells its cars that it proves nothing, for another may have been started meanwhile,
+//! and then an attempt that may run once only counts its fence on (`core::attempt::Heard`).
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,6 +25,12 @@ struct State {
     others: bool,
 }
 
+impl State {
+    fn is_fresh(&self, now: Boottime) -> bool {
+        self.renewed_at.is_some_and(|at| now.since(at) <= DOUBT_AFTER)
+    }
+}
+
 impl Proof {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -42,8 +50,13 @@ impl Proof {
     /// this replica is one that it has just claimed by a write of its own.
     pub(crate) fn is_doubtful(&self, now: Boottime) -> bool {
         let state = self.state();
-        let old = |at: Boottime| now.since(at) > DOUBT_AFTER;
-        state.others && state.renewed_at.is_some_and(old)
+        state.others && state.renewed_at.is_some() && !state.is_fresh(now)
+    }
+
+    /// No other replica can have adopted this one's vehicles, whether one is known or not: said with each acknowledgement, for the
+    /// fences of attempts that may run once only.
+    pub(crate) fn is_fresh(&self, now: Boottime) -> bool {
+        self.state().is_fresh(now)
     }
 }
 
@@ -79,5 +92,14 @@ mod tests {
         let proof = Proof::default();
         proof.renewed(at(100));
         assert!(!proof.is_doubtful(at(10_000)));
+    }
+
+    #[test]
+    fn only_a_renewal_of_its_own_proves_that_nobody_took_over() {
+        let proof = Proof::default();
+        assert!(!proof.is_fresh(at(100)), "before the first");
+        proof.renewed(at(100));
+        assert!(proof.is_fresh(at(112)));
+        assert!(!proof.is_fresh(at(113)), "alone or not");
     }
 }

@@ -11,7 +11,7 @@ use kerbside_core::vehicle::PodFacts;
 use kerbside_link::proto;
 
 use crate::admission::class_of;
-use crate::pod_facts::annotation_of;
+use crate::pod_facts::{annotation_of, may_run_once_only};
 
 /// Where a job does not say: the API's own default.
 const DEFAULT_MAX_BYTES: u64 = 64 << 20;
@@ -32,6 +32,7 @@ pub(crate) fn run(pod: &Pod, facts: &PodFacts, pool: &str) -> proto::Run {
             max_bytes: max_output(pod),
         }),
         pull_credentials: vec![],
+        once: may_run_once_only(pod),
     }
 }
 

@@ -201,8 +201,9 @@ pub struct OnLoss {
     pub replace: Replace,
     /// For how long the car works on without being heard, then it stops the attempt by itself; at least 5s, and
     /// one shorter than 15s counts as 15s. A duration such as `40m` or `1h30m` in h, m, s, ms. Absent: 40m with
-    /// WhenSuspected, 30s with WhenFenced. Output that is finished later is not accepted. Holds for attempts made after
-    /// a change.
+    /// WhenSuspected, 30s with WhenFenced. Output that is finished later is not accepted. With WhenFenced a car that is
+    /// heard only by an adapter that is itself cut off from the API server counts as unheard. Holds for attempts made
+    /// after a change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("duration(self) >= duration('5s')")
         .message("runUnheardFor must be at least 5s: a car at work is heard every 4s, so a shorter one ends attempts \

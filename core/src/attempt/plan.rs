@@ -20,6 +20,8 @@ pub struct Plan {
     pub upload: bool,
     /// Unheard for this long, the attempt is stopped.
     pub run_unheard_for: Option<Duration>,
+    /// It may run once only at a time: heard is what an adapter has acknowledged that can prove itself.
+    pub once: bool,
     /// The Pod's `activeDeadlineSeconds`.
     pub active_deadline: Option<Duration>,
 }

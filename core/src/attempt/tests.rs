@@ -15,8 +15,18 @@ fn plan(containers: &[(&str, bool)]) -> Plan {
         restart: Restart::Never,
         upload: true,
         run_unheard_for: None,
+        once: false,
         active_deadline: None,
     }
+}
+
+/// What a car knows whose newest heartbeat that was acknowledged was sent then.
+fn heard(second: Option<u64>, proven: bool) -> Heard {
+    let mut heard = Heard::default();
+    if let Some(second) = second {
+        heard.acknowledged(now(second).boot, proven);
+    }
+    heard
 }
 
 fn one() -> Plan {
@@ -31,7 +41,7 @@ struct Driver {
 
 impl Driver {
     fn admitted(plan: Plan) -> Self {
-        let (attempt, effects) = Attempt::admit(&plan, Some(now(100).boot), now(100));
+        let (attempt, effects) = Attempt::admit(&plan, heard(Some(100), true), now(100));
         assert_eq!(effects, [Effect::Report, Effect::WriteJournal]);
         Self {
             plan,
@@ -312,13 +322,33 @@ fn attempt_that_comes_to_a_car_long_unheard_has_no_fence_in_the_past() {
         ..one()
     };
     // An idle car is heard every twenty seconds.
-    let (attempt, _) = Attempt::admit(&fenced, Some(now(81).boot), now(100));
+    let (attempt, _) = Attempt::admit(&fenced, heard(Some(81), true), now(100));
     assert_eq!(attempt.fence(&fenced), Some(now(115).boot));
     let (attempt, _) = step(attempt, &fenced, Event::Journaled, now(101));
     assert_eq!(
         (&attempt.state, attempt.fence(&fenced)),
         (&State::Waiting, Some(now(115).boot))
     );
+}
+
+#[test]
+fn attempt_that_may_run_once_only_believes_no_adapter_that_cannot_prove_itself() {
+    let often = Plan {
+        run_unheard_for: Some(Duration::from_secs(15)),
+        ..one()
+    };
+    let once = Plan {
+        once: true,
+        ..often.clone()
+    };
+    let mut heard = heard(Some(90), true);
+    assert!(heard.acknowledged(now(99).boot, false));
+    assert_eq!(heard.counts_for(&often), Some(now(99).boot));
+    assert_eq!(heard.counts_for(&once), Some(now(90).boot));
+    assert!(!heard.acknowledged(now(99).boot, false), "no news");
+    assert!(heard.acknowledged(now(99).boot, true));
+    assert_eq!(heard.counts_for(&once), Some(now(99).boot));
+    assert!(!heard.acknowledged(now(95).boot, true), "an older one moves no fence");
 }
 
 #[test]
@@ -409,7 +439,7 @@ fn fenced(silent: Option<u64>) -> Driver {
         run_unheard_for: Some(Duration::from_secs(30)),
         ..one()
     };
-    let heard = silent.map(|seconds| now(100 - seconds).boot);
+    let heard = heard(silent.map(|seconds| 100 - seconds), true);
     let (attempt, effects) = Attempt::admit(&plan, heard, now(100));
     assert_eq!(effects, [Effect::Report, Effect::WriteJournal]);
     Driver {

@@ -158,7 +158,11 @@ pub(super) struct Proof {
 
 impl Proof {
     pub(super) fn is_doubtful(&self, now: Boottime) -> bool {
-        self.others && self.renewed_at.is_some_and(|at| now.since(at) > DOUBT_AFTER)
+        self.others && self.renewed_at.is_some() && !self.is_fresh(now)
+    }
+
+    pub(super) fn is_fresh(&self, now: Boottime) -> bool {
+        self.renewed_at.is_some_and(|at| now.since(at) <= DOUBT_AFTER)
     }
 }
 
@@ -242,11 +246,6 @@ impl Replica {
             links.replica_dies(now, self.n);
             self.starts_at = now + away;
         }
-    }
-
-    /// Whether it saw another one live when it last looked.
-    pub(super) fn knows_another(&self) -> bool {
-        self.life.as_ref().is_some_and(|life| life.proof.others)
     }
 
     /// The process stands still.

@@ -10,7 +10,7 @@ use super::attempt::{Actor, GONE, Outlook, Posture};
 use super::car::{Machine, backoff};
 use super::link::{Arrival, Down, Links, Up};
 use super::time::{Ms, NEVER};
-use crate::attempt::{Attempt, Event, Exit};
+use crate::attempt::{Attempt, Event, Exit, Heard};
 use crate::clock::Boottime;
 use crate::departure::Turn;
 use crate::ids::PodUid;
@@ -54,7 +54,7 @@ pub(super) struct Agent {
     taken: BTreeSet<PodUid>,
     words: BTreeMap<PodUid, Word>,
     turn: Turn,
-    heard: Option<Boottime>,
+    heard: Heard,
     session: Option<Session>,
     connect_at: Ms,
     tries: u32,
@@ -78,7 +78,7 @@ impl Agent {
             taken: BTreeSet::new(),
             words: BTreeMap::new(),
             turn: Turn::default(),
-            heard: None,
+            heard: Heard::default(),
             session: None,
             connect_at: now,
             tries: 0,
@@ -315,16 +315,17 @@ impl Agent {
                 for message in waits {
                     links.send_up(now, over, message);
                 }
-                self.heard = self.heard.max(Some(from(session.hello)));
+                // In truth by an acknowledgement that comes with it.
+                self.heard.acknowledged(from(session.hello), true);
                 self.tries = 0;
                 self.beat(receipt, now, links);
             }
-            Down::HeartbeatAck(seq) => {
+            Down::HeartbeatAck(seq, proven) => {
                 let Some(session) = &mut self.session else { return };
                 while let Some((first, sent)) = session.unanswered.front().copied().filter(|(first, _)| *first <= seq) {
                     session.unanswered.pop_front();
                     if first == seq {
-                        self.heard = self.heard.max(Some(from(sent)));
+                        self.heard.acknowledged(from(sent), proven);
                     }
                 }
             }

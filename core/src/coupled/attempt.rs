@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::car::{LONG_AGO, Machine, PREPARING};
 use super::time::{Ms, NEVER};
-use crate::attempt::{self, Attempt, Effect, Event, Plan, Record, State, step};
+use crate::attempt::{self, Attempt, Effect, Event, Heard, Plan, Record, State, step};
 use crate::clock::Boottime;
 use crate::departure::Turn;
 use crate::ids::PodUid;
@@ -35,7 +35,7 @@ struct Departure {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Outlook {
     pub(super) posture: Posture,
-    pub(super) heard: Option<Boottime>,
+    pub(super) heard: Heard,
 }
 
 /// One attempt.
@@ -55,7 +55,7 @@ pub(super) struct Actor {
     /// Over which connection it was.
     pub(super) sent_over: Option<usize>,
     seen: Option<Posture>,
-    heard: Option<Boottime>,
+    heard: Heard,
     departure: Option<Departure>,
     /// Everything that the cluster is to be told, and has not been.
     pub(super) reports: Vec<Report>,
@@ -76,7 +76,7 @@ impl Actor {
             uploads: false,
             sent_over: None,
             seen: None,
-            heard: None,
+            heard: Heard::default(),
             departure: None,
             reports: Vec::new(),
             stale: true,
@@ -158,9 +158,11 @@ impl Actor {
                 self.take_posture(now, car, outlook.posture, turn);
             } else if let Some(event) = self.inbox.pop_front() {
                 self.feed(now, car, event);
-            } else if let Some(sent) = outlook.heard.filter(|_| self.heard != outlook.heard) {
+            } else if self.heard != outlook.heard {
                 self.heard = outlook.heard;
-                self.feed(now, car, Event::Heard { sent });
+                if let Some(sent) = outlook.heard.counts_for(&self.plan) {
+                    self.feed(now, car, Event::Heard { sent });
+                }
             } else if self.ready_at.is_some_and(|at| at <= now) {
                 self.ready_at = None;
                 let image_id = "image".to_owned();

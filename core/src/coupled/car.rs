@@ -53,6 +53,8 @@ pub(super) struct Machine {
     pub(super) route: usize,
     /// How long an attempt may run unheard.
     pub(super) fence: Duration,
+    /// No two attempts of an index may live at a time.
+    pub(super) once: bool,
     pub(super) twist: Option<Twist>,
 }
 
@@ -82,6 +84,7 @@ impl Machine {
             restart: Restart::Never,
             upload: true,
             run_unheard_for: Some(self.fence),
+            once: self.once,
             active_deadline: None,
         }
     }

@@ -24,7 +24,8 @@ pub(super) enum Up {
 #[derive(Debug, Clone)]
 pub(super) enum Down {
     Welcome,
-    HeartbeatAck(u64),
+    /// And whether it is proven.
+    HeartbeatAck(u64, bool),
     Run(PodUid),
     Stop(PodUid, Duration, &'static str),
     Forget(PodUid),

@@ -142,10 +142,7 @@ impl World {
             }
             H::ReplicaDies(replica, away) => self.replicas[replica].die(now, &mut self.links, away),
             H::ReplicaStands(replica, time) => self.replicas[replica].stand(now, time),
-            H::CutOff(replica, cut_off) => {
-                let replica = &mut self.replicas[replica];
-                replica.reach.cut_off = cut_off && replica.knows_another();
-            }
+            H::CutOff(replica, cut_off) => self.replicas[replica].reach.cut_off = cut_off,
             H::ApiDown(down) => self
                 .replicas
                 .iter_mut()
@@ -234,7 +231,9 @@ proptest! {
     H::Crash(0, false, false, 18_412), H::Wait(43_141)])]
 #[case(Twist::GuardSleeps, 15, &[H::Hold(0, true), H::Stuck(0, 40_000), H::Wait(40_000)])]
 #[case(Twist::NoMargin, 15, &[H::Hold(0, true), H::Stuck(0, 40_000), H::Wait(40_000)])]
-#[case(Twist::DoubtfulAcknowledges, 15, &[H::CutOff(0, true), H::Wait(63_681)])]
+#[case(Twist::CutOffProves, 15, &[H::CutOff(0, true), H::Wait(63_681)])]
+// The other one was dead when it last looked, so it is alone; and then that one is started again.
+#[case(Twist::CutOffProves, 15, &[H::ReplicaDies(1, 60_000), H::Wait(30_000), H::CutOff(0, true), H::Wait(110_000)])]
 #[case(Twist::EndsWithoutPrecondition, 15, &[H::Drive(0), H::Wait(5_000), H::Cut(1, true, false), H::Lag(0, 903, 10), H::End(0, true),
     H::Wait(640), H::ReplicaDies(1, 1_000), H::Wait(600)])]
 #[case(Twist::ReplacesBeforeFence, 16, &[H::Hold(0, true), H::Wait(18_000)])]

@@ -170,9 +170,11 @@ impl Actor {
             (Arrival::Message(Up::Output(uid)), _) => self.store(over, uid, around),
             (Arrival::Message(Up::Heartbeat(seq)), Some(_)) => {
                 self.facts.step(Event::Heard, at);
-                let sure = !around.proof.is_doubtful(at) || around.twist == Some(Twist::DoubtfulAcknowledges);
-                if sure {
-                    around.links.send_down(around.now, over, Down::HeartbeatAck(seq));
+                let twisted = around.twist == Some(Twist::CutOffProves);
+                if twisted || !around.proof.is_doubtful(at) {
+                    let proven = twisted || around.proof.is_fresh(at);
+                    let ack = Down::HeartbeatAck(seq, proven);
+                    around.links.send_down(around.now, over, ack);
                 }
             }
             (Arrival::Message(Up::State(standing)), Some(_)) => self.facts.step(Event::State(standing), at),

@@ -7,6 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kerbside_core::attempt::Heard;
 use kerbside_core::clock::{Boottime, Clock};
 use tokio::sync::{mpsc, watch};
 use tonic::transport::Channel;
@@ -49,7 +50,7 @@ pub(super) struct Context {
     /// Written by the driver.
     pub(super) connection: watch::Sender<Connection>,
     /// Written by the sessions.
-    pub(super) last_acknowledged: watch::Sender<Option<Boottime>>,
+    pub(super) heard: watch::Sender<Heard>,
     /// Written by the sessions and the renewal, read by the driver: connect anew after this delay, and only then leave.
     pub(super) hand_over: mpsc::Sender<Duration>,
     /// Written by the agent.
@@ -57,15 +58,10 @@ pub(super) struct Context {
 }
 
 impl Context {
-    /// What was sent at `sent` was heard.
-    pub(super) fn acknowledged(&self, sent: Boottime) {
-        self.last_acknowledged.send_if_modified(|held| {
-            let newer = held.is_none_or(|held| sent > held);
-            if newer {
-                *held = Some(sent);
-            }
-            newer
-        });
+    /// What was sent at `sent` was heard, by an adapter that could prove itself or not. Gives the newest of both.
+    pub(super) fn acknowledged(&self, sent: Boottime, proven: bool) -> Heard {
+        self.heard.send_if_modified(|heard| heard.acknowledged(sent, proven));
+        *self.heard.borrow()
     }
 
     /// Returns once the agent shuts down.

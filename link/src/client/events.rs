@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use kerbside_core::clock::Boottime;
+use kerbside_core::attempt::Heard;
 use kerbside_core::ids::PodUid;
 
 use crate::mailbox::{Mailbox, Put};
@@ -25,11 +25,8 @@ pub enum Event {
         /// For people.
         why: String,
     },
-    /// The adapter has heard what was sent at this time: fences count from there. After every stop that the adapter wanted before it.
-    Heard {
-        /// When it was sent.
-        sent: Boottime,
-    },
+    /// The adapter has heard what was sent at these times: fences count from there. After every stop that the adapter wanted before it.
+    Heard(Heard),
     /// Run this attempt, unless the car has taken its uid before. To be answered with a status in either case.
     Run(Run),
     /// Stop this attempt. A car that does not know it answers that it is stopped (`DISRUPTED`), and never starts it.
@@ -59,7 +56,7 @@ pub(super) type EventBox = Mailbox<Key, Event, ()>;
 pub(super) fn put(events: &EventBox, event: Event) -> bool {
     let (lane, key) = match &event {
         Event::Connected { .. } | Event::Disconnected { .. } => (Lane::Control, Key::Connection),
-        Event::Heard { .. } => {
+        Event::Heard(_) => {
             // Not in the place of the one before.
             events.remove(&Key::Heard);
             (Lane::Control, Key::Heard)
@@ -106,6 +103,8 @@ impl Drop for Events {
 
 #[cfg(test)]
 mod tests {
+    use kerbside_core::clock::Boottime;
+
     use super::*;
 
     fn run(uid: &str) -> Event {
@@ -143,8 +142,10 @@ mod tests {
 
     #[tokio::test]
     async fn acknowledgement_waits_behind_the_stops_before_it_and_only_the_newest_counts() {
-        let heard = |seconds| Event::Heard {
-            sent: Boottime(std::time::Duration::from_secs(seconds)),
+        let heard = |seconds| {
+            let mut heard = Heard::default();
+            heard.acknowledged(Boottime(std::time::Duration::from_secs(seconds)), true);
+            Event::Heard(heard)
         };
         let given = vec![run("b"), heard(1), stop("a"), heard(2)];
         assert_eq!(all(given).await, [stop("a"), heard(2), run("b")]);

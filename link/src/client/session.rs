@@ -188,8 +188,7 @@ impl Session {
         let event = match message.message {
             Some(Message::HeartbeatAck(ack)) => {
                 let sent = self.beat.acknowledged(ack.seq)?;
-                self.context.acknowledged(sent);
-                Some(Event::Heard { sent })
+                Some(Event::Heard(self.context.acknowledged(sent, ack.proven)))
             }
             Some(Message::StatusAck(ack)) => {
                 self.context.car.acknowledged(&ack.uid, ack.revision);

@@ -85,14 +85,15 @@ impl SessionHandle {
         );
     }
 
-    /// Tells the car that its heartbeat was heard, and all before it; only after that has been recorded. Zero is its `Hello`.
-    pub fn ack_heartbeat(&self, seq: u64) {
+    /// Tells the car that its heartbeat was heard, and all before it; only after that has been recorded. Zero is its `Hello`. `proven`:
+    /// no other adapter can have taken the car over by now.
+    pub fn ack_heartbeat(&self, seq: u64, proven: bool) {
         // Not in the place of the one before: behind every stop.
         self.mailbox.remove(&Key::HeartbeatAck);
         self.put(
             Lane::Control,
             Key::HeartbeatAck,
-            Message::HeartbeatAck(HeartbeatAck { seq }),
+            Message::HeartbeatAck(HeartbeatAck { seq, proven }),
         );
     }
 
@@ -232,11 +233,11 @@ mod tests {
         let (handle, mailbox) = handle();
         handle.run(run("b"));
         handle.ack_status(&uid("c"), 3);
-        handle.ack_heartbeat(4);
-        handle.ack_heartbeat(5);
+        handle.ack_heartbeat(4, true);
+        handle.ack_heartbeat(5, true);
         handle.stop(stop("a"));
         let expected = [
-            Message::HeartbeatAck(HeartbeatAck { seq: 5 }),
+            Message::HeartbeatAck(HeartbeatAck { seq: 5, proven: true }),
             Message::Stop(stop("a")),
             Message::Run(run("b")),
             Message::StatusAck(StatusAck {
@@ -250,10 +251,13 @@ mod tests {
     #[tokio::test]
     async fn acknowledgement_never_overtakes_a_stop_that_was_put_before_it() {
         let (handle, mailbox) = handle();
-        handle.ack_heartbeat(4);
+        handle.ack_heartbeat(4, true);
         handle.stop(stop("a"));
-        handle.ack_heartbeat(5);
-        let expected = [Message::Stop(stop("a")), Message::HeartbeatAck(HeartbeatAck { seq: 5 })];
+        handle.ack_heartbeat(5, true);
+        let expected = [
+            Message::Stop(stop("a")),
+            Message::HeartbeatAck(HeartbeatAck { seq: 5, proven: true }),
+        ];
         assert_eq!(all(&mailbox).await, expected);
     }
 

@@ -49,7 +49,8 @@ pub(super) async fn run<A: Adapter>(shared: Arc<Shared<A>>, link: Link, mut inco
     let epoch = greeting.epoch;
     let mut why = if shared.registry.enter(epoch, &session) {
         // Behind the stops that the adapter put while it greeted: `Welcome`, which goes first, acknowledges nothing.
-        session.ack_heartbeat(0);
+        // Proven by the claim itself: it was recorded after the car had said its Hello, and whoever takes the car over does so later.
+        session.ack_heartbeat(0, true);
         mailbox.release(Some(AdapterMessage {
             message: Some(ToCar::Welcome(welcome(protocol, greeting))),
         }));

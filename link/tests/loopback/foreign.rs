@@ -161,11 +161,14 @@ async fn message_unknown_to_the_adapter_is_skipped_before_and_after_hello() {
     world.connected().await;
     assert_eq!(world.heartbeat().await, 41);
     let mut ack = incoming.message().await.unwrap().unwrap();
-    if ack.message == Some(ToCar::HeartbeatAck(HeartbeatAck { seq: 0 })) {
+    if ack.message == Some(ToCar::HeartbeatAck(HeartbeatAck { seq: 0, proven: true })) {
         // That of Hello; one acknowledgement that waits takes the place of another.
         ack = incoming.message().await.unwrap().unwrap();
     }
-    assert_eq!(ack.message, Some(ToCar::HeartbeatAck(HeartbeatAck { seq: 41 })));
+    assert_eq!(
+        ack.message,
+        Some(ToCar::HeartbeatAck(HeartbeatAck { seq: 41, proven: true }))
+    );
 }
 
 #[tokio::test]
@@ -185,7 +188,10 @@ async fn stop_of_the_greeting_goes_before_the_acknowledgement_of_hello() {
         said.extend(session.message().await.unwrap().unwrap().message);
     }
     assert!(matches!(said[0], ToCar::Welcome(_)), "{said:?}");
-    let behind = [ToCar::Stop(stop), ToCar::HeartbeatAck(HeartbeatAck { seq: 0 })];
+    let behind = [
+        ToCar::Stop(stop),
+        ToCar::HeartbeatAck(HeartbeatAck { seq: 0, proven: true }),
+    ];
     assert_eq!(said[1..], behind);
 }
 
@@ -321,7 +327,10 @@ async fn log_in_tiny_pieces_that_nobody_reads_does_not_end_the_session() {
         let _ = tokio::time::timeout(LIMIT, call).await.expect("the call ends");
         assert!(!handle.is_closed());
     }
-    handle.ack_heartbeat(7);
+    handle.ack_heartbeat(7, false);
     let ack = session.message().await.unwrap().unwrap();
-    assert_eq!(ack.message, Some(ToCar::HeartbeatAck(HeartbeatAck { seq: 7 })));
+    assert_eq!(
+        ack.message,
+        Some(ToCar::HeartbeatAck(HeartbeatAck { seq: 7, proven: false }))
+    );
 }

@@ -195,14 +195,34 @@ async fn fences_count_from_the_sending_of_what_was_acknowledged() {
     let before = SystemClock.boottime();
     let mut car = Car::start(world.config(world.identity()));
     car.connected().await;
-    let mut acknowledged = car.client.last_acknowledged();
-    let hello = (*acknowledged.wait_for(Option::is_some).await.unwrap()).unwrap();
+    let mut acknowledged = car.client.heard();
+    let hello = acknowledged
+        .wait_for(|heard| heard.any.is_some())
+        .await
+        .unwrap()
+        .any
+        .unwrap();
     assert!(hello >= before);
     world.heartbeat().await;
     let heard_at = SystemClock.boottime();
-    let next = tokio::time::timeout(LIMIT, acknowledged.wait_for(|a| a.is_some_and(|a| a > hello))).await;
-    let next = (*next.unwrap().unwrap()).unwrap();
-    assert!(next <= heard_at, "counted from the sending");
+    let next = tokio::time::timeout(LIMIT, acknowledged.wait_for(|heard| heard.any > Some(hello))).await;
+    let next = *next.unwrap().unwrap();
+    assert!(next.any <= Some(heard_at), "counted from the sending");
+    assert_eq!(next.proven, next.any);
+}
+
+#[tokio::test]
+async fn adapter_that_proves_nothing_moves_no_fence_of_what_may_run_once_only() {
+    let mut world = World::start().await;
+    world.adapter.tell(|s| s.proven = false);
+    let mut car = Car::start(world.config(world.identity()));
+    car.connected().await;
+    let mut acknowledged = car.client.heard();
+    let hello = acknowledged.wait_for(|heard| heard.any.is_some()).await.unwrap().any;
+    assert_eq!(acknowledged.borrow().proven, hello, "the claim proves the greeting");
+    world.heartbeat().await;
+    let next = tokio::time::timeout(LIMIT, acknowledged.wait_for(|heard| heard.any > hello)).await;
+    assert_eq!(next.unwrap().unwrap().proven, hello);
 }
 
 #[tokio::test]
@@ -218,7 +238,7 @@ async fn agent_hears_of_the_stops_of_a_greeting_before_it_hears_that_the_car_was
     while heard.len() < 2 {
         heard.push(
             car.hear("a stop and an acknowledgement", |event| {
-                matches!(event, Event::Stop(_) | Event::Heard { .. }).then_some(event)
+                matches!(event, Event::Stop(_) | Event::Heard(_)).then_some(event)
             })
             .await,
         );

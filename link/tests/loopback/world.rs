@@ -69,6 +69,7 @@ pub(crate) enum Seen {
 pub(crate) struct Script {
     pub(crate) refusals: VecDeque<Refusal>,
     pub(crate) ack_heartbeats: bool,
+    pub(crate) proven: bool,
     pub(crate) ack_statuses: bool,
     pub(crate) revoked: bool,
     pub(crate) enrol_fault: Option<Fault>,
@@ -150,7 +151,7 @@ impl Adapter for Scripted {
         let session = self.sessions.lock().unwrap().get(&epoch).cloned();
         match (&message, session) {
             (FromCar::Heartbeat { seq }, Some(session)) if self.script.lock().unwrap().ack_heartbeats => {
-                session.ack_heartbeat(*seq);
+                session.ack_heartbeat(*seq, self.script.lock().unwrap().proven);
             }
             (FromCar::Status(status), Some(session)) => self.acknowledge(&session, status),
             _ => {}
@@ -320,6 +321,7 @@ impl World {
         let script = Script {
             refusals: VecDeque::new(),
             ack_heartbeats: true,
+            proven: true,
             ack_statuses: true,
             revoked: false,
             enrol_fault: None,

@@ -127,7 +127,7 @@ async fn create(ctx: &Context, job: &ValidatedJob, found: &Found, api: &Api<Pod>
     };
     if !made.is_empty() {
         let text = format!("created {} Pods for indexes {made}", made.len());
-        tell::about(ctx, job, Severity::Normal, "SuccessfulCreate", "Create", &text).await;
+        tell::about(ctx, job, Severity::Normal, "SuccessfulCreate", "Create", &text);
     }
     result
 }

@@ -16,18 +16,9 @@ use super::build::{Prepared, Resources};
 use super::status::STORE_UNAVAILABLE;
 use super::validate::{Hold, ValidatedJob};
 
-/// Publishes one Event about a job.
-pub(crate) async fn about(
-    ctx: &Context,
-    job: &ValidatedJob,
-    severity: Severity,
-    reason: &str,
-    action: &str,
-    note: &str,
-) {
-    ctx.recorder
-        .publish(&reference(job), severity, reason, action, note)
-        .await;
+/// Leaves one Event about a job to be published. Nothing waits for it: what is told of may be an attempt that a new one must replace.
+pub(crate) fn about(ctx: &Context, job: &ValidatedJob, severity: Severity, reason: &str, action: &str, note: &str) {
+    ctx.events.publish(reference(job), severity, reason, action, note);
 }
 
 fn reference(job: &ValidatedJob) -> ObjectReference {
@@ -50,7 +41,7 @@ pub(super) struct News {
 }
 
 /// The status of `resources` was written.
-pub(super) async fn recorded(ctx: &Context, resources: &Resources<Prepared>) {
+pub(super) fn recorded(ctx: &Context, resources: &Resources<Prepared>) {
     measure(ctx, resources);
     for news in news(resources) {
         tracing::info!(
@@ -67,8 +58,7 @@ pub(super) async fn recorded(ctx: &Context, resources: &Resources<Prepared>) {
             &news.reason,
             "Reconcile",
             &news.note,
-        )
-        .await;
+        );
     }
 }
 

@@ -53,7 +53,7 @@ pub(crate) async fn update_status(ctx: &Context, prepared: Resources<Prepared>) 
         Written::Stale => Ok(Outcome::Stale),
         Written::Done(now) => {
             ctx.memory.wrote(&job.uid, *now);
-            tell::recorded(ctx, &prepared).await;
+            tell::recorded(ctx, &prepared);
             let wrote = !is_minor(old, new);
             Ok(recorded(prepared, wrote, None))
         }

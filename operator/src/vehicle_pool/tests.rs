@@ -1,6 +1,7 @@
 //! Counting, summing, conditions, and that nothing is written without a change.
 
 use kerbside_api::v1alpha1::Vehicle;
+use kerbside_k8s::events::{self, Broadcaster, Recorder};
 use kube::runtime::watcher::Event;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
@@ -33,15 +34,22 @@ fn pool(expression: &str) -> Value {
 }
 
 fn context(api: &FakeApi) -> Arc<Context> {
+    context_that_tells(api).0
+}
+
+/// With who publishes its Events.
+fn context_that_tells(api: &FakeApi) -> (Arc<Context>, Broadcaster) {
     let client = api.client(Fate::Lives);
-    Arc::new(Context {
-        recorder: Recorder::new(client.clone(), "kerbside-operator", None),
+    let (events, broadcaster) = events::queue(Recorder::new(client.clone(), "kerbside-operator", None));
+    let ctx = Arc::new(Context {
+        events,
         client,
         vehicles: Arc::default(),
         metrics: Metrics::new(&mut Registry::default()),
         clock: HandClock::new(),
         failures: Failures::default(),
-    })
+    });
+    (ctx, broadcaster)
 }
 
 async fn reconcile_stored(api: &FakeApi, ctx: &Arc<Context>) -> Value {
@@ -119,7 +127,7 @@ async fn pool_with_a_broken_expression_says_which_rule_and_why() {
 async fn pool_says_that_attempts_are_held_for_as_long_as_a_vehicle_says_so_and_tells_it_once() {
     let api = FakeApi::new();
     api.put("vehiclepools", pool("true"));
-    let ctx = context(&api);
+    let (ctx, mut events) = context_that_tells(&api);
     let car = |name: &str, pool: &str, reason: &str| {
         let status = if reason == "VehicleHeard" { "True" } else { "False" };
         let heard = json!({
@@ -157,12 +165,14 @@ async fn pool_says_that_attempts_are_held_for_as_long_as_a_vehicle_says_so_and_t
         assert_eq!(condition(&status, "Ready")["status"], "True", "its terms are applied");
     }
     let told = |api: &FakeApi| api.with(|w| w.events.iter().map(|e| e.0.clone()).collect::<Vec<_>>());
+    events.drain().await;
     assert_eq!(told(&api), ["ManyVehiclesUnheard"]);
 
     ctx.vehicles.fold(car("a", "overnight", "VehicleHeard"));
     ctx.vehicles.fold(car("c", "overnight", "VehicleUnheard"));
     let status = reconcile_stored(&api, &ctx).await;
     assert_eq!(condition(&status, "LossHeld")["status"], "False");
+    events.drain().await;
     assert_eq!(told(&api), ["ManyVehiclesUnheard", "LossReleased"]);
 }
 
@@ -180,13 +190,14 @@ async fn pool_that_somebody_changed_meanwhile_is_looked_at_again() {
 #[tokio::test]
 async fn pool_that_cannot_be_read_waits_for_a_change_and_says_so() {
     let api = FakeApi::new();
-    let ctx = context(&api);
+    let (ctx, mut events) = context_that_tells(&api);
     let mut broken = pool("true");
     broken["spec"]["allowedNamespaces"] = json!("everybody");
     let broken: Arc<DeserializeGuard<VehiclePool>> = Arc::new(guard(broken));
     let error = reconcile(Arc::clone(&broken), Arc::clone(&ctx)).await.unwrap_err();
     assert_eq!(error.category(), "ObjectUnreadable");
     assert_eq!(on_error(&broken, &error, &ctx), Action::await_change());
+    events.drain().await;
     assert_eq!(api.with(|w| w.events[0].0.clone()), "ObjectUnreadable");
 }
 

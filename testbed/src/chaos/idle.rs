@@ -10,10 +10,10 @@ use kube::api::Api;
 use kube::runtime::watcher;
 use tokio::time::{Instant, sleep_until};
 
-use super::audit::Audit;
 use super::cars::Cars;
 use super::report::Figures;
 use super::{NAME, Options, say, sockets};
+use crate::audit::Audit;
 use crate::bed::Bed;
 use crate::wait;
 
@@ -22,11 +22,15 @@ const DEADLINE: Duration = Duration::from_mins(5);
 /// Nothing but renewals was written for so long: the cluster is at rest.
 const QUIET: Duration = Duration::from_secs(10);
 
-/// Measures it.
-pub(super) async fn measure(bed: &Bed, options: &Options, cars: &Cars, figures: &mut Figures) -> Result<()> {
+/// Waits until all cars that were started are there.
+pub(super) async fn there(bed: &Bed, cars: &Cars) -> Result<()> {
     say(&format!("{} cars connect", cars.count()));
     cars.connected(DEADLINE).await?;
-    available(bed, NAME, cars.count(), DEADLINE).await?;
+    available(bed, NAME, cars.count(), DEADLINE).await
+}
+
+/// Measures it.
+pub(super) async fn measure(bed: &Bed, options: &Options, cars: &Cars, figures: &mut Figures) -> Result<()> {
     let Some(mut audit) = Audit::now(&bed.layout) else {
         say("this API server keeps no audit log: its writes are not counted");
         return Ok(());

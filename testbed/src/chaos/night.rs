@@ -15,7 +15,6 @@ use kerbside_simulator::traces::{DAY, Fleet, Shock, ShockKind, Trace};
 use kube::api::Api;
 use tokio::time::{Instant, sleep};
 
-use super::audit::Audit;
 use super::book::{Attempts, Book, at_work, now_ms};
 use super::cars::Cars;
 use super::idle::figure;
@@ -23,6 +22,7 @@ use super::report::{Figures, keep};
 use super::score::score;
 use super::work::{self, Replace};
 use super::{NAME, Options, say};
+use crate::audit::Audit;
 use crate::bed::Bed;
 use crate::fleet::name::{ADAPTER, OPERATOR};
 use crate::{process, wait};

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kerbside_core::attempt::{self, Attempt, Effect, Event, NotReady, Now, Plan, State};
+use kerbside_core::attempt::{self, Attempt, Effect, Event, Heard, NotReady, Now, Plan, State};
 use kerbside_core::clock::Boottime;
 use kerbside_core::departure::{Turn, Window};
 use kerbside_core::ids::PodUid;
@@ -109,7 +109,7 @@ pub(super) struct Actor<C> {
     /// Whose turn it is to end when the car leaves.
     turn: watch::Receiver<Turn>,
     wish: watch::Receiver<Wish>,
-    heard: watch::Receiver<Option<Boottime>>,
+    heard: watch::Receiver<Heard>,
     /// The car leaves.
     departure: Option<Departure>,
     directory: AttemptDirectory,
@@ -132,7 +132,7 @@ impl<C: Cluster> Actor<C> {
         me: mpsc::WeakSender<Order>,
         turn: watch::Receiver<Turn>,
         wish: watch::Receiver<Wish>,
-        heard: watch::Receiver<Option<Boottime>>,
+        heard: watch::Receiver<Heard>,
     ) -> Self {
         let directory = context.directory.attempt(&seed.uid);
         let slots = seed.plan.containers.iter().map(|_| Slot::default()).collect();
@@ -210,8 +210,8 @@ impl<C: Cluster> Actor<C> {
                 }
                 // After the wish, which came before it if both are new.
                 Ok(()) = self.heard.changed() => {
-                    let sent = *self.heard.borrow_and_update();
-                    if let Some(sent) = sent {
+                    let heard = *self.heard.borrow_and_update();
+                    if let Some(sent) = heard.counts_for(&self.seed.plan) {
                         self.feed(Event::Heard { sent }).await;
                     }
                 }

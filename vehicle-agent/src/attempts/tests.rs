@@ -1,5 +1,7 @@
 //! The supervisor and its actors with a fake cluster and a fake runtime, real files and a real journal.
 
+use std::time::Duration;
+
 use kerbside_core::names::reason;
 use kerbside_core::owner::Command;
 use kerbside_core::parked::signals::path;
@@ -56,6 +58,13 @@ fn available() -> State {
     State::Available {
         parked_since: Boottime::default(),
     }
+}
+
+/// A heartbeat that was sent at `sent` is acknowledged.
+fn heard(sent: Boottime, proven: bool) -> Event {
+    let mut heard = Heard::default();
+    heard.acknowledged(sent, proven);
+    Event::Heard(heard)
 }
 
 /// A Pod of its own: other uid, otherwise as in `pod_json`, without image volumes.
@@ -123,8 +132,7 @@ impl Fixture {
         });
         let (events, link) = mpsc::channel(1);
         // A car that is given work has just been greeted.
-        let sent = clock.boottime();
-        events.try_send(Event::Heard { sent }).unwrap();
+        events.try_send(heard(clock.boottime(), true)).unwrap();
         let supervisor = Supervisor::new(context, to_note, revived, live);
         let fence = supervisor.fence();
         let supervisor = tokio::spawn(supervisor.run(link));
@@ -160,7 +168,7 @@ impl Fixture {
     /// A heartbeat that is sent now is acknowledged at once.
     async fn heard(&self) -> Boottime {
         let sent = self.clock.boottime();
-        self.link(Event::Heard { sent }).await;
+        self.link(heard(sent, true)).await;
         sent
     }
 
@@ -534,8 +542,7 @@ async fn failure_without_a_message_takes_the_end_of_the_log_if_the_pod_wants_tha
 #[tokio::test]
 async fn attempt_that_comes_to_a_car_long_unheard_waits_until_it_is_heard() {
     let fixture = Fixture::new();
-    let long_ago = Boottime::default();
-    fixture.link(Event::Heard { sent: long_ago }).await;
+    fixture.link(heard(Boottime::default(), true)).await;
     let fenced = Run {
         run_unheard_for_ms: 600_000,
         ..run("u-1", |_| {})
@@ -552,11 +559,7 @@ async fn attempt_that_comes_to_a_car_long_unheard_waits_until_it_is_heard() {
 #[tokio::test]
 async fn attempt_that_waits_to_be_heard_never_begins_if_a_stop_comes_before_the_acknowledgement() {
     let fixture = Fixture::new();
-    fixture
-        .link(Event::Heard {
-            sent: Boottime::default(),
-        })
-        .await;
+    fixture.link(heard(Boottime::default(), true)).await;
     let fenced = Run {
         run_unheard_for_ms: 600_000,
         ..run("u-1", |_| {})
@@ -574,6 +577,38 @@ async fn attempt_that_waits_to_be_heard_never_begins_if_a_stop_comes_before_the_
     fixture.phase("u-1", AttemptPhase::Disrupted).await;
     fixture.running("u-2").await;
     assert_eq!(fixture.runtime.count(), 1);
+}
+
+#[tokio::test]
+async fn unproven_acknowledgements_keep_what_may_run_twice_and_not_what_may_run_once_only() {
+    let fixture = Fixture::new();
+    let mut programs = Vec::new();
+    for (n, uid, once) in [(0, "u-1", false), (1, "u-2", true)] {
+        fixture.heard().await;
+        let fenced = Run {
+            run_unheard_for_ms: 2_000,
+            once,
+            ..run(uid, |_| {})
+        };
+        fixture.link(Event::Run(fenced)).await;
+        programs.push(fixture.runtime.started(n).await);
+    }
+    let unproven = async {
+        loop {
+            fixture.link(heard(fixture.clock.boottime(), false)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let story = async {
+        let status = fixture.phase("u-2", AttemptPhase::Disrupted).await;
+        assert_eq!(status.reason, reason::VEHICLE_LOST);
+        programs[0].exits(0);
+        fixture.phase("u-1", AttemptPhase::Succeeded).await;
+    };
+    tokio::select! {
+        () = story => {}
+        () = unproven => unreachable!("an adapter acknowledges for ever"),
+    }
 }
 
 #[tokio::test]

@@ -42,6 +42,7 @@ pub(crate) fn run_of(pod: &Value) -> Run {
             max_bytes: 1000,
         }),
         pull_credentials: Vec::new(),
+        once: false,
     }
 }
 

@@ -100,7 +100,7 @@ impl Adapter for Cluster {
         match message {
             FromCar::Heartbeat { seq } => {
                 if let Some(session) = session {
-                    session.ack_heartbeat(seq);
+                    session.ack_heartbeat(seq, true);
                 }
             }
             FromCar::State(state) => self.states.send_modify(|states| states.push(state)),

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{
     Toleration,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use kerbside_core::job::NewAttempt;
+use kerbside_core::job::{NewAttempt, OnLoss};
 use kerbside_core::names::{annotation, finalizer, label, taint};
 
 use crate::fleet_job::validate::ValidatedJob;
@@ -54,6 +54,11 @@ pub(crate) fn pod(job: &ValidatedJob, attempt: &NewAttempt) -> Pod {
     );
     annotations.insert(annotation::CLASS.to_owned(), job.class.clone());
     annotations.insert(annotation::RUN_UNHEARD_FOR.to_owned(), job.run_unheard_for.clone());
+    let replace = match job.spec.on_loss {
+        OnLoss::WhenSuspected => "WhenSuspected",
+        OnLoss::WhenFenced => "WhenFenced",
+    };
+    annotations.insert(annotation::REPLACE.to_owned(), replace.to_owned());
     if let Some(output) = &job.output {
         annotations.insert(annotation::OUTPUT_PATH.to_owned(), output.path.clone());
         annotations.insert(annotation::OUTPUT_MAX_BYTES.to_owned(), output.max_bytes.0.clone());

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Pod;
 use kerbside_api::v1alpha1::{FleetJob, FleetJobStatus};
 use kerbside_core::names::annotation;
+use kerbside_k8s::events::{self, Broadcaster, Recorder};
 use kube::ResourceExt;
 use kube::runtime::reflector;
 use kube::runtime::watcher::Event;
@@ -65,6 +66,7 @@ pub(crate) struct Fleet {
 /// One life of the operator.
 pub(crate) struct Operator {
     pub(crate) ctx: Arc<Context>,
+    broadcaster: tokio::sync::Mutex<Broadcaster>,
 }
 
 pub(crate) fn guard<K: DeserializeOwned>(object: Value) -> K {
@@ -118,8 +120,9 @@ impl Fleet {
         let (namespaces, mut namespaces_writer) = reflector::store();
         let namespace = json!({ "metadata": { "name": NAMESPACE, "labels": { "team": "vision" } } });
         namespaces_writer.apply_watcher_event(&Event::Apply(guard(namespace)));
+        let (events, broadcaster) = events::queue(Recorder::new(client.clone(), "kerbside-operator", None));
         let ctx = Arc::new(Context {
-            recorder: Recorder::new(client.clone(), "kerbside-operator", None),
+            events,
             client,
             store: self.store.clone(),
             pools,
@@ -131,7 +134,8 @@ impl Fleet {
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
             failures: Failures::default(),
         });
-        Operator { ctx }
+        let broadcaster = broadcaster.into();
+        Operator { ctx, broadcaster }
     }
 
     /// The operator's Pod watch catches up.
@@ -171,7 +175,9 @@ impl Fleet {
     /// The job is reconciled with the Pods that the operator saw last.
     pub(crate) async fn reconcile_blindly(&self, operator: &Operator) -> Result<Action, Error> {
         let job: DeserializeGuard<FleetJob> = guard(self.api.get("fleetjobs", NAMESPACE, JOB));
-        reconcile(Arc::new(job), Arc::clone(&operator.ctx)).await
+        let result = reconcile(Arc::new(job), Arc::clone(&operator.ctx)).await;
+        operator.broadcaster.lock().await.drain().await;
+        result
     }
 
     /// Changes a Pod as the adapter does.

@@ -4,8 +4,9 @@
 use k8s_openapi::api::core::v1::Pod;
 use kerbside_api::v1alpha1::Vehicle;
 use kerbside_core::names::condition;
+use kerbside_testbed::audit::{self, Audit};
 use kerbside_testbed::process::Program;
-use kerbside_testbed::{audit, wait};
+use kerbside_testbed::wait;
 use kube::ResourceExt;
 
 use super::*;
@@ -87,7 +88,7 @@ where
 
 /// By the audit log each of `replicas` has written the car's Node, and nobody has written the Node of any car that was another's.
 pub(super) fn check_writers(world: &World, car: &Car, replicas: &[&str]) -> Result<()> {
-    let writes = audit::writes(&world.bed.layout)?;
+    let writes = Audit::whole(&world.bed.layout).writes()?;
     let intrusions = audit::intrusions(&writes);
     ensure!(
         intrusions.is_empty(),

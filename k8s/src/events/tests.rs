@@ -1,0 +1,109 @@
+//! Events against an API server that answers when it is told to.
+
+use std::sync::{Arc, Mutex};
+
+use http::{Request, Response};
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Client;
+use kube::client::Body;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::{LAST_WORDS, MOST_WAITING, Recorder, Severity, cut, queue};
+
+/// What was asked for, and how many answers may be given.
+#[derive(Clone)]
+struct Api {
+    reasons: Arc<Mutex<Vec<String>>>,
+    answers: Arc<Semaphore>,
+}
+
+impl Api {
+    fn that_gives(answers: usize) -> Self {
+        Self {
+            reasons: Arc::default(),
+            answers: Arc::new(Semaphore::new(answers)),
+        }
+    }
+
+    fn recorder(&self) -> Recorder {
+        let api = self.clone();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let api = api.clone();
+            async move {
+                api.answers.acquire().await.unwrap().forget();
+                let body = request.into_body().collect_bytes().await.unwrap();
+                let event: serde_json::Value = serde_json::from_slice(&body).unwrap();
+                api.reasons
+                    .lock()
+                    .unwrap()
+                    .push(event["reason"].as_str().unwrap().to_owned());
+                Ok::<_, kube::Error>(Response::new(Body::from(body.to_vec())))
+            }
+        });
+        Recorder::new(Client::new(service, "default"), "test", None)
+    }
+
+    fn reasons(&self) -> Vec<String> {
+        self.reasons.lock().unwrap().clone()
+    }
+}
+
+fn about(name: &str) -> ObjectReference {
+    ObjectReference {
+        name: Some(name.to_owned()),
+        namespace: Some("default".to_owned()),
+        ..ObjectReference::default()
+    }
+}
+
+#[test]
+fn note_is_cut_between_characters() {
+    assert_eq!(cut("aé", 2), "a");
+    assert_eq!(cut("aé", 3), "aé");
+}
+
+#[tokio::test]
+async fn events_are_published_in_their_order_and_nobody_waits_for_them() {
+    let api = Api::that_gives(0);
+    let (events, broadcaster) = queue(api.recorder());
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(broadcaster.run(stop.clone()));
+    let told: Vec<String> = (0..5).map(|i| format!("Reason{i}")).collect();
+    for reason in &told {
+        events.publish(about("a"), Severity::Normal, reason, "Test", "");
+    }
+    // Publishing has returned, though the server has answered nothing.
+    assert_eq!(api.reasons(), Vec::<String>::new());
+    api.answers.add_permits(5);
+    stop.cancel();
+    running.await.unwrap();
+    assert_eq!(api.reasons(), told, "what waits at the end is told before it");
+}
+
+#[tokio::test]
+async fn event_that_finds_the_queue_full_is_lost_and_the_others_are_not() {
+    let api = Api::that_gives(MOST_WAITING + 10);
+    let (events, mut broadcaster) = queue(api.recorder());
+    for i in 0..MOST_WAITING + 3 {
+        events.publish(about("a"), Severity::Normal, &format!("Reason{i}"), "Test", "");
+    }
+    broadcaster.drain().await;
+    let reasons = api.reasons();
+    assert_eq!(reasons.len(), MOST_WAITING);
+    assert_eq!(reasons.last().unwrap(), &format!("Reason{}", MOST_WAITING - 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn program_that_is_stopped_does_not_wait_for_a_server_that_is_silent() {
+    let api = Api::that_gives(0);
+    let (events, broadcaster) = queue(api.recorder());
+    events.publish(about("a"), Severity::Warning, "Never", "Test", "");
+    let stop = CancellationToken::new();
+    stop.cancel();
+    let before = tokio::time::Instant::now();
+    broadcaster.run(stop).await;
+    assert_eq!(before.elapsed(), LAST_WORDS);
+    events.publish(about("a"), Severity::Warning, "TooLate", "Test", "");
+    assert_eq!(api.reasons(), Vec::<String>::new());
+}
