@@ -29,7 +29,7 @@ use operator::Operator;
 use time::{Ms, Ticks};
 
 use crate::ids::{PodUid, VehicleId};
-use crate::job::{JobSpec, OnLoss, Phase};
+use crate::job::{self, JobSpec, OnLoss, Phase, Stopped};
 use crate::parked::Verdict;
 
 /// A mistake that is built in, to see that it is found.
@@ -196,7 +196,13 @@ impl World {
         let live = self.live();
         for (car, uid) in &live {
             let pod = self.api.pods.get(uid).map(|pod| &pod.attempt);
-            if pod.is_some_and(|attempt| attempt.stopped.is_some() || attempt.phase == Phase::Succeeded) {
+            // The time of one that may run twice can be over without its end being certain: a replica that is cut off keeps it alive.
+            let ended = |attempt: &job::Attempt| match attempt.stopped {
+                Some(Stopped::Reported) => true,
+                Some(Stopped::Fenced) => self.on_loss == OnLoss::WhenFenced,
+                None => attempt.phase == Phase::Succeeded,
+            };
+            if pod.is_some_and(ended) {
                 let at = self.now;
                 return Err(format!(
                     "{uid} is said to have stopped and is alive in car {car} at {at} ms"

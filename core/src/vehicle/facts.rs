@@ -449,7 +449,10 @@ impl Facts {
     /// Draws the conclusions that stay drawn. `hold` is asked when the car has newly fallen silent, with the moment: until
     /// when is nothing to be concluded from it?
     pub fn settle(&mut self, now: Boottime, hold: impl FnOnce(Boottime) -> Option<Boottime>) {
+        // Before anything is asked of them: a Run that nobody waits for any more makes no car silent.
+        self.forget();
         let silent_from = self.silent_from();
+        let mut fell_silent = false;
         if now < silent_from {
             if self.suspected && self.busy() {
                 self.came_back(now);
@@ -469,17 +472,15 @@ impl Facts {
                 .then(|| hold(silent_from))
                 .flatten()
                 .filter(|until| now < *until);
-            let braked = self.braked && self.willing() && self.at_stake(now);
-            self.held = braked && self.held_until.is_none();
-            self.suspected = !braked && self.held_until.is_none();
+            fell_silent = self.held_until.is_none();
         }
-        let silent = self.suspected || self.held;
+        let silent = self.suspected || fell_silent;
         if self.judgement().is_yes() && !silent {
             self.eligible_at = Some(now);
         }
         let heard = self.open() && !silent;
         let willing = self.willing();
-        let (synced, open) = (self.pods_synced, self.open());
+        let open = self.open();
         let confirmed = self.confirmed.filter(|_| open);
         let fences: Vec<_> = self
             .attempts
@@ -492,7 +493,17 @@ impl Facts {
                 a.settle(fence_passed, confirmed, heard, willing, silent);
             });
         }
-        // Without its Pod, an attempt matters only while a car that can be told holds it.
+        if now >= silent_from && !self.suspected {
+            // By what is at stake when everything else is concluded: an attempt that has just turned out to be lost holds no car.
+            self.held = fell_silent && self.braked && self.willing() && self.at_stake(now);
+            self.suspected = fell_silent && !self.held;
+        }
+        self.forget();
+    }
+
+    /// Without its Pod, an attempt matters only while a car that can be told holds it.
+    fn forget(&mut self) {
+        let (synced, open) = (self.pods_synced, self.open());
         self.attempts
             .retain(|_, a| a.pod.is_some() || (open && a.known) || !synced);
     }

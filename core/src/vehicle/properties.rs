@@ -362,3 +362,22 @@ proptest! {
         }
     }
 }
+
+/// Found by the property: with its Pod goes the Run whose missing answer made the car silent.
+#[test]
+fn run_that_nobody_waits_for_any_more_holds_no_car() {
+    let inputs = [
+        Input::Connect(vec![(0, 1, 0, true)], 0),
+        Input::Bind(0, 0),
+        Input::Connect(Vec::new(), 0),
+        Input::Brake(true),
+        Input::Bind(2, 0),
+        Input::Wait(3000),
+        Input::Remove(2),
+    ];
+    let mut world = World::new();
+    for input in inputs {
+        world.input(input);
+        world.check().unwrap();
+    }
+}
