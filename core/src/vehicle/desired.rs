@@ -211,11 +211,13 @@ impl Facts {
     }
 
     /// A car that was away has come back with attempts, and nothing new is to come yet: those that were given up meanwhile must have
-    /// stopped before, and the others have been heard again. Bounded, for a car that never says that they have stopped.
+    /// stopped before, by the API's own record, for the Node and its Pods are written side by side; and the others have been heard again.
+    /// Bounded, for a car that never says that they have stopped.
     fn returning(&self, timer: &mut Timer) -> bool {
         let Some(at) = self.returned_at else { return false };
-        let alive = |a: &Attempt| a.known && !a.reported_stopped();
-        let mut attempts = self.attempts.values();
+        let unrecorded = |a: &Attempt| a.pod.as_ref().is_some_and(|pod| !pod.stopped);
+        let alive = |a: &Attempt| !a.reported_stopped() || unrecorded(a);
+        let mut attempts = self.attempts.values().filter(|a| a.known);
         attempts.any(|a| alive(a) && self.given_up(a)) && !timer.passed(at + RUN_PATIENCE)
             || self.attempts.values().any(Attempt::counts) && !timer.passed(at + RETURN_HOLD)
     }

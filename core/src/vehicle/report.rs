@@ -200,7 +200,13 @@ fn stopped(attempt: &Attempt, pod: &PodFacts, report: &Report) -> Option<PodRepo
         // Asked of the store; the answer is an event.
         AttemptPhase::Succeeded => None,
         AttemptPhase::Disrupted if pod.deletion.is_none() || pod.disrupted => {
-            Some(failed().disrupted(reason::VEHICLE_DEPARTED))
+            // At its fence the car has ended it by itself, and has gone nowhere.
+            let lost = report.reason == reason::VEHICLE_LOST;
+            Some(failed().disrupted(if lost {
+                reason::VEHICLE_LOST
+            } else {
+                reason::VEHICLE_DEPARTED
+            }))
         }
         // Whoever deleted the Pod has said why.
         AttemptPhase::Disrupted | AttemptPhase::Failed => Some(failed()),

@@ -23,6 +23,20 @@ fn attempt_is_fenced_after_its_fence_and_margin_and_not_before() {
 }
 
 #[test]
+fn attempt_that_its_car_ended_at_its_fence_was_lost_and_has_not_departed() {
+    let ended = |name: &str, why: &str| Report {
+        reason: why.to_owned(),
+        ..report(name, 2, AttemptPhase::Disrupted, true)
+    };
+    let mut car = Car::connected();
+    for (name, why) in [("a", reason::VEHICLE_LOST), ("b", reason::VEHICLE_DEPARTED)] {
+        car.running(name);
+        car.on(Event::Report(ended(name, why)));
+        assert_eq!(car.pod(name).disruption, Some(why));
+    }
+}
+
+#[test]
 fn attempt_that_is_given_up_is_stopped_before_the_api_has_its_end() {
     let mut car = Car::connected();
     car.running("a");
@@ -103,7 +117,7 @@ fn what_was_given_up_is_stopped_before_anything_new_may_come() {
         phase: PodPhase::Running,
         ..pod("a")
     };
-    for in_the_api in [Some(ended), Some(deleted), None] {
+    for in_the_api in [Some(ended.clone()), Some(deleted), None] {
         let mut car = back_with_what_was_given_up(in_the_api.clone());
         assert!(
             matches!(car.sent.last(), Some(Command::Stop { uid: stopped, .. }) if *stopped == uid("a")),
@@ -113,6 +127,10 @@ fn what_was_given_up_is_stopped_before_anything_new_may_come() {
         assert!(suspect_node(&car), "{in_the_api:?}: it still runs");
         assert_eq!(car.desired().heard, Some(Hearing::Heard), "the car itself is heard");
         car.on(Event::Report(report("a", 2, AttemptPhase::Disrupted, true)));
+        if in_the_api.as_ref().is_some_and(|pod| !pod.stopped) {
+            assert!(suspect_node(&car), "{in_the_api:?}: the API does not say so yet");
+            car.on(Event::Pod(ended.clone()));
+        }
         assert!(!suspect_node(&car), "{in_the_api:?}: nothing is left of it");
     }
 }

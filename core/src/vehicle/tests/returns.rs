@@ -19,17 +19,34 @@ fn silent() -> Car {
 #[test]
 fn car_that_is_heard_again_without_connecting_anew_first_stops_what_was_given_up() {
     let mut car = silent();
-    car.on(Event::Pod(PodFacts {
+    let superseded = PodFacts {
         deletion: Some(Duration::from_secs(30)),
         phase: PodPhase::Running,
         unheard: true,
         ..pod("a")
-    }));
+    };
+    car.on(Event::Pod(superseded.clone()));
     car.at(30.0).on(Event::Heard);
     assert!(!takes_work(&car), "it still runs");
     assert_eq!(car.desired().heard, Some(Hearing::Heard), "the car itself is heard");
     car.on(Event::Report(report("a", 2, AttemptPhase::Disrupted, true)));
+    assert!(!takes_work(&car), "the Node must not say so before the Pod does");
+    car.on(Event::Pod(PodFacts {
+        phase: PodPhase::Failed,
+        stopped: true,
+        ..superseded
+    }));
     assert!(takes_work(&car), "nothing is left of it");
+}
+
+#[test]
+fn car_that_is_back_takes_work_when_the_pod_that_was_given_up_is_gone() {
+    let mut car = silent();
+    car.at(30.0).on(Event::Heard);
+    car.at(31.0).on(Event::PodGone(uid("a")));
+    assert!(!takes_work(&car), "it still runs");
+    car.on(Event::Report(report("a", 2, AttemptPhase::Disrupted, true)));
+    assert!(takes_work(&car), "there is nothing to say it of");
 }
 
 #[test]

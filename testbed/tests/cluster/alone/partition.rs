@@ -3,9 +3,11 @@
 
 use super::*;
 
+use kerbside_api::v1alpha1::FleetJobStatus;
+use kerbside_core::names::reason;
 use kerbside_testbed::process::Program;
 use kerbside_testbed::{layout, wait};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::others::way::Way;
 
@@ -13,6 +15,8 @@ use crate::others::way::Way;
 const CUT_OFF: Duration = Duration::from_secs(12);
 /// An operator that cannot renew its Lease gives it up after ten seconds.
 const GIVES_UP: Duration = Duration::from_secs(30);
+/// For how long the attempts of two jobs may run unheard.
+const FENCE: Duration = Duration::from_secs(15);
 
 /// A way to the API server of the testbed.
 pub(super) async fn way() -> Result<Way> {
@@ -91,6 +95,45 @@ async fn adapter_that_is_cut_off_from_the_api_server_mid_job_loses_no_index_and_
             lasted.and(idle)?;
             way.free();
             check_undisturbed(world, &seen).await
+        })
+        .await
+    })
+    .await
+}
+
+/// Waits until as many attempts are at work in the car, by its own account.
+async fn working(car: &Car, count: usize) -> Result<()> {
+    wait::until_ok(&format!("{count} attempts at work"), world::DEADLINE, async || {
+        let found = support::at_work(car).await?;
+        ensure!(found == count, "{found} attempts run");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn adapter_that_is_cut_off_keeps_what_may_run_twice_and_not_what_may_run_once_only() -> Result<()> {
+    world::run("cutonce", async |world| {
+        with_a_way(world, ADAPTER, async |world, way| {
+            let car = world.cars(1).await?.remove(0);
+            for (name, replace) in [("once", "WhenFenced"), ("twice", "WhenSuspected")] {
+                let mut job = support::endless(world)?;
+                job["metadata"]["name"] = name.into();
+                job["spec"]["onLoss"] = json!({"replace": replace, "runUnheardFor": format!("{}s", FENCE.as_secs())});
+                world.apply(&job).await?;
+            }
+            working(&car, 2).await?;
+            way.hold();
+            // No other adapter can have taken over for the first seconds; then the fence runs, though the car is heard and answered.
+            working(&car, 1).await?;
+            support::for_as_long_as(world, 2 * FENCE, "the fence of the other to have passed").await?;
+            working(&car, 1).await?;
+            way.free();
+            let lost = |s: &FleetJobStatus| s.disruptions.get(reason::VEHICLE_LOST).copied();
+            let once = world.job("once", "its end to be told", |_, s| lost(s)).await?;
+            let twice = world.job("twice", "its status", |_, s| Some(lost(s))).await?;
+            ensure!(once == 1 && twice.is_none(), "disruptions: {once}, {twice:?}");
+            Ok(())
         })
         .await
     })
