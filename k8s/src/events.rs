@@ -16,6 +16,8 @@ use tokio_util::sync::CancellationToken;
 const MOST_WAITING: usize = 1_000;
 /// How long a program that is stopped goes on telling what waits.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// An API server that takes longer has lost the Event: the next ones wait behind it.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Publishes Events under one program's name. Cheap to clone.
 #[derive(Clone)]
@@ -104,23 +106,36 @@ impl EventQueue {
 }
 
 impl Broadcaster {
-    /// Publishes until `stop`, and then what waits already, for at most two seconds.
+    /// Publishes until every queue is gone; after `stop`, for at most two seconds more. What is done while the program stops is told too.
     pub async fn run(mut self, stop: CancellationToken) {
-        while let Some(Some(next)) = stop.run_until_cancelled(self.waiting.recv()).await {
-            self.tell(next).await;
+        let over = async {
+            stop.cancelled().await;
+            tokio::time::sleep(LAST_WORDS).await;
+        };
+        let all = async {
+            while let Some(next) = self.waiting.recv().await {
+                self.recorder.tell(next).await;
+            }
+        };
+        tokio::select! {
+            () = all => return,
+            () = over => {}
         }
-        if tokio::time::timeout(LAST_WORDS, self.drain()).await.is_err() {
-            tracing::warn!(lost = self.waiting.len(), "events were not published before the end");
+        let lost = self.waiting.len();
+        if lost > 0 {
+            tracing::warn!(lost, "events were not published before the end");
         }
     }
 
     /// Publishes what waits now, and returns.
     pub async fn drain(&mut self) {
         while let Ok(next) = self.waiting.try_recv() {
-            self.tell(next).await;
+            self.recorder.tell(next).await;
         }
     }
+}
 
+impl Recorder {
     async fn tell(&self, next: Waiting) {
         let Waiting {
             object,
@@ -129,7 +144,14 @@ impl Broadcaster {
             action,
             note,
         } = next;
-        self.recorder.publish(&object, severity, &reason, &action, &note).await;
+        let told = self.publish(&object, severity, &reason, &action, &note);
+        if tokio::time::timeout(PATIENCE, told).await.is_err() {
+            tracing::warn!(
+                reason,
+                note,
+                "an event was not published: the API server does not answer"
+            );
+        }
     }
 }
 

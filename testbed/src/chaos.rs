@@ -80,8 +80,8 @@ pub struct Options {
     /// How long the idle fleet is watched
     #[arg(long, default_value = "2m", value_parser = kerbside_core::duration::parse)]
     pub idle: Duration,
-    /// How many cars lose their adapter at once
-    #[arg(long, default_value_t = 5000)]
+    /// How many cars lose their adapter at once; `--parts` leaves that out
+    #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..))]
     pub reconnect: u32,
     /// Which parts, with commas between; what is left out is null in the figures
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Part::Idle, Part::Leaving, Part::Night, Part::Reconnect])]

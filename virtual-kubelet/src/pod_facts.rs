@@ -101,8 +101,11 @@ pub(crate) fn may_run_once_only(pod: &Pod) -> bool {
         None => {
             let mut owners = pod.metadata.owner_references.iter().flatten();
             owners.find(|o| o.controller == Some(true)).is_some_and(|o| {
-                let twice = ["ReplicaSet", "ReplicationController", "DaemonSet", "Job"];
-                !twice.contains(&o.kind.as_str())
+                let group = o.api_version.split_once('/').map_or("", |(group, _)| group);
+                !matches!(
+                    (group, o.kind.as_str()),
+                    ("apps", "ReplicaSet" | "DaemonSet") | ("", "ReplicationController") | ("batch", "Job")
+                )
             })
         }
     }
@@ -177,21 +180,23 @@ mod tests {
     }
 
     #[rstest::rstest]
-    #[case::stateful_set("StatefulSet", None, true)]
-    #[case::replica_set("ReplicaSet", None, false)]
-    #[case::job("Job", None, false)]
-    #[case::unknown("Workload", None, true)]
-    #[case::fleet_job_as_it_says("FleetJob", Some("WhenSuspected"), false)]
-    #[case::fleet_job_fenced("FleetJob", Some("WhenFenced"), true)]
-    #[case::fleet_job_of_an_older_operator("FleetJob", None, true)]
-    #[case::replica_set_that_wants_more("ReplicaSet", Some("WhenFenced"), true)]
-    #[case::word_that_is_not_known("ReplicaSet", Some("whenever"), true)]
+    #[case::stateful_set("apps/v1", "StatefulSet", None, true)]
+    #[case::replica_set("apps/v1", "ReplicaSet", None, false)]
+    #[case::controller("v1", "ReplicationController", None, false)]
+    #[case::job("batch/v1", "Job", None, false)]
+    #[case::job_of_others("batch.volcano.sh/v1", "Job", None, true)]
+    #[case::fleet_job_as_it_says("kerbside.dev/v1", "FleetJob", Some("WhenSuspected"), false)]
+    #[case::fleet_job_fenced("kerbside.dev/v1", "FleetJob", Some("WhenFenced"), true)]
+    #[case::fleet_job_of_an_older_operator("kerbside.dev/v1", "FleetJob", None, true)]
+    #[case::replica_set_that_wants_more("apps/v1", "ReplicaSet", Some("WhenFenced"), true)]
+    #[case::word_that_is_not_known("apps/v1", "ReplicaSet", Some("whenever"), true)]
     fn pod_may_run_once_only_as_it_says_or_as_its_controller_holds_it(
+        #[case] version: &str,
         #[case] kind: &str,
         #[case] says: Option<&str>,
         #[case] once: bool,
     ) {
-        let owner = json!({"apiVersion": "x/v1", "kind": kind, "name": "o", "uid": "o-1", "controller": true});
+        let owner = json!({"apiVersion": version, "kind": kind, "name": "o", "uid": "o-1", "controller": true});
         let annotations: serde_json::Map<_, _> = says
             .map(|word| (annotation::REPLACE.to_owned(), json!(word)))
             .into_iter()

@@ -196,8 +196,11 @@ pub struct FleetJobSpec {
 pub struct OnLoss {
     /// WhenSuspected: for work that may run twice; a second attempt starts as soon as the car is suspected, the first
     /// works on, and the first result wins. WhenFenced: for work that must not run twice at a time; a second attempt
-    /// starts only when the first has certainly stopped.
+    /// starts only when the first has certainly stopped. Cannot be changed.
     #[serde(default)]
+    #[x_kube(validation = Rule::new("self == oldSelf")
+        .message("replace cannot be changed: cars hold to what their attempts were begun with; make a new FleetJob")
+        .reason(Reason::FieldValueForbidden))]
     pub replace: Replace,
     /// For how long the car works on without being heard, then it stops the attempt by itself; at least 5s, and
     /// one shorter than 15s counts as 15s. A duration such as `40m` or `1h30m` in h, m, s, ms. Absent: 40m with

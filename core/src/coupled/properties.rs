@@ -36,7 +36,7 @@ enum Happening {
     End(usize, bool),
     ReplicaDies(usize, Ms),
     ReplicaStands(usize, Ms),
-    /// A replica that knows of the other does not reach the API server.
+    /// A replica does not reach the API server.
     CutOff(usize, bool),
     /// No replica reaches it.
     ApiDown(bool),

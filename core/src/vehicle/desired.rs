@@ -216,8 +216,9 @@ impl Facts {
     fn returning(&self, timer: &mut Timer) -> bool {
         let Some(at) = self.returned_at else { return false };
         let unrecorded = |a: &Attempt| a.pod.as_ref().is_some_and(|pod| !pod.stopped);
-        let alive = |a: &Attempt| !a.reported_stopped() || unrecorded(a);
-        let mut attempts = self.attempts.values().filter(|a| a.known);
+        // Also of one that the car was told to forget meanwhile.
+        let alive = |a: &Attempt| a.known && !a.reported_stopped() || a.report.is_some() && unrecorded(a);
+        let mut attempts = self.attempts.values();
         attempts.any(|a| alive(a) && self.given_up(a)) && !timer.passed(at + RUN_PATIENCE)
             || self.attempts.values().any(Attempt::counts) && !timer.passed(at + RETURN_HOLD)
     }

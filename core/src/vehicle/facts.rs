@@ -353,7 +353,9 @@ impl Facts {
                 } else {
                     SUSPECT_IDLE
                 };
-                let unanswered = self.attempts.values().filter(|a| !a.known).filter_map(|a| a.told.run);
+                // A Run that nobody waits for any more makes no car silent.
+                let waited = self.attempts.values().filter(|a| a.pod.is_some() || !self.pods_synced);
+                let unanswered = waited.filter(|a| !a.known).filter_map(|a| a.told.run);
                 let unanswered = unanswered
                     .filter(|sent| self.heard_at <= *sent)
                     .map(|sent| sent + RUN_ANSWER);
@@ -449,8 +451,6 @@ impl Facts {
     /// Draws the conclusions that stay drawn. `hold` is asked when the car has newly fallen silent, with the moment: until
     /// when is nothing to be concluded from it?
     pub fn settle(&mut self, now: Boottime, hold: impl FnOnce(Boottime) -> Option<Boottime>) {
-        // Before anything is asked of them: a Run that nobody waits for any more makes no car silent.
-        self.forget();
         let silent_from = self.silent_from();
         let mut fell_silent = false;
         if now < silent_from {
@@ -498,12 +498,8 @@ impl Facts {
             self.held = fell_silent && self.braked && self.willing() && self.at_stake(now);
             self.suspected = fell_silent && !self.held;
         }
-        self.forget();
-    }
-
-    /// Without its Pod, an attempt matters only while a car that can be told holds it.
-    fn forget(&mut self) {
-        let (synced, open) = (self.pods_synced, self.open());
+        // Without its Pod, an attempt matters only while a car that can be told holds it.
+        let synced = self.pods_synced;
         self.attempts
             .retain(|_, a| a.pod.is_some() || (open && a.known) || !synced);
     }

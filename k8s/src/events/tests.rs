@@ -1,6 +1,7 @@
 //! Events against an API server that answers when it is told to.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use http::{Request, Response};
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -9,7 +10,7 @@ use kube::client::Body;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::{LAST_WORDS, MOST_WAITING, Recorder, Severity, cut, queue};
+use super::{LAST_WORDS, MOST_WAITING, PATIENCE, Recorder, Severity, cut, queue};
 
 /// What was asked for, and how many answers may be given.
 #[derive(Clone)]
@@ -63,22 +64,50 @@ fn note_is_cut_between_characters() {
     assert_eq!(cut("aé", 3), "aé");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn events_are_published_in_their_order_and_nobody_waits_for_them() {
     let api = Api::that_gives(0);
     let (events, broadcaster) = queue(api.recorder());
-    let stop = CancellationToken::new();
-    let running = tokio::spawn(broadcaster.run(stop.clone()));
+    let running = tokio::spawn(broadcaster.run(CancellationToken::new()));
     let told: Vec<String> = (0..5).map(|i| format!("Reason{i}")).collect();
     for reason in &told {
         events.publish(about("a"), Severity::Normal, reason, "Test", "");
     }
-    // Publishing has returned, though the server has answered nothing.
-    assert_eq!(api.reasons(), Vec::<String>::new());
+    tokio::time::sleep(PATIENCE / 2).await;
+    assert_eq!(api.reasons(), Vec::<String>::new(), "the server has answered nothing");
     api.answers.add_permits(5);
-    stop.cancel();
+    drop(events);
     running.await.unwrap();
-    assert_eq!(api.reasons(), told, "what waits at the end is told before it");
+    assert_eq!(api.reasons(), told);
+}
+
+#[tokio::test(start_paused = true)]
+async fn event_that_gets_no_answer_holds_the_next_ones_up_for_five_seconds_only() {
+    let api = Api::that_gives(0);
+    let (events, broadcaster) = queue(api.recorder());
+    let running = tokio::spawn(broadcaster.run(CancellationToken::new()));
+    events.publish(about("a"), Severity::Normal, "Lost", "Test", "");
+    tokio::time::sleep(PATIENCE + Duration::from_millis(1)).await;
+    api.answers.add_permits(1);
+    events.publish(about("a"), Severity::Normal, "Told", "Test", "");
+    drop(events);
+    running.await.unwrap();
+    assert_eq!(api.reasons(), ["Told"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_done_while_the_program_stops_is_told_too() {
+    let api = Api::that_gives(2);
+    let (events, broadcaster) = queue(api.recorder());
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(broadcaster.run(stop.clone()));
+    events.publish(about("a"), Severity::Normal, "Before", "Test", "");
+    stop.cancel();
+    tokio::time::sleep(LAST_WORDS / 2).await;
+    events.publish(about("a"), Severity::Normal, "After", "Test", "");
+    drop(events);
+    running.await.unwrap();
+    assert_eq!(api.reasons(), ["Before", "After"]);
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use crate::proto::{
 /// What replaces what: of each key only the newest waits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Key {
-    HeartbeatAck,
+    HeartbeatAck { proven: bool },
     Run(String),
     Stop(String),
     Forget(String),
@@ -88,11 +88,14 @@ impl SessionHandle {
     /// Tells the car that its heartbeat was heard, and all before it; only after that has been recorded. Zero is its `Hello`. `proven`:
     /// no other adapter can have taken the car over by now.
     pub fn ack_heartbeat(&self, seq: u64, proven: bool) {
-        // Not in the place of the one before: behind every stop.
-        self.mailbox.remove(&Key::HeartbeatAck);
+        // Not in the place of the one before: behind every stop. What proves nothing takes no proof away that waits.
+        self.mailbox.remove(&Key::HeartbeatAck { proven: false });
+        if proven {
+            self.mailbox.remove(&Key::HeartbeatAck { proven });
+        }
         self.put(
             Lane::Control,
-            Key::HeartbeatAck,
+            Key::HeartbeatAck { proven },
             Message::HeartbeatAck(HeartbeatAck { seq, proven }),
         );
     }
@@ -258,6 +261,16 @@ mod tests {
             Message::Stop(stop("a")),
             Message::HeartbeatAck(HeartbeatAck { seq: 5, proven: true }),
         ];
+        assert_eq!(all(&mailbox).await, expected);
+    }
+
+    #[tokio::test]
+    async fn acknowledgement_that_proves_nothing_takes_no_proof_away() {
+        let (handle, mailbox) = handle();
+        handle.ack_heartbeat(4, true);
+        handle.ack_heartbeat(5, false);
+        handle.ack_heartbeat(6, false);
+        let expected = [(4, true), (6, false)].map(|(seq, proven)| Message::HeartbeatAck(HeartbeatAck { seq, proven }));
         assert_eq!(all(&mailbox).await, expected);
     }
 

@@ -117,7 +117,12 @@ fn what_was_given_up_is_stopped_before_anything_new_may_come() {
         phase: PodPhase::Running,
         ..pod("a")
     };
-    for in_the_api in [Some(ended.clone()), Some(deleted), None] {
+    // By PodGC, which knows nothing of the car.
+    let failed = PodFacts {
+        stopped: false,
+        ..ended.clone()
+    };
+    for in_the_api in [Some(ended.clone()), Some(deleted), Some(failed), None] {
         let mut car = back_with_what_was_given_up(in_the_api.clone());
         assert!(
             matches!(car.sent.last(), Some(Command::Stop { uid: stopped, .. }) if *stopped == uid("a")),
