@@ -15,25 +15,37 @@
 //! | Active | Prepared, its turn, not frozen | Active | Start |
 //! | Active | NotReady | Active | wait, Prepare again at a Tick |
 //! | Active | Exited, to be restarted | Active | wait, Start again at a Tick |
-//! | Active | Exited, the last one | Uploading, or Ended if nothing is to be sent | Upload, Report |
+//! | Active | Started | Active | PostStart, Report |
+//! | Active | PostStarted | Active | Start the next container; of one whose hook failed: PreStop or Ask; Report |
+//! | Active | Tick, a probe is due | Active | Probe |
+//! | Active | Probed, startup or liveness failed | Active | PreStop or Ask, Report |
+//! | Active | PreStopped | Active | Ask |
+//! | Active | Tick after a container's grace | Active | Kill |
+//! | Active | Exited, the last one that counts | Uploading, or Ended if nothing is to be sent | Upload, Report |
+//! | Active | the same, and sidecars live | Stopping | GiveUp, PreStop or Ask the last sidecar, Report |
 //! | Active | Freeze, Thaw | Active | Freeze, Thaw, Report |
-//! | Active | Stop, Depart, Fail, fence or deadline reached | Stopping, or Ended if nothing lives | Stop, Report |
-//! | Stopping | Exited, the last one | Ended | Report |
+//! | Active | Stop, Depart, Fail, fence or deadline reached | Stopping, or Ended if nothing lives | GiveUp, PreStop or Ask, Report |
+//! | Stopping | PreStopped | Stopping | Ask |
+//! | Stopping | Exited, the last one but sidecars | Stopping | PreStop or Ask the last sidecar |
+//! | Stopping | Exited, the last one | Uploading or Ended | Upload, Report |
 //! | Stopping | Tick after the grace, or at the fence | Stopping | Kill |
 //! | Uploading | Uploaded | Ended | Report |
 //! | Uploading | UploadRefused | Ended (failed) | Report |
-//! | Uploading | Stop, and its grace is over | Ended (disrupted, or failed as it had) | Stop, Report |
+//! | Uploading | Stop, and its grace is over | Ended (disrupted, or failed as it had) | GiveUp, Report |
 //! | Uploading | Depart | Uploading | |
 //! | Ended | anything | Ended | |
 //!
 //! Every Report comes right after the WriteJournal that holds its revision.
 
+mod container;
 pub mod plan;
+pub mod probe;
 mod step;
 
 use std::time::Duration;
 
-pub use plan::{Container, ContainerPlan, ContainerRecord, Exit, Kind, Life, NotReady, Outcome, Plan, Record, Restart};
+pub use container::{Container, Life, Note};
+pub use plan::{ContainerPlan, ContainerRecord, Exit, ExitRule, Kind, NotReady, Outcome, Plan, Record, Restart, Role};
 pub use step::step;
 
 use crate::clock::Boottime;
@@ -74,6 +86,8 @@ pub enum State {
         outcome: Outcome,
         /// After this, what still lives is killed.
         kill_at: Boottime,
+        /// Not even two seconds later.
+        binds: bool,
         /// That has been done.
         killed: bool,
     },
@@ -104,6 +118,8 @@ pub struct Attempt {
     pub started_ms: i64,
     /// In the order of the plan.
     pub containers: Vec<Container>,
+    /// Every init container has ended well, or stays and has started: what comes after them waits for none of them any more.
+    initialized: bool,
     admitted: Boottime,
     /// When the newest acknowledged heartbeat that counts for it was sent.
     heard: Option<Boottime>,
@@ -173,6 +189,37 @@ pub enum Event {
         /// How.
         exit: Exit,
     },
+    /// The hook after the start of a container has ended, or failed: why.
+    PostStarted {
+        /// Which.
+        container: usize,
+        /// After how many restarts of it the hook was begun.
+        run: u32,
+        /// Whether it did what it should.
+        result: Result<(), String>,
+    },
+    /// The hook before the end of a container has ended, or failed: why.
+    PreStopped {
+        /// Which.
+        container: usize,
+        /// After how many restarts of it the hook was begun.
+        run: u32,
+        /// Whether it did what it should.
+        result: Result<(), String>,
+    },
+    /// A probe has been answered.
+    Probed {
+        /// Of which container.
+        container: usize,
+        /// After how many restarts of it that was asked.
+        run: u32,
+        /// Which probe.
+        kind: probe::Kind,
+        /// Which try of it.
+        number: u32,
+        /// Well, or why not.
+        result: Result<(), String>,
+    },
     /// The car is paused.
     Freeze,
     /// It is not any more.
@@ -233,10 +280,25 @@ pub enum Effect {
     Freeze,
     /// Let every container go on.
     Thaw,
-    /// Give up making ready, and ask every live container to end.
-    Stop,
-    /// End every live container now.
-    Kill,
+    /// Give up what is being made ready, or sent.
+    GiveUp,
+    /// Run the hook after the start of a container.
+    PostStart(usize),
+    /// Run the hook before the end of a container.
+    PreStop(usize),
+    /// Ask a container how it is.
+    Probe {
+        /// Which.
+        container: usize,
+        /// By which probe.
+        kind: probe::Kind,
+        /// To be said with the answer.
+        number: u32,
+    },
+    /// Ask a live container to end. Of one that is being started: as soon as it runs.
+    Ask(usize),
+    /// End a live container now.
+    Kill(usize),
     /// Send output and logs.
     Upload,
     /// Tell the cluster.
@@ -264,11 +326,11 @@ impl Attempt {
 
     fn new(plan: &Plan, state: State, heard: Option<Boottime>, now: Now) -> Self {
         let mut containers = vec![Container::new(); plan.containers.len()];
-        if plan.containers.iter().any(|container| container.init) {
+        if plan.containers.iter().any(|container| container.role != Role::Main) {
             for (container, _) in containers
                 .iter_mut()
                 .zip(&plan.containers)
-                .filter(|(_, plan)| !plan.init)
+                .filter(|(_, plan)| plan.role == Role::Main)
             {
                 container.life = Life::waiting("PodInitializing");
             }
@@ -279,6 +341,7 @@ impl Attempt {
             revision: 0,
             started_ms: now.wall_ms,
             containers,
+            initialized: false,
             admitted: now.boot,
             heard: heard.map(|sent| sent.min(now.boot)),
         }
@@ -325,10 +388,14 @@ impl Attempt {
     }
 
     /// What the journal must hold of it now.
-    pub fn record(&self) -> Record {
+    pub fn record(&self, plan: &Plan) -> Record {
         let (outcome, ended) = match &self.state {
             State::Uploading { outcome, .. } => (Some(outcome.clone()), false),
             State::Ended { outcome } => (Some(outcome.clone()), true),
+            // What it came to is certain; only sidecars live, or what broke a limit.
+            State::Stopping { outcome, .. } if matches!(outcome.kind, Kind::Succeeded | Kind::Failed) => {
+                (Some(outcome.clone()), !plan.upload)
+            }
             State::Admitted | State::Waiting | State::Active | State::Stopping { .. } => (None, false),
         };
         let containers = self.containers.iter().map(|container| {
@@ -372,7 +439,9 @@ impl Attempt {
     pub fn deadline(&self, plan: &Plan) -> Option<Boottime> {
         match &self.state {
             State::Active => {
-                let waits = self.containers.iter().filter_map(|container| match &container.life {
+                let of_one = |(index, container): (usize, &Container)| match &container.life {
+                    // Nothing becomes of it before its turn.
+                    Life::Waiting { .. } if !self.may_follow(plan, index) => None,
                     Life::Waiting {
                         retry_at, meanwhile, ..
                     } => {
@@ -382,14 +451,18 @@ impl Attempt {
                             .flatten()
                             .min()
                     }
-                    _ => None,
-                });
+                    _ => container.due(),
+                };
+                let waits = self.containers.iter().enumerate().filter_map(of_one);
                 waits.chain(self.limit_at(plan)).min()
             }
             State::Waiting => self.limit_at(plan),
             State::Stopping {
                 kill_at, killed: false, ..
-            } => self.fence_at(plan).into_iter().chain([*kill_at]).min(),
+            } => {
+                let ends = self.containers.iter().filter_map(Container::kill_at);
+                ends.chain(self.fence_at(plan)).chain([*kill_at]).min()
+            }
             State::Uploading { until, .. } => until.as_ref().map(|(at, _)| *at),
             State::Admitted | State::Stopping { .. } | State::Ended { .. } => None,
         }
@@ -457,17 +530,67 @@ impl Attempt {
         }
     }
 
-    fn stop(&mut self, plan: &Plan, outcome: Outcome, grace: Duration, now: Now, effects: &mut Vec<Effect>) {
-        effects.push(Effect::Stop);
+    fn stop(&mut self, plan: &Plan, outcome: Outcome, until: Until, now: Now, effects: &mut Vec<Effect>) {
+        effects.push(Effect::GiveUp);
         if self.any_alive() {
+            let kill_at = now.boot + until.grace;
             self.state = State::Stopping {
                 outcome,
-                kill_at: now.boot + grace,
+                kill_at,
+                binds: until.binds,
                 killed: false,
             };
+            if until.grace.is_zero() {
+                // Before the journal is written: a disk that hangs must not keep alive what may not live any more.
+                self.kill_all(now, effects);
+            } else {
+                self.close_in_turn(plan, kill_at, effects);
+            }
             self.report(effects);
         } else {
             self.finish(plan, outcome, effects);
+        }
+    }
+
+    /// Ends what may end now, each by `kill_at`: sidecars after all others, the last one first.
+    fn close_in_turn(&mut self, plan: &Plan, kill_at: Boottime, effects: &mut Vec<Effect>) {
+        let alive = |attempt: &Self, index: usize| attempt.containers[index].is_alive();
+        let (sidecars, others): (Vec<usize>, Vec<usize>) =
+            (0..plan.containers.len()).partition(|index| plan.containers[*index].role == Role::Sidecar);
+        let mut due = others;
+        if !due.iter().any(|index| alive(self, *index)) {
+            due = sidecars
+                .into_iter()
+                .rfind(|index| alive(self, *index))
+                .into_iter()
+                .collect();
+        }
+        for index in due {
+            self.containers[index].close(&plan.containers[index], index, self.frozen, kill_at, effects);
+        }
+    }
+
+    /// Ends whatever lives.
+    fn kill_all(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        for (index, container) in self.containers.iter_mut().enumerate() {
+            container.kill(index, now.boot, effects);
+        }
+        if let State::Stopping { killed, .. } = &mut self.state {
+            *killed = true;
+        }
+    }
+
+    /// Ends one container, as long as its Pod goes on.
+    fn close(&mut self, plan: &Plan, index: usize, grace: Duration, now: Now, effects: &mut Vec<Effect>) {
+        let kill_at = now.boot + grace;
+        self.containers[index].close(&plan.containers[index], index, self.frozen, kill_at, effects);
+    }
+
+    /// Asks and kills what is due.
+    fn tend(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        for (index, container) in self.containers.iter_mut().enumerate() {
+            container.ask(index, now.boot, effects);
+            container.overdue(index, now.boot, effects);
         }
     }
 
@@ -479,15 +602,7 @@ impl Attempt {
             return changed;
         }
         for index in 0..self.containers.len() {
-            let blocked = plan
-                .containers
-                .iter()
-                .zip(&self.containers)
-                .take(index)
-                .any(|(plan, container)| {
-                    plan.init && !matches!(&container.life, Life::Terminated(exit) if exit.code == 0)
-                });
-            if blocked {
+            if !self.may_follow(plan, index) {
                 break;
             }
             let container = &mut self.containers[index];
@@ -520,19 +635,35 @@ impl Attempt {
                 container.life = Life::Preparing;
                 effects.push(Effect::Prepare(index));
             }
+            self.initialized |= plan.containers[index].role == Role::Main;
         }
         changed
     }
 
+    /// Whether the turn of a container has come: those before it that it waits for are as far as they must be.
+    fn may_follow(&self, plan: &Plan, index: usize) -> bool {
+        // One that has run waits for its own back-off only.
+        if self.containers[index].last.is_some() {
+            return true;
+        }
+        let mut before = plan.containers.iter().zip(&self.containers).take(index);
+        let role = plan.containers[index].role;
+        // As in the kubelet, where the next container is not started before the hook after the start of this one has ended.
+        if role == Role::Main && before.clone().any(|(plan, c)| plan.role == Role::Main && c.is_hooked()) {
+            return false;
+        }
+        self.initialized
+            || before.all(|(plan, container)| match plan.role {
+                Role::Init => matches!(&container.life, Life::Terminated(exit) if exit.code == 0),
+                Role::Sidecar => container.started,
+                Role::Main => true,
+            })
+    }
+
     fn exited(&mut self, plan: &Plan, index: usize, exit: Exit, now: Now) {
-        let init = plan.containers[index].init;
-        let ok = exit.code == 0;
-        let again = match plan.restart {
-            Restart::Never => false,
-            Restart::OnFailure => !ok,
-            Restart::Always => !(init && ok),
-        };
         let container = &mut self.containers[index];
+        let again = plan.containers[index].restarts(&exit, container.ends_by_probe());
+        container.ended();
         if !again || matches!(self.state, State::Stopping { .. }) {
             container.life = Life::Terminated(exit);
         } else {
@@ -557,12 +688,13 @@ impl Attempt {
         }
     }
 
-    /// How the attempt ends, if every container has.
+    /// How the attempt ends, if every container that counts has ended.
     fn verdict(&self, plan: &Plan) -> Option<Outcome> {
         let exits = || {
             self.containers
                 .iter()
                 .zip(&plan.containers)
+                .filter(|(_, plan)| plan.role != Role::Sidecar)
                 .filter_map(|(container, plan)| match &container.life {
                     Life::Terminated(exit) => Some((plan, exit)),
                     _ => None,
@@ -580,10 +712,10 @@ impl Attempt {
             );
             Outcome::new(Kind::Failed, "", message)
         };
-        if let Some(exit) = exits().find(|(plan, exit)| plan.init && exit.code != 0) {
+        if let Some(exit) = exits().find(|(plan, exit)| plan.role == Role::Init && exit.code != 0) {
             return Some(failed(exit));
         }
-        if exits().count() < self.containers.len() {
+        if exits().count() < plan.containers.iter().filter(|plan| plan.role != Role::Sidecar).count() {
             return None;
         }
         Some(
@@ -593,22 +725,46 @@ impl Attempt {
         )
     }
 
-    fn limits(&self, plan: &Plan, now: Now) -> Option<Outcome> {
+    /// The limit that is reached, and what is left to what lives.
+    fn limits(&self, plan: &Plan, now: Now) -> Option<(Outcome, Until)> {
         let reached = |at: Option<Boottime>| at.is_some_and(|at| at <= now.boot);
         if reached(self.fence_at(plan)) {
             if self.state == State::Waiting {
                 // Nothing has begun: no disruption, and another car may do better.
                 let message = "the vehicle was not heard since the attempt came, and did not begin it";
-                return Some(Outcome::new(Kind::Refused, reason::VEHICLE_UNHEARD, message));
+                return Some((
+                    Outcome::new(Kind::Refused, reason::VEHICLE_UNHEARD, message),
+                    Until::NOW,
+                ));
             }
             let message = "the vehicle was not heard for as long as the attempt may run unheard";
-            return Some(Outcome::new(Kind::Disrupted, reason::VEHICLE_LOST, message));
+            return Some((Outcome::new(Kind::Disrupted, reason::VEHICLE_LOST, message), Until::NOW));
         }
         if reached(self.deadline_at(plan)) {
             let message = "the Pod was active for longer than its activeDeadlineSeconds";
-            return Some(Outcome::new(Kind::Failed, "DeadlineExceeded", message));
+            let outcome = Outcome::new(Kind::Failed, "DeadlineExceeded", message);
+            return Some((outcome, Until::may_take(plan.grace)));
         }
         None
+    }
+}
+
+/// How long what is being ended may live on.
+#[derive(Debug, Clone, Copy)]
+struct Until {
+    grace: Duration,
+    /// Not even two seconds longer, for a program that was not asked before.
+    binds: bool,
+}
+
+impl Until {
+    const NOW: Self = Self {
+        grace: Duration::ZERO,
+        binds: true,
+    };
+
+    fn may_take(grace: Duration) -> Self {
+        Self { grace, binds: false }
     }
 }
 

@@ -16,6 +16,8 @@ mod cloud;
 mod comeback;
 #[path = "cluster/consent.rs"]
 mod consent;
+#[path = "cluster/containers.rs"]
+mod containers;
 #[path = "cluster/deletion.rs"]
 mod deletion;
 #[path = "cluster/departure.rs"]

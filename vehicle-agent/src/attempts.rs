@@ -12,6 +12,7 @@ mod status;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -19,7 +20,7 @@ use futures::stream;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
 use kerbside_core::admission;
-use kerbside_core::attempt::{Attempt, Effect, Heard, Now, Plan, Restart};
+use kerbside_core::attempt::{Attempt, Effect, Heard, Now, Plan};
 use kerbside_core::clock::{Boottime, Clock};
 use kerbside_core::departure::Turn;
 use kerbside_core::ids::PodUid;
@@ -123,7 +124,7 @@ pub fn revive(recovered: Vec<Recovered>, clock: &dyn Clock) -> (Vec<Revived>, Ve
 fn unreadable() -> Plan {
     Plan {
         containers: Vec::new(),
-        restart: Restart::Never,
+        grace: Duration::ZERO,
         upload: false,
         run_unheard_for: None,
         once: false,

@@ -9,9 +9,11 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path};
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements, Volume};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerRestartRule, LifecycleHandler, Pod, PodSpec, ResourceRequirements, Volume,
+};
 use kerbside_core::admission::{InitRequests, PodRequests};
-use kerbside_core::attempt::{ContainerPlan, Plan, Restart};
+use kerbside_core::attempt::{ContainerPlan, ExitRule, Plan, Restart, Role};
 use kerbside_core::ids::PodUid;
 use kerbside_core::names::{RUNTIME_CLASS_WASM, reason};
 use kerbside_core::owner::Refusal;
@@ -40,7 +42,6 @@ pub struct Work {
     pub output: Option<Output>,
     /// What the Pod takes from the car.
     pub requests: Resources,
-    restart: Restart,
     run_unheard_for: Option<Duration>,
     once: bool,
     active_deadline: Option<Duration>,
@@ -66,8 +67,16 @@ pub struct Output {
 pub struct ContainerWork {
     /// Its name.
     pub name: String,
-    /// Runs to its end before the next one.
-    pub init: bool,
+    /// What it is to its Pod.
+    pub role: Role,
+    /// Whether it is started again.
+    pub restart: Restart,
+    /// Exits after which it is started again whatever `restart` says.
+    pub rules: Vec<ExitRule>,
+    /// What is done after its start.
+    pub post_start: Option<Hook>,
+    /// What is done before its end.
+    pub pre_stop: Option<Hook>,
     /// The image.
     pub image: String,
     /// When it is fetched.
@@ -90,6 +99,13 @@ pub struct ContainerWork {
     pub message_path: String,
     /// The end of the log becomes the termination message of a failure that left none.
     pub message_from_log: bool,
+}
+
+/// What is done at one end of a container's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hook {
+    /// Nothing, for so long.
+    Sleep(Duration),
 }
 
 /// A volume at a place in a container.
@@ -187,11 +203,6 @@ impl Work {
             volumes,
             output,
             requests: requests(spec).map_err(|m| unsupported(format!("requests: {m}")))?,
-            restart: match spec.restart_policy.as_deref() {
-                Some("Never") => Restart::Never,
-                Some("OnFailure") => Restart::OnFailure,
-                _ => Restart::Always,
-            },
             run_unheard_for: (run.run_unheard_for_ms > 0).then(|| Duration::from_millis(run.run_unheard_for_ms)),
             once: run.once,
             active_deadline: spec
@@ -214,12 +225,14 @@ impl Work {
     /// The part that the machine needs.
     pub fn plan(&self) -> Plan {
         let containers = self.containers.iter().map(|c| ContainerPlan {
-            name: c.name.clone(),
-            init: c.init,
+            rules: c.rules.clone(),
+            post_start: c.post_start.is_some(),
+            pre_stop: c.pre_stop.is_some(),
+            ..ContainerPlan::new(&c.name, c.role, c.restart)
         });
         Plan {
             containers: containers.collect(),
-            restart: self.restart,
+            grace: self.grace,
             upload: self.output.is_some(),
             run_unheard_for: self.run_unheard_for,
             once: self.once,
@@ -231,7 +244,7 @@ impl Work {
     pub fn first_container(&self) -> usize {
         self.containers
             .iter()
-            .position(|container| !container.init)
+            .position(|container| container.role == Role::Main)
             .unwrap_or_default()
     }
 }
@@ -286,15 +299,6 @@ fn container(container: &Container, init: bool, pod: &Pod) -> Result<ContainerWo
         (container.liveness_probe.is_some(), "livenessProbe"),
         (container.readiness_probe.is_some(), "readinessProbe"),
         (container.startup_probe.is_some(), "startupProbe"),
-        (container.lifecycle.is_some(), "lifecycle"),
-        (
-            init && container.restart_policy.is_some(),
-            "restartPolicy of an init container",
-        ),
-        (
-            some(container.restart_policy_rules.as_ref().map(Vec::len)),
-            "restartPolicyRules",
-        ),
         (some(container.env_from.as_ref().map(Vec::len)), "envFrom"),
         (some(container.volume_devices.as_ref().map(Vec::len)), "volumeDevices"),
         (container.stdin == Some(true), "stdin"),
@@ -305,6 +309,20 @@ fn container(container: &Container, init: bool, pod: &Pod) -> Result<ContainerWo
             return Err(format!("{field} is not supported by {RUNTIME_CLASS_WASM} yet"));
         }
     }
+    let policy = |policy: Option<&str>| match policy {
+        Some("Never") => Restart::Never,
+        Some("OnFailure") => Restart::OnFailure,
+        _ => Restart::Always,
+    };
+    let own = container.restart_policy.as_deref();
+    let role = match (init, own) {
+        (false, _) => Role::Main,
+        (true, Some("Always")) => Role::Sidecar,
+        (true, _) => Role::Init,
+    };
+    let of_pod = pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref());
+    let rules = container.restart_policy_rules.iter().flatten();
+    let lifecycle = container.lifecycle.as_ref();
     let image = container.image.clone().unwrap_or_default();
     let env = env::environment(container.env.as_deref().unwrap_or_default(), pod)?;
     let known: BTreeMap<String, String> = env.iter().cloned().collect();
@@ -315,7 +333,11 @@ fn container(container: &Container, init: bool, pod: &Pod) -> Result<ContainerWo
     let limit = |resource: &str| limit(container.resources.as_ref(), resource);
     Ok(ContainerWork {
         name: container.name.clone(),
-        init,
+        role,
+        restart: policy(own.or(of_pod)),
+        rules: rules.map(exit_rule).collect::<Result<_, _>>()?,
+        post_start: hook(lifecycle.and_then(|l| l.post_start.as_ref()), "postStart")?,
+        pre_stop: hook(lifecycle.and_then(|l| l.pre_stop.as_ref()), "preStop")?,
         pull: pull_policy(container.image_pull_policy.as_deref(), &image),
         args: args.map(|arg| env::expand(arg, &known)).collect(),
         env,
@@ -347,6 +369,28 @@ fn container(container: &Container, init: bool, pod: &Pod) -> Result<ContainerWo
         message_from_log: container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError"),
         image,
     })
+}
+
+fn exit_rule(rule: &ContainerRestartRule) -> Result<ExitRule, String> {
+    let codes = rule.exit_codes.as_ref().filter(|_| rule.action == "Restart");
+    let codes = codes.ok_or_else(|| format!("restartPolicyRules: no action {} here", rule.action))?;
+    Ok(ExitRule {
+        among: codes.operator == "In",
+        codes: codes.values.iter().flatten().copied().collect(),
+    })
+}
+
+/// A program that is no process has nothing that could be run in it, and listens nowhere.
+fn hook(handler: Option<&LifecycleHandler>, name: &str) -> Result<Option<Hook>, String> {
+    let Some(handler) = handler else { return Ok(None) };
+    match &handler.sleep {
+        Some(sleep) => Ok(Some(Hook::Sleep(Duration::from_secs(
+            u64::try_from(sleep.seconds).unwrap_or(0),
+        )))),
+        None => Err(format!(
+            "lifecycle.{name} other than sleep is not possible with {RUNTIME_CLASS_WASM}"
+        )),
+    }
 }
 
 fn volume(volume: &Volume) -> Result<VolumeWork, String> {
@@ -404,7 +448,7 @@ fn requests(spec: &PodSpec) -> Result<Resources, String> {
         .map(|c| {
             Ok(InitRequests {
                 requests: of(c.resources.as_ref())?,
-                sidecar: false,
+                sidecar: c.restart_policy.as_deref() == Some("Always"),
             })
         })
         .collect::<Result<_, String>>()?;

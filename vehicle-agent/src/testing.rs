@@ -262,6 +262,7 @@ struct FakeState {
     tell: Option<oneshot::Sender<Ending>>,
     frozen: bool,
     told_to_stop: bool,
+    killed: bool,
     obstinate: bool,
 }
 
@@ -335,6 +336,10 @@ impl FakeProcess {
         lock(&self.state).told_to_stop
     }
 
+    pub(crate) fn was_killed(&self) -> bool {
+        lock(&self.state).killed
+    }
+
     /// From now on only a kill ends it.
     pub(crate) fn becomes_obstinate(&self) {
         lock(&self.state).obstinate = true;
@@ -364,6 +369,7 @@ impl Process for FakeProcess {
     }
 
     fn kill(&self) {
+        lock(&self.state).killed = true;
         self.exits(137);
     }
 

@@ -58,6 +58,8 @@ struct Told {
     restarts: u32,
     /// Why it waits.
     waiting: String,
+    /// Trouble with a probe or a hook.
+    trouble: Option<proto::Note>,
 }
 
 impl Told {
@@ -72,6 +74,7 @@ impl Told {
             started: started(old.state.as_ref()),
             restarts: old.restart_count,
             waiting,
+            trouble: old.note.clone(),
         }
     }
 
@@ -89,6 +92,8 @@ impl Told {
             started: state.running.is_some() || state.terminated.is_some(),
             restarts: u32::try_from(old.restart_count).unwrap_or_default(),
             waiting: state.waiting.and_then(|w| w.reason).unwrap_or_default(),
+            // No status says it: perhaps it is told twice.
+            trouble: None,
         })
     }
 }
@@ -119,7 +124,16 @@ fn container(spec: &Container, told: &Told, new: &proto::ContainerStatus) -> Vec
     {
         notes.extend(waiting(name, image, &w.reason, &text(&w.message)));
     }
+    if new.note != told.trouble {
+        notes.extend(new.note.as_ref().and_then(trouble));
+    }
     notes
+}
+
+fn trouble(said: &proto::Note) -> Option<Note> {
+    let known = ["Unhealthy", "FailedPostStartHook", "FailedPreStopHook"];
+    let reason = known.into_iter().find(|known| *known == said.reason)?;
+    Some(warn(reason, text(&said.message)))
 }
 
 fn waiting(name: &str, image: &str, reason: &str, message: &str) -> Option<Note> {

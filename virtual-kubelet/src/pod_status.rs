@@ -8,8 +8,10 @@ mod containers;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{HostIP, Pod, PodCondition, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerStatus, HostIP, Pod, PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kerbside_core::names::{condition, reason};
 use kerbside_core::vehicle::{PodPhase, PodReport, StoppedBy};
@@ -156,16 +158,34 @@ impl Readiness {
             Some("Running") => PodPhase::Running,
             _ => PodPhase::Pending,
         };
+        let begun = |c: &ContainerStatus| {
+            c.state
+                .as_ref()
+                .is_some_and(|s| s.running.is_some() || s.terminated.is_some())
+        };
+        let initialized = status.container_statuses.iter().flatten().any(begun);
         let init = status.init_container_statuses.iter().flatten();
+        // What has begun after them has waited for them, whatever becomes of a sidecar later.
         let uninitialized = init.filter(|c| {
             let done = c
                 .state
                 .as_ref()
                 .and_then(|s| s.terminated.as_ref())
                 .is_some_and(|t| t.exit_code == 0);
-            !done && c.started != Some(true)
+            !initialized && !done && c.started != Some(true)
         });
-        let unready = status.container_statuses.iter().flatten().filter(|c| !c.ready);
+        let sidecars: BTreeSet<&str> = pod
+            .spec
+            .iter()
+            .flat_map(|s| s.init_containers.iter().flatten())
+            .filter(|c| c.restart_policy.as_deref() == Some("Always"))
+            .map(|c| c.name.as_str())
+            .collect();
+        let stay = status.init_container_statuses.iter().flatten();
+        let stay = stay.filter(|c| sidecars.contains(c.name.as_str()));
+        let unready = stay
+            .chain(status.container_statuses.iter().flatten())
+            .filter(|c| !c.ready);
         let gates = pod
             .spec
             .iter()

@@ -1,21 +1,22 @@
-//! What an attempt is made of, and what one container of it has been through.
+//! What an attempt is made of, and what is kept of it.
 //!
-//! Values only; [`super::step`] changes them. `Record` is what a journal keeps, so its shape is a file format: fields may be added,
+//! Values only. `Record` is what a journal keeps, so its shape is a file format: fields may be added,
 //! never changed.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Boottime;
+use super::probe;
 
 /// The parts of an attempt that never change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// Init containers first, in their order, then the others in theirs.
     pub containers: Vec<ContainerPlan>,
-    /// The Pod's `restartPolicy`.
-    pub restart: Restart,
+    /// The Pod's `terminationGracePeriodSeconds`: how long a container may take that is ended for a failed probe, and a sidecar when the
+    /// last container that counts has ended.
+    pub grace: Duration,
     /// Whether output and logs are sent to the cluster when the attempt has ended.
     pub upload: bool,
     /// Unheard for this long, the attempt is stopped.
@@ -31,8 +32,75 @@ pub struct Plan {
 pub struct ContainerPlan {
     /// Its name.
     pub name: String,
-    /// Whether it must end before the next one starts.
-    pub init: bool,
+    /// What it is to its Pod.
+    pub role: Role,
+    /// Whether it is started again: its own `restartPolicy`, or else the Pod's. A sidecar always is.
+    pub restart: Restart,
+    /// Exits after which it is started again whatever `restart` says.
+    pub rules: Vec<ExitRule>,
+    /// It has a `lifecycle.postStart`.
+    pub post_start: bool,
+    /// It has a `lifecycle.preStop`.
+    pub pre_stop: bool,
+    /// Its `startupProbe`.
+    pub startup: Option<probe::Plan>,
+    /// Its `livenessProbe`.
+    pub liveness: Option<probe::Plan>,
+    /// Its `readinessProbe`.
+    pub readiness: Option<probe::Plan>,
+}
+
+impl ContainerPlan {
+    /// A container without hooks and probes.
+    pub fn new(name: &str, role: Role, restart: Restart) -> Self {
+        Self {
+            name: name.to_owned(),
+            role,
+            restart,
+            rules: Vec::new(),
+            post_start: false,
+            pre_stop: false,
+            startup: None,
+            liveness: None,
+            readiness: None,
+        }
+    }
+
+    /// The probe of one kind.
+    pub fn probe(&self, kind: probe::Kind) -> Option<&probe::Plan> {
+        match kind {
+            probe::Kind::Startup => self.startup.as_ref(),
+            probe::Kind::Liveness => self.liveness.as_ref(),
+            probe::Kind::Readiness => self.readiness.as_ref(),
+        }
+    }
+
+    /// Whether it is started again after `exit`, as long as its Pod goes on. One that was ended for a failed probe is, whatever its exit,
+    /// unless it never is.
+    pub fn restarts(&self, exit: &Exit, by_probe: bool) -> bool {
+        let well = exit.code == 0;
+        match (self.role, self.restart) {
+            (Role::Sidecar, _) => true,
+            (Role::Main, restart) if by_probe => restart != Restart::Never,
+            (Role::Init, _) if well => false,
+            _ if self.rules.iter().any(|rule| rule.fits(exit.code)) => true,
+            (_, Restart::Never) => false,
+            (_, Restart::OnFailure) | (Role::Init, Restart::Always) => !well,
+            (Role::Main, Restart::Always) => true,
+        }
+    }
+}
+
+/// What a container is to its Pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It must end well before the next one starts.
+    Init,
+    /// It must have started before the next one does, and stays until the containers that count have ended: an init container whose
+    /// `restartPolicy` is `Always`.
+    Sidecar,
+    /// Its end counts.
+    Main,
 }
 
 /// Whether a container that ended is started again.
@@ -44,6 +112,21 @@ pub enum Restart {
     OnFailure,
     /// Always, except init containers that succeeded.
     Always,
+}
+
+/// One of a container's `restartPolicyRules`; its action is always Restart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExitRule {
+    /// `In`; else `NotIn`.
+    pub among: bool,
+    /// The exit codes.
+    pub codes: Vec<i32>,
+}
+
+impl ExitRule {
+    fn fits(&self, code: i32) -> bool {
+        self.codes.contains(&code) == self.among
+    }
 }
 
 /// How one run of a container ended.
@@ -72,89 +155,6 @@ pub struct NotReady {
     pub message: String,
     /// Whether another try can help.
     pub retry: bool,
-}
-
-/// Where one container stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Life {
-    /// Not begun, or between two tries.
-    Waiting {
-        /// For `ContainerStateWaiting`.
-        reason: String,
-        /// For `ContainerStateWaiting`.
-        message: String,
-        /// When it is tried again; `None`: when its turn comes, or never.
-        retry_at: Option<Boottime>,
-        /// The reason that replaces `reason` at the moment: `ErrImagePull` becomes `ImagePullBackOff`.
-        meanwhile: Option<(Boottime, String)>,
-        /// Its image and volumes are there.
-        prepared: bool,
-    },
-    /// Image and volumes are being made ready.
-    Preparing,
-    /// It was told to start.
-    Starting,
-    /// It runs, or is frozen.
-    Running {
-        /// For the reset of the restart back-off.
-        since: Boottime,
-        /// Wall clock, milliseconds.
-        started_ms: i64,
-    },
-    /// It ended and is not started again.
-    Terminated(Exit),
-}
-
-/// One container of an attempt.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Container {
-    /// Where it stands.
-    pub life: Life,
-    /// The image with the digest that is run; empty before it is known.
-    pub image_id: String,
-    /// How often it was started again.
-    pub restarts: u32,
-    /// How its last run before this one ended.
-    pub last: Option<Exit>,
-    /// Tries in a row that failed: the exponent of the back-off.
-    pub failures: u32,
-}
-
-impl Container {
-    /// A container whose turn has not come.
-    pub fn new() -> Self {
-        Self {
-            life: Life::waiting("ContainerCreating"),
-            image_id: String::new(),
-            restarts: 0,
-            last: None,
-            failures: 0,
-        }
-    }
-
-    /// Whether a process of it may be alive.
-    pub fn is_alive(&self) -> bool {
-        matches!(self.life, Life::Starting | Life::Running { .. })
-    }
-}
-
-impl Default for Container {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Life {
-    /// Waiting for its turn.
-    pub fn waiting(reason: &str) -> Self {
-        Self::Waiting {
-            reason: reason.to_owned(),
-            message: String::new(),
-            retry_at: None,
-            meanwhile: None,
-            prepared: false,
-        }
-    }
 }
 
 /// How an attempt ended.

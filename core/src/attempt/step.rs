@@ -2,23 +2,29 @@
 //!
 //! Called through [`super::step`] only. Methods of the attempt change it; here it is decided which of them, and whether it is reported.
 
+use super::container::LEAST_GRACE;
 use super::{
-    Attempt, Boottime, Container, Duration, Effect, Event, Kind, Life, MEANWHILE_AFTER, Now, Outcome, Plan, State,
-    backoff,
+    Attempt, Boottime, Container, Effect, Event, Kind, Life, MEANWHILE_AFTER, Now, Outcome, Plan, State, Until, backoff,
 };
 
 /// The next state of an attempt and what has to be done.
 pub fn step(mut attempt: Attempt, plan: &Plan, event: Event, now: Now) -> (Attempt, Vec<Effect>) {
     let mut effects = Vec::new();
+    if let Event::PostStarted { container, run, .. }
+    | Event::PreStopped { container, run, .. }
+    | Event::Probed { container, run, .. } = &event
+        && attempt.containers.get(*container).is_none_or(|c| c.restarts != *run)
+    {
+        // The answer of a run that is over.
+        return (attempt, effects);
+    }
     let changed = match attempt.state.clone() {
         State::Ended { .. } => false,
         State::Admitted | State::Waiting => admitted(&mut attempt, plan, event, now, &mut effects),
         State::Active => active(&mut attempt, plan, event, now, &mut effects),
-        State::Stopping {
-            outcome,
-            kill_at,
-            killed,
-        } => stopping(&mut attempt, plan, event, now, (outcome, kill_at, killed), &mut effects),
+        State::Stopping { outcome, kill_at, .. } => {
+            stopping(&mut attempt, plan, event, now, (outcome, kill_at), &mut effects)
+        }
         State::Uploading { outcome, until } => uploading(&mut attempt, event, now, (outcome, until), &mut effects),
     };
     if changed {
@@ -43,7 +49,7 @@ fn admitted(attempt: &mut Attempt, plan: &Plan, event: Event, now: Now, effects:
         Event::Heard { sent } if waiting && sent >= attempt.admitted => {
             attempt.hear(sent, now);
             // An acknowledgement may come late as well.
-            if let Some(outcome) = attempt.limits(plan, now) {
+            if let Some((outcome, _)) = attempt.limits(plan, now) {
                 attempt.state = State::Ended { outcome };
             } else {
                 attempt.state = State::Active;
@@ -77,7 +83,7 @@ fn admitted(attempt: &mut Attempt, plan: &Plan, event: Event, now: Now, effects:
             false
         }
         Event::Tick if waiting => match attempt.limits(plan, now) {
-            Some(outcome) => {
+            Some((outcome, _)) => {
                 attempt.state = State::Ended { outcome };
                 true
             }
@@ -89,10 +95,91 @@ fn admitted(attempt: &mut Attempt, plan: &Plan, event: Event, now: Now, effects:
 
 /// Returns whether something changed that is not reported yet.
 fn active(attempt: &mut Attempt, plan: &Plan, event: Event, now: Now, effects: &mut Vec<Effect>) -> bool {
-    let life = |attempt: &Attempt, index: usize| attempt.containers.get(index).map(|c| c.life.clone());
     let mut changed = false;
     match event {
-        Event::Prepared { container, image_id } if life(attempt, container) == Some(Life::Preparing) => {
+        Event::Prepared { container, .. }
+        | Event::NotReady { container, .. }
+        | Event::Started { container }
+        | Event::PostStarted { container, .. }
+        | Event::PreStopped { container, .. }
+        | Event::Probed { container, .. }
+            if container < attempt.containers.len() =>
+        {
+            changed = of_container(attempt, plan, event, now, effects);
+        }
+        Event::Exited { container, exit } if attempt.containers.get(container).is_some_and(Container::is_alive) => {
+            attempt.exited(plan, container, exit, now);
+            match attempt.verdict(plan) {
+                // Nothing waits for the sidecars but their own grace.
+                Some(outcome) if attempt.any_alive() => {
+                    attempt.stop(plan, outcome, Until::may_take(plan.grace), now, effects);
+                    return false;
+                }
+                Some(outcome) => {
+                    attempt.finish(plan, outcome, effects);
+                    return false;
+                }
+                None => {}
+            }
+            attempt.advance(plan, now, effects);
+            changed = true;
+        }
+        Event::Freeze if !attempt.frozen => {
+            attempt.frozen = true;
+            attempt
+                .containers
+                .iter_mut()
+                .for_each(|container| container.pause(now.boot));
+            effects.push(Effect::Freeze);
+            changed = true;
+        }
+        Event::Thaw if attempt.frozen => {
+            attempt.frozen = false;
+            effects.push(Effect::Thaw);
+            for (index, (container, terms)) in attempt.containers.iter_mut().zip(&plan.containers).enumerate() {
+                container.resume(terms, index, now.boot, effects);
+            }
+            attempt.advance(plan, now, effects);
+            changed = true;
+        }
+        Event::Stop { grace, reason, message } => {
+            let outcome = Outcome::new(Kind::Disrupted, &reason, message);
+            attempt.stop(plan, outcome, Until::may_take(grace), now, effects);
+            return false;
+        }
+        Event::Depart { grace, reason, message } => {
+            // The brake is on in a car that leaves: no hook runs.
+            attempt.frozen = true;
+            let outcome = Outcome::new(Kind::Disrupted, &reason, message);
+            attempt.stop(plan, outcome, Until { grace, binds: true }, now, effects);
+            return false;
+        }
+        Event::Fail { reason, message } => {
+            let outcome = Outcome::new(Kind::Failed, &reason, message);
+            attempt.stop(plan, outcome, Until::NOW, now, effects);
+            return false;
+        }
+        Event::Heard { sent } => attempt.hear(sent, now),
+        Event::Tick => {
+            attempt.tend(now, effects);
+            changed = attempt.advance(plan, now, effects);
+        }
+        _ => {}
+    }
+    if let Some((outcome, until)) = attempt.limits(plan, now) {
+        attempt.stop(plan, outcome, until, now, effects);
+        return false;
+    }
+    changed
+}
+
+/// What the programs, and those that make them ready, say of one container, which is one of the plan's. Returns whether something changed
+/// that is not reported yet.
+fn of_container(attempt: &mut Attempt, plan: &Plan, event: Event, now: Now, effects: &mut Vec<Effect>) -> bool {
+    let life = |attempt: &Attempt, index: usize| attempt.containers[index].life.clone();
+    let mut changed = false;
+    match event {
+        Event::Prepared { container, image_id } if life(attempt, container) == Life::Preparing => {
             let c = &mut attempt.containers[container];
             c.failures = 0;
             c.image_id = image_id;
@@ -102,7 +189,7 @@ fn active(attempt: &mut Attempt, plan: &Plan, event: Event, now: Now, effects: &
             }
             attempt.advance(plan, now, effects);
         }
-        Event::NotReady { container, why } if life(attempt, container) == Some(Life::Preparing) => {
+        Event::NotReady { container, why } if life(attempt, container) == Life::Preparing => {
             let c = &mut attempt.containers[container];
             let wait = backoff(c.failures);
             c.failures += 1;
@@ -115,50 +202,45 @@ fn active(attempt: &mut Attempt, plan: &Plan, event: Event, now: Now, effects: &
             };
             changed = true;
         }
-        Event::Started { container } if life(attempt, container) == Some(Life::Starting) => {
-            attempt.containers[container].life = Life::Running {
-                since: now.boot,
-                started_ms: now.wall_ms,
-            };
+        Event::Started { container } if life(attempt, container) == Life::Starting => {
+            attempt.containers[container].begin(&plan.containers[container], container, attempt.frozen, now, effects);
+            attempt.advance(plan, now, effects);
             changed = true;
         }
-        Event::Exited { container, exit } if attempt.containers.get(container).is_some_and(Container::is_alive) => {
-            attempt.exited(plan, container, exit, now);
-            if let Some(outcome) = attempt.verdict(plan) {
-                attempt.finish(plan, outcome, effects);
-                return false;
+        Event::PostStarted { container, result, .. } => {
+            let terms = &plan.containers[container];
+            if attempt.containers[container].post_started(terms, result, attempt.frozen, now) {
+                attempt.advance(plan, now, effects);
+            } else {
+                attempt.close(plan, container, plan.grace, now, effects);
+            }
+            changed = true;
+        }
+        Event::PreStopped { container, result, .. } => {
+            attempt.containers[container].pre_stopped(container, result, effects);
+        }
+        Event::Probed {
+            container,
+            kind,
+            number,
+            result,
+            ..
+        } => {
+            let said = |attempt: &Attempt| {
+                let c = &attempt.containers[container];
+                (c.is_ready(), c.started, c.note.clone())
+            };
+            let before = said(attempt);
+            let terms = &plan.containers[container];
+            let ends = attempt.containers[container].probed(terms, (kind, number), result, plan.grace, now);
+            if let Some(grace) = ends {
+                attempt.close(plan, container, grace, now, effects);
+                attempt.containers[container].blame_probe();
             }
             attempt.advance(plan, now, effects);
-            changed = true;
+            changed = said(attempt) != before;
         }
-        Event::Freeze if !attempt.frozen => {
-            attempt.frozen = true;
-            effects.push(Effect::Freeze);
-            changed = true;
-        }
-        Event::Thaw if attempt.frozen => {
-            attempt.frozen = false;
-            effects.push(Effect::Thaw);
-            attempt.advance(plan, now, effects);
-            changed = true;
-        }
-        Event::Stop { grace, reason, message } | Event::Depart { grace, reason, message } => {
-            let outcome = Outcome::new(Kind::Disrupted, &reason, message);
-            attempt.stop(plan, outcome, grace, now, effects);
-            return false;
-        }
-        Event::Fail { reason, message } => {
-            let outcome = Outcome::new(Kind::Failed, &reason, message);
-            attempt.stop(plan, outcome, Duration::ZERO, now, effects);
-            return false;
-        }
-        Event::Heard { sent } => attempt.hear(sent, now),
-        Event::Tick => changed = attempt.advance(plan, now, effects),
         _ => {}
-    }
-    if let Some(outcome) = attempt.limits(plan, now) {
-        attempt.stop(plan, outcome, Duration::ZERO, now, effects);
-        return false;
     }
     changed
 }
@@ -168,13 +250,14 @@ fn stopping(
     plan: &Plan,
     event: Event,
     now: Now,
-    (outcome, kill_at, killed): (Outcome, Boottime, bool),
+    (outcome, kill_at): (Outcome, Boottime),
     effects: &mut Vec<Effect>,
 ) -> bool {
     match event {
         Event::Exited { container, exit } if attempt.containers.get(container).is_some_and(Container::is_alive) => {
             attempt.exited(plan, container, exit, now);
             if attempt.any_alive() {
+                attempt.close_in_turn(plan, kill_at, effects);
                 return true;
             }
             attempt.finish(plan, outcome, effects);
@@ -184,21 +267,41 @@ fn stopping(
             if let Some(c) = attempt.containers.get_mut(container)
                 && c.life == Life::Starting
             {
-                c.life = Life::Running {
-                    since: now.boot,
-                    started_ms: now.wall_ms,
-                };
+                // Its turn to end may not have come, but nothing begins in it any more.
+                c.begin(&plan.containers[container], container, true, now, effects);
             }
             false
         }
+        Event::PreStopped { container, result, .. } if container < attempt.containers.len() => {
+            attempt.containers[container].pre_stopped(container, result, effects);
+            false
+        }
+        Event::Freeze if !attempt.frozen => {
+            attempt.frozen = true;
+            effects.push(Effect::Freeze);
+            false
+        }
+        Event::Thaw if attempt.frozen => {
+            attempt.frozen = false;
+            effects.push(Effect::Thaw);
+            false
+        }
+        Event::Fail { .. } => {
+            attempt.kill_all(now, effects);
+            false
+        }
         // A later stop can only shorten the grace, as in the kubelet.
-        Event::Stop { grace, .. } | Event::Depart { grace, .. } if now.boot + grace < kill_at => {
-            attempt.state = State::Stopping {
-                outcome,
-                kill_at: now.boot + grace,
-                killed,
-            };
-            kill_if_due(attempt, plan, now, effects);
+        Event::Stop { grace, .. } | Event::Depart { grace, .. } => {
+            let sooner = kill_at.min(now.boot + grace);
+            let departs = matches!(event, Event::Depart { .. });
+            if let State::Stopping { kill_at, binds, .. } = &mut attempt.state {
+                *kill_at = sooner;
+                *binds |= departs;
+            }
+            if sooner < kill_at {
+                attempt.close_in_turn(plan, sooner, effects);
+            }
+            overdue(attempt, plan, now, effects);
             false
         }
         Event::Heard { sent } => {
@@ -206,7 +309,7 @@ fn stopping(
             false
         }
         Event::Tick => {
-            kill_if_due(attempt, plan, now, effects);
+            overdue(attempt, plan, now, effects);
             false
         }
         _ => false,
@@ -255,21 +358,45 @@ fn give_up_upload(attempt: &mut Attempt, now: Now, effects: &mut Vec<Effect>) ->
             attempt.state = State::Ended {
                 outcome: otherwise.clone(),
             };
-            effects.push(Effect::Stop);
+            effects.push(Effect::GiveUp);
             true
         }
         _ => false,
     }
 }
 
-/// What is stopping has its grace, but not beyond its fence: the cluster takes it for dead then.
-fn kill_if_due(attempt: &mut Attempt, plan: &Plan, now: Now, effects: &mut Vec<Effect>) {
+/// What is stopping has its grace, but not beyond its fence: the cluster takes it for dead then. Who was not asked before gets two seconds
+/// more, unless they would come too late.
+fn overdue(attempt: &mut Attempt, plan: &Plan, now: Now, effects: &mut Vec<Effect>) {
     let fenced = attempt.fence_at(plan).is_some_and(|at| at <= now.boot);
-    if let State::Stopping { kill_at, killed, .. } = &mut attempt.state
-        && !*killed
-        && (fenced || *kill_at <= now.boot)
+    let State::Stopping {
+        kill_at,
+        binds,
+        killed: false,
+        ..
+    } = &mut attempt.state
+    else {
+        return;
+    };
+    let over = *kill_at <= now.boot;
+    if fenced || over && *binds {
+        return attempt.kill_all(now, effects);
+    }
+    if over {
+        (*kill_at, *binds) = (now.boot + LEAST_GRACE, true);
+        let kill_at = *kill_at;
+        for (index, container) in attempt.containers.iter_mut().enumerate() {
+            // A sidecar whose turn has not come.
+            container.close(&plan.containers[index], index, true, kill_at, effects);
+        }
+    }
+    for (index, container) in attempt.containers.iter_mut().enumerate() {
+        container.overdue(index, now.boot, effects);
+    }
+    if !attempt.containers.iter().any(|c| c.kill_at().is_some())
+        && let State::Stopping { killed, .. } = &mut attempt.state
     {
+        // Everything that lives has been killed.
         *killed = true;
-        effects.push(Effect::Kill);
     }
 }

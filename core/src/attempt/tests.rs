@@ -1,18 +1,20 @@
-//! The machine of [`super`], case by case and against random events.
+//! The machine of [`super`], case by case.
 
-use proptest::prelude::*;
+mod lifecycle;
+mod promises;
+
 use rstest::rstest;
 
 use super::*;
 
 fn plan(containers: &[(&str, bool)]) -> Plan {
-    let containers = containers.iter().map(|(name, init)| ContainerPlan {
-        name: (*name).to_owned(),
-        init: *init,
-    });
+    let role = |init: bool| if init { Role::Init } else { Role::Main };
+    let containers = containers
+        .iter()
+        .map(|(name, init)| ContainerPlan::new(name, role(*init), Restart::Never));
     Plan {
         containers: containers.collect(),
-        restart: Restart::Never,
+        grace: Duration::from_secs(30),
         upload: true,
         run_unheard_for: None,
         once: false,
@@ -31,6 +33,15 @@ fn heard(second: Option<u64>, proven: bool) -> Heard {
 
 fn one() -> Plan {
     plan(&[("main", false)])
+}
+
+/// One container without output, with this policy.
+fn restarting(restart: Restart) -> Plan {
+    Plan {
+        containers: vec![ContainerPlan::new("main", Role::Main, restart)],
+        upload: false,
+        ..one()
+    }
 }
 
 struct Driver {
@@ -276,10 +287,10 @@ fn stop_ends_a_running_program_and_kills_it_after_its_grace() {
     let mut driver = Driver::running(one());
     assert_eq!(
         driver.feed(stop(30)),
-        [Effect::Stop, Effect::WriteJournal, Effect::Report]
+        [Effect::GiveUp, Effect::Ask(0), Effect::WriteJournal, Effect::Report]
     );
     assert!(driver.after(29, Event::Tick).is_empty());
-    assert_eq!(driver.after(1, Event::Tick), [Effect::Kill]);
+    assert_eq!(driver.after(1, Event::Tick), [Effect::Kill(0)]);
     assert!(driver.after(1, Event::Tick).is_empty());
     assert!(!driver.attempt.is_stopped());
     assert_eq!(driver.feed(exited(0, 137)), [Effect::WriteJournal, Effect::Report]);
@@ -292,7 +303,7 @@ fn later_stop_can_only_shorten_the_grace() {
     driver.feed(stop(30));
     driver.feed(stop(60));
     assert_eq!(driver.attempt.deadline(&driver.plan), Some(now(130).boot));
-    assert_eq!(driver.feed(stop(0)), [Effect::Kill]);
+    assert_eq!(driver.feed(stop(0)), [Effect::Kill(0)]);
 }
 
 #[test]
@@ -310,7 +321,7 @@ fn fence_binds_what_is_stopping_however_long_its_grace() {
     driver.seconds = 137;
     assert!(driver.feed(Event::Tick).is_empty(), "a heartbeat moved the fence");
     driver.seconds = 138;
-    assert_eq!(driver.feed(Event::Tick), [Effect::Kill]);
+    assert_eq!(driver.feed(Event::Tick), [Effect::Kill(0)]);
     driver.feed(exited(0, 137));
     assert_eq!(driver.attempt.fence(&driver.plan), None);
 }
@@ -357,7 +368,7 @@ fn stop_before_anything_lives_ends_at_once() {
     driver.feed(Event::Journaled);
     assert_eq!(
         driver.feed(stop(30)),
-        [Effect::Stop, Effect::WriteJournal, Effect::Report]
+        [Effect::GiveUp, Effect::WriteJournal, Effect::Report]
     );
     assert_eq!(driver.outcome(), (Kind::Disrupted, "Deleted"));
     assert!(
@@ -395,7 +406,7 @@ fn stop_while_uploading_gives_the_output_its_grace() {
     assert_eq!(in_time.outcome(), (Kind::Succeeded, ""));
     assert_eq!(
         driver.after(1, Event::Tick),
-        [Effect::Stop, Effect::WriteJournal, Effect::Report]
+        [Effect::GiveUp, Effect::WriteJournal, Effect::Report]
     );
     assert_eq!(driver.outcome(), (Kind::Disrupted, "Deleted"));
 }
@@ -412,7 +423,8 @@ fn unheard_attempt_stops_by_itself_counted_from_the_last_acknowledged_heartbeat(
     assert!(driver.after(19, Event::Tick).is_empty());
     assert_eq!(
         driver.after(1, Event::Tick),
-        [Effect::Stop, Effect::WriteJournal, Effect::Report]
+        [Effect::GiveUp, Effect::Kill(0), Effect::WriteJournal, Effect::Report],
+        "before the journal, which may hang"
     );
     driver.feed(exited(0, 137));
     assert_eq!(driver.outcome(), (Kind::Disrupted, reason::VEHICLE_LOST));
@@ -429,7 +441,7 @@ fn acknowledgement_that_comes_with_the_fence_is_too_late_only_if_it_was_sent_too
     assert!(
         driver
             .after(25, Event::Heard { sent: now(110).boot })
-            .contains(&Effect::Stop)
+            .contains(&Effect::GiveUp)
     );
 }
 
@@ -533,7 +545,7 @@ fn attempt_that_waits_in_a_paused_car_begins_when_it_thaws() {
 fn attempt_that_waits_does_not_survive_the_agent() {
     let mut driver = fenced(Some(50));
     driver.feed(Event::Journaled);
-    let (attempt, _) = Attempt::recover(&driver.plan, driver.attempt.record(), now(500));
+    let (attempt, _) = Attempt::recover(&driver.plan, driver.attempt.record(&driver.plan), now(500));
     assert_eq!(
         attempt.outcome().map(|outcome| outcome.reason.as_str()),
         Some(AGENT_RESTARTED)
@@ -546,7 +558,7 @@ fn pod_that_is_active_for_too_long_fails() {
         active_deadline: Some(Duration::from_secs(60)),
         ..one()
     });
-    assert_eq!(driver.after(60, Event::Tick)[0], Effect::Stop);
+    assert_eq!(driver.after(60, Event::Tick)[0], Effect::GiveUp);
     driver.feed(exited(0, 137));
     driver.feed(Event::Uploaded);
     assert_eq!(driver.outcome(), (Kind::Failed, "DeadlineExceeded"));
@@ -593,11 +605,7 @@ fn pod_ends_when_its_last_container_does_and_fails_if_one_failed() {
 
 #[test]
 fn container_that_is_always_restarted_waits_longer_each_time() {
-    let mut driver = Driver::running(Plan {
-        restart: Restart::Always,
-        upload: false,
-        ..one()
-    });
+    let mut driver = Driver::running(restarting(Restart::Always));
     let effects = driver.feed(exited(0, 0));
     assert_eq!(
         effects[..2],
@@ -625,11 +633,7 @@ fn container_that_is_always_restarted_waits_longer_each_time() {
 #[case(0, false)]
 #[case(1, true)]
 fn restart_on_failure_restarts_only_failures(#[case] code: i32, #[case] restarts: bool) {
-    let mut driver = Driver::running(Plan {
-        restart: Restart::OnFailure,
-        upload: false,
-        ..one()
-    });
+    let mut driver = Driver::running(restarting(Restart::OnFailure));
     driver.feed(exited(0, code));
     assert_eq!(driver.attempt.outcome().is_none(), restarts);
 }
@@ -637,7 +641,8 @@ fn restart_on_failure_restarts_only_failures(#[case] code: i32, #[case] restarts
 #[test]
 fn restarted_agent_reports_what_ran_as_disrupted() {
     let driver = Driver::running(one());
-    let record: Record = serde_json::from_str(&serde_json::to_string(&driver.attempt.record()).unwrap()).unwrap();
+    let record: Record =
+        serde_json::from_str(&serde_json::to_string(&driver.attempt.record(&driver.plan)).unwrap()).unwrap();
     let (attempt, effects) = Attempt::recover(&driver.plan, record, now(500));
     assert_eq!(effects, [Effect::WriteJournal, Effect::Report]);
     assert!(attempt.is_stopped() && attempt.revision > driver.attempt.revision);
@@ -654,7 +659,7 @@ fn restarted_agent_reports_what_ran_as_disrupted() {
 #[test]
 fn program_of_an_agent_that_was_restarted_with_an_earlier_wall_clock_did_not_end_before_it_began() {
     let driver = Driver::running(one());
-    let (attempt, _) = Attempt::recover(&driver.plan, driver.attempt.record(), now(20));
+    let (attempt, _) = Attempt::recover(&driver.plan, driver.attempt.record(&driver.plan), now(20));
     assert!(
         matches!(&attempt.containers[0].life, Life::Terminated(exit) if (exit.started_ms, exit.finished_ms) == (100_000, 100_000))
     );
@@ -664,115 +669,12 @@ fn program_of_an_agent_that_was_restarted_with_an_earlier_wall_clock_did_not_end
 fn restarted_agent_goes_on_with_an_upload_and_tells_an_end_again() {
     let mut driver = Driver::running(one());
     driver.feed(exited(0, 0));
-    let (attempt, effects) = Attempt::recover(&driver.plan, driver.attempt.record(), now(500));
+    let (attempt, effects) = Attempt::recover(&driver.plan, driver.attempt.record(&driver.plan), now(500));
     assert_eq!(effects, [Effect::Upload, Effect::WriteJournal, Effect::Report]);
     assert!(matches!(attempt.state, State::Uploading { .. }));
 
     driver.feed(Event::Uploaded);
-    let (attempt, effects) = Attempt::recover(&driver.plan, driver.attempt.record(), now(500));
+    let (attempt, effects) = Attempt::recover(&driver.plan, driver.attempt.record(&driver.plan), now(500));
     assert_eq!(effects, [Effect::WriteJournal, Effect::Report]);
     assert_eq!(attempt.outcome(), driver.attempt.outcome());
-}
-
-fn events() -> impl Strategy<Value = Event> {
-    let which = || 0_usize..3;
-    prop_oneof![
-        Just(Event::Journaled),
-        Just(Event::JournalFailed { message: String::new() }),
-        which().prop_map(prepared),
-        which().prop_map(prepared),
-        Just(pull_failed()),
-        which().prop_map(|container| Event::Started { container }),
-        which().prop_map(|container| Event::Started { container }),
-        (which(), 0..2).prop_map(|(container, code)| exited(container, code)),
-        Just(Event::Freeze),
-        Just(Event::Thaw),
-        (0_u64..40).prop_map(stop),
-        Just(depart()),
-        Just(Event::Fail {
-            reason: "Evicted".to_owned(),
-            message: String::new()
-        }),
-        (0_u64..2000).prop_map(|s| Event::Heard { sent: now(s).boot }),
-        Just(Event::Tick),
-        Just(Event::Uploaded),
-        Just(Event::UploadRefused {
-            reason: "X".to_owned(),
-            message: String::new()
-        }),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
-    #[test]
-    fn machine_keeps_its_promises(
-        steps in prop::collection::vec((0_u64..30, events()), 1..60),
-        restart in prop_oneof![Just(Restart::Never), Just(Restart::OnFailure), Just(Restart::Always)],
-        upload in any::<bool>(),
-        init in any::<bool>(),
-        unheard in prop::option::of(1_u64..200),
-        heard in prop::option::of(0_u64..=100),
-    ) {
-        let plan = Plan {
-            restart,
-            upload,
-            run_unheard_for: unheard.map(Duration::from_secs),
-            ..plan(&[("a", init), ("b", false), ("c", false)])
-        };
-        let mut driver = Driver::admitted(plan);
-        driver.attempt.heard = heard.map(|sent| now(sent).boot);
-        let mut live = [false; 3];
-        let mut stopped = false;
-        let mut frozen = false;
-        for (after, event) in steps {
-            let before = driver.attempt.clone();
-            // A container that does not live can neither say that it started nor that it ended.
-            if let Event::Started { container } | Event::Exited { container, .. } = &event
-                && !live[*container]
-            {
-                continue;
-            }
-            if let Event::Exited { container, .. } = &event {
-                live[*container] = false;
-            }
-            let effects = driver.after(after, event);
-            if before.outcome().is_some() {
-                prop_assert_eq!(&before, &driver.attempt);
-                prop_assert!(effects.is_empty());
-            }
-            let mut reports = 0;
-            for (at, effect) in effects.iter().enumerate() {
-                match effect {
-                    Effect::Start(container) => {
-                        prop_assert!(!live[*container] && !stopped && !frozen);
-                        let fence = driver.plan.run_unheard_for.zip(driver.attempt.heard);
-                        prop_assert!(fence.is_none_or(|(limit, sent)| now(driver.seconds).boot.since(sent) < limit));
-                        prop_assert!(driver.plan.run_unheard_for.is_none() || driver.attempt.heard.is_some());
-                        prop_assert_eq!(&effects[at - 1], &Effect::WriteJournal);
-                        live[*container] = true;
-                    }
-                    Effect::Stop | Effect::Kill => stopped = true,
-                    Effect::Freeze => frozen = true,
-                    Effect::Thaw => frozen = false,
-                    Effect::Report => {
-                        reports += 1;
-                        prop_assert_eq!(&effects[at - 1], &Effect::WriteJournal);
-                    }
-                    Effect::Prepare(_) => prop_assert!(!stopped && !frozen),
-                    Effect::Upload | Effect::WriteJournal => {}
-                }
-            }
-            prop_assert!(reports <= 1);
-            prop_assert_eq!(driver.attempt.revision, before.revision + reports);
-            if driver.attempt.is_stopped() {
-                prop_assert!(live.iter().all(|live| !live));
-            }
-            let record: Record = serde_json::from_str(&serde_json::to_string(&driver.attempt.record()).unwrap()).unwrap();
-            let end = record.end();
-            let (again, _) = Attempt::recover(&driver.plan, record, now(driver.seconds));
-            prop_assert_eq!(again.outcome().map(|outcome| outcome.kind), end);
-            prop_assert!(again.is_stopped() && again.revision > driver.attempt.revision);
-        }
-    }
 }

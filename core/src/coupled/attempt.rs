@@ -170,9 +170,11 @@ impl Actor {
             } else if self.depart_in_turn(now, car, turn) {
             } else if self.is_due(now, car) {
                 self.feed(now, car, Event::Tick);
-                if self.effects.is_empty() && self.is_due(now, car) {
-                    break;
-                }
+                assert!(
+                    !self.effects.is_empty() || !self.is_due(now, car),
+                    "a Tick for which nothing changes comes again at once: {:?}",
+                    self.attempt
+                );
             } else {
                 break;
             }
@@ -257,7 +259,7 @@ impl Actor {
             };
             match effect {
                 Effect::WriteJournal => {
-                    let record = self.attempt.record();
+                    let record = self.attempt.record(&self.plan);
                     if car.journal_takes > 0 {
                         self.writing = Some((now + car.journal_takes, record));
                         return false;
@@ -270,11 +272,11 @@ impl Actor {
                     self.events.push_back(Event::Started { container });
                 }
                 Effect::Freeze | Effect::Thaw => {}
-                Effect::Stop => {
-                    (self.ready_at, self.uploads) = (None, false);
-                    car.ask_to_end(now, &self.uid);
-                }
-                Effect::Kill => car.kill(now, &self.uid),
+                Effect::GiveUp => (self.ready_at, self.uploads) = (None, false),
+                Effect::Ask(_) => car.ask_to_end(now, &self.uid),
+                Effect::Kill(_) => car.kill(now, &self.uid),
+                // Its program has neither hooks nor probes.
+                Effect::PostStart(_) | Effect::PreStop(_) | Effect::Probe { .. } => {}
                 Effect::Upload => (self.uploads, self.sent_over) = (true, None),
                 Effect::Report => self.reports.push(self.report()),
             }

@@ -9,7 +9,7 @@ use super::Twist;
 use super::agent::Agent;
 use super::link::Links;
 use super::time::{Ms, NEVER, Ticks};
-use crate::attempt::{ContainerPlan, Exit, Now, Plan, Record, Restart};
+use crate::attempt::{ContainerPlan, Exit, Now, Plan, Record, Restart, Role};
 use crate::clock::Boottime;
 use crate::guard::{self, Guard};
 use crate::ids::PodUid;
@@ -77,11 +77,8 @@ impl Machine {
 
     pub(super) fn plan(&self) -> Plan {
         Plan {
-            containers: vec![ContainerPlan {
-                name: "main".to_owned(),
-                init: false,
-            }],
-            restart: Restart::Never,
+            containers: vec![ContainerPlan::new("main", Role::Main, Restart::Never)],
+            grace: Duration::from_secs(3),
             upload: true,
             run_unheard_for: Some(self.fence),
             once: self.once,

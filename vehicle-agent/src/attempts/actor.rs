@@ -115,6 +115,8 @@ pub(super) struct Actor<C> {
     directory: AttemptDirectory,
     slots: Vec<Slot>,
     children: JoinSet<()>,
+    /// What goes on while the attempt is being ended: hooks, and the watch over its files.
+    beside: JoinSet<()>,
     watch: Option<AbortHandle>,
     told_stopped: bool,
     /// It has ended, the journal does not hold that, and it is not told before: when that is tried again.
@@ -153,6 +155,7 @@ impl<C: Cluster> Actor<C> {
             directory,
             slots,
             children: JoinSet::new(),
+            beside: JoinSet::new(),
             watch: None,
             told_stopped: false,
             untold: None,
@@ -220,7 +223,7 @@ impl<C: Cluster> Actor<C> {
                 () = sleep(wait), if deadline.is_some() => self.tick().await,
             }
             self.depart_in_turn().await;
-            while self.children.try_join_next().is_some() {}
+            while self.children.try_join_next().is_some() || self.beside.try_join_next().is_some() {}
         }
     }
 
@@ -381,12 +384,24 @@ impl<C: Cluster> Actor<C> {
                 Effect::Start(container) => events.push_back(self.start(container)),
                 Effect::Freeze => self.each_process(|process| process.freeze()),
                 Effect::Thaw => self.each_process(|process| process.thaw()),
-                Effect::Stop => {
-                    // Downloads and uploads; the end of a program is told by another task.
-                    self.children.abort_all();
-                    self.each_process(|process| process.stop());
-                }
-                Effect::Kill => self.each_process(|process| process.kill()),
+                // Downloads and uploads; the end of a program is told by another task, and hooks go on.
+                Effect::GiveUp => self.children.abort_all(),
+                Effect::PostStart(container) => self.post_start(container),
+                Effect::PreStop(container) => self.pre_stop(container),
+                Effect::Probe {
+                    container,
+                    kind,
+                    number,
+                } => events.push_back(Event::Probed {
+                    container,
+                    run: self.run(container),
+                    kind,
+                    number,
+                    // A Pod with a probe is refused by what runs only such programs.
+                    result: Err("the program listens nowhere".to_owned()),
+                }),
+                Effect::Ask(container) => self.with_process(container, |process| process.stop()),
+                Effect::Kill(container) => self.with_process(container, |process| process.kill()),
                 Effect::Upload => self.upload(),
                 Effect::Report => self.report(),
             }
@@ -425,11 +440,12 @@ impl<C: Cluster> Actor<C> {
         let Seed {
             uid,
             run,
+            plan,
             attempt,
             kept,
             ..
         } = &mut self.seed;
-        let record = attempt.record();
+        let record = attempt.record(plan);
         let end = record.end();
         let written = if kept.begun() {
             self.context.journal.state(uid, record).await
@@ -454,15 +470,18 @@ impl<C: Cluster> Actor<C> {
     }
 
     /// A child that tells the actor what came of it.
-    fn child(&mut self, work: impl Future<Output = Order> + Send + 'static) -> AbortHandle {
-        let me = self.me.clone();
-        self.children.spawn(async move {
-            let order = work.await;
-            // An actor that is gone does not need to know.
-            if let Some(me) = me.upgrade() {
-                let _ = me.send(order).await;
-            }
-        })
+    fn child(&mut self, work: impl Future<Output = Order> + Send + 'static) {
+        self.children.spawn(told(self.me.clone(), work));
+    }
+
+    /// The same for what goes on while the attempt is being ended.
+    fn beside(&mut self, work: impl Future<Output = Order> + Send + 'static) -> AbortHandle {
+        self.beside.spawn(told(self.me.clone(), work))
+    }
+
+    /// How often a container was started again.
+    fn run(&self, container: usize) -> u32 {
+        self.seed.attempt.containers.get(container).map_or(0, |c| c.restarts)
     }
 
     fn prepare(&mut self, container: usize) {
@@ -475,6 +494,7 @@ impl<C: Cluster> Actor<C> {
 
     async fn forget(&mut self) {
         self.children.shutdown().await;
+        self.beside.shutdown().await;
         // Programs end when nobody holds them.
         self.slots.clear();
         let uid = &self.seed.uid;
@@ -490,5 +510,13 @@ impl<C: Cluster> Actor<C> {
             tracing::warn!(attempt = %uid, %error, "files of an attempt are removed at the next start");
         }
         let _ = self.context.notes.send(Note::Gone(uid.clone()));
+    }
+}
+
+/// Does the work, and tells the actor what came of it. One that is gone does not need to know.
+async fn told(me: mpsc::WeakSender<Order>, work: impl Future<Output = Order>) {
+    let order = work.await;
+    if let Some(me) = me.upgrade() {
+        let _ = me.send(order).await;
     }
 }

@@ -1,6 +1,6 @@
 //! What the cluster is told of an attempt, and what the owner is told.
 
-use kerbside_core::attempt::{Attempt, Container, Exit, Kind, Life, State};
+use kerbside_core::attempt::{Attempt, Container, Exit, Kind, Life, Role, State};
 use kerbside_core::names::reason;
 use kerbside_link::proto;
 use kerbside_link::proto::container_status::State as ContainerState;
@@ -27,7 +27,14 @@ pub(super) fn status(uid: &str, attempt: &Attempt, work: Option<&Work>, usage: U
                 image: work.image.clone(),
                 image_id: container.image_id.clone(),
                 restart_count: container.restarts,
-                ready: ready(work.init, container, attempt.frozen),
+                ready: ready(work.role, container, attempt.frozen),
+                // As the kubelet, which says it of an init container only if it stays.
+                started: work.role != Role::Init && container.started,
+                last: container.last.as_ref().map(terminated),
+                note: container.note.as_ref().map(|note| proto::Note {
+                    reason: note.reason.clone(),
+                    message: note.message.clone(),
+                }),
                 state: Some(container_state(container)),
             })
             .collect(),
@@ -98,11 +105,11 @@ fn phase(attempt: &Attempt) -> (proto::AttemptPhase, String, String) {
     }
 }
 
-/// As the kubelet: an init container is ready when it has succeeded, another one while it runs.
-fn ready(init: bool, container: &Container, frozen: bool) -> bool {
+/// As the kubelet: an init container is ready when it has succeeded, another one while it runs and says so.
+fn ready(role: Role, container: &Container, frozen: bool) -> bool {
     match &container.life {
-        Life::Terminated(exit) => init && exit.code == 0,
-        Life::Running { .. } => !init && !frozen,
+        Life::Terminated(exit) => role == Role::Init && exit.code == 0,
+        Life::Running { .. } => role != Role::Init && !frozen && container.is_ready(),
         _ => false,
     }
 }

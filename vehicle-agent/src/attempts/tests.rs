@@ -19,6 +19,7 @@ use crate::testing::{FakeCluster, FakeProcess, FakeRuntime, SetClock, TokioClock
 mod departure;
 mod hung;
 mod power;
+mod sidecars;
 mod wall;
 
 struct Fixture {
@@ -475,7 +476,7 @@ async fn program_that_fills_the_disk_is_ended_while_it_runs() {
     std::fs::write(process.path("/kerbside/out", "x"), [0; 1001]).unwrap();
     let status = fixture.phase("u-1", AttemptPhase::Failed).await;
     assert_eq!(status.reason, reason::OUTPUT_TOO_LARGE);
-    assert!(process.was_told_to_stop());
+    assert!(process.was_killed(), "it gets no time to write more");
 }
 
 #[tokio::test]

@@ -72,14 +72,15 @@ fn pod_of_a_job_is_read() {
     assert_eq!(work.requests.get("cpu"), Quantity::from_millis(500));
     assert_eq!(work.job, "digits");
     let plan = work.plan();
-    assert!(plan.upload && plan.restart == Restart::Never);
+    assert!(plan.upload && plan.containers[0].restart == Restart::Never);
     assert_eq!(plan.run_unheard_for, Some(Duration::from_mins(1)));
 }
 
 #[rstest]
 #[case::host_network("/spec", json!({"hostNetwork": true}), "hostNetwork")]
 #[case::probe("/spec/containers/0", json!({"livenessProbe": {"exec": {"command": ["x"]}}}), "livenessProbe")]
-#[case::hook("/spec/containers/0", json!({"lifecycle": {"preStop": {"sleep": {"seconds": 1}}}}), "lifecycle")]
+#[case::hook("/spec/containers/0", json!({"lifecycle": {"preStop": {"exec": {"command": ["x"]}}}}), "lifecycle.preStop")]
+#[case::rule("/spec/containers/0", json!({"restartPolicyRules": [{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [3]}}]}), "restartPolicyRules")]
 #[case::env_from("/spec/containers/0", json!({"envFrom": [{"secretRef": {"name": "s"}}]}), "envFrom")]
 #[case::secret_env("/spec/containers/0", json!({"env": [{"name": "T", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]}), "env T")]
 #[case::privileged("/spec/containers/0", json!({"securityContext": {"privileged": true}}), "privileged")]
@@ -104,6 +105,58 @@ fn pod_that_asks_for_what_a_car_has_not_is_refused_by_field(
     let refusal = read(&pod).unwrap_err();
     assert_eq!(refusal.reason, reason::NOT_SUPPORTED);
     assert!(refusal.message.contains(says), "{}", refusal.message);
+}
+
+#[test]
+fn container_has_the_role_the_policy_and_the_hooks_that_its_pod_says() {
+    let mut pod = pod_json();
+    let own = |name: &str, more: Value| {
+        let mut container = json!({"name": name, "image": "registry:5000/x:1"});
+        container
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        container
+    };
+    pod["spec"]["restartPolicy"] = json!("OnFailure");
+    pod["spec"]["initContainers"] = json!([
+        own(
+            "sidecar",
+            json!({"restartPolicy": "Always", "lifecycle": {"preStop": {"sleep": {"seconds": 3}}}})
+        ),
+        own("init", json!({})),
+        own(
+            "once",
+            json!({"restartPolicy": "Never", "restartPolicyRules": [
+                {"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}},
+            ]})
+        ),
+    ]);
+    let work = read(&pod).unwrap();
+    let plan = work.plan();
+    let said: Vec<_> = plan
+        .containers
+        .iter()
+        .map(|c| (c.role, c.restart, c.pre_stop))
+        .collect();
+    assert_eq!(
+        said,
+        [
+            (Role::Sidecar, Restart::Always, true),
+            (Role::Init, Restart::OnFailure, false),
+            (Role::Init, Restart::Never, false),
+            (Role::Main, Restart::OnFailure, false),
+        ]
+    );
+    assert_eq!(work.containers[0].pre_stop, Some(Hook::Sleep(Duration::from_secs(3))));
+    assert_eq!(
+        plan.containers[2].rules,
+        [ExitRule {
+            among: true,
+            codes: vec![42]
+        }]
+    );
+    assert_eq!(work.first_container(), 3);
 }
 
 #[test]

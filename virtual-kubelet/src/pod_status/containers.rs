@@ -63,7 +63,9 @@ impl Fill<'_> {
             .and_then(|car| car.containers.iter().find(|c| c.name == container.name));
         let mut status = match (said, old) {
             // What ended before us stays; what the car says last of a Pod that others ended is still worth having.
-            (Some(said), old) if old.is_none_or(|o| !ended(o) || restarted(o, said)) => self.said(container, said, old),
+            (Some(said), old) if old.is_none_or(|o| !ended(o) || restarted(o, said)) => {
+                self.said(container, said, old, init)
+            }
             (_, Some(old)) => old.clone(),
             (_, None) => self.unsaid(container, init),
         };
@@ -83,6 +85,7 @@ impl Fill<'_> {
         container: &Container,
         said: &proto::ContainerStatus,
         old: Option<&ContainerStatus>,
+        init: bool,
     ) -> ContainerStatus {
         let state = match &said.state {
             Some(State::Waiting(w)) => waiting(&word(&w.reason), &text(&w.message)),
@@ -105,6 +108,10 @@ impl Fill<'_> {
             let ended = o.state.clone().filter(|s| again && s.terminated.is_some());
             ended.or_else(|| o.last_state.clone())
         });
+        let said_last = said.last.as_ref().map(|t| ContainerState {
+            terminated: Some(self.terminated(container, t)),
+            ..ContainerState::default()
+        });
         ContainerStatus {
             name: container.name.clone(),
             image: if said.image.is_empty() {
@@ -114,11 +121,12 @@ impl Fill<'_> {
             },
             image_id: text(&said.image_id),
             container_id: begun.then(|| self.id(container)),
-            ready: said.ready && running,
+            // An init container that has ended well is ready; one that stays is while it runs.
+            ready: said.ready && (running || init && state.terminated.is_some()),
             restart_count: i32::try_from(said.restart_count).unwrap_or(i32::MAX),
-            started: Some(running),
+            started: Some(running && said.started),
             state: Some(state),
-            last_state: last_state.or_else(|| Some(ContainerState::default())),
+            last_state: said_last.or(last_state).or_else(|| Some(ContainerState::default())),
             ..old.cloned().unwrap_or_default()
         }
     }

@@ -46,6 +46,7 @@ fn container(state: Option<State>, ready: bool) -> proto::ContainerStatus {
         image: "reg/digits:1".into(),
         image_id: "reg/digits@sha256:00".into(),
         ready,
+        started: matches!(state, Some(State::Running(_))),
         state,
         ..proto::ContainerStatus::default()
     }
@@ -343,6 +344,81 @@ fn container_started_again_remembers_its_last_end() {
     assert_eq!(container.restart_count, 1);
     assert!(container.state.unwrap().running.is_some());
     assert_eq!(container.last_state.unwrap().terminated.unwrap().exit_code, 1);
+}
+
+#[test]
+fn container_that_waits_to_be_started_again_shows_how_its_run_before_ended() {
+    let mut case = at_work();
+    let mut waits = running();
+    waits.revision = 9;
+    let container = &mut waits.containers[0];
+    container.restart_count = 1;
+    (container.ready, container.started) = (false, false);
+    container.state = Some(State::Waiting(proto::Waiting {
+        reason: "CrashLoopBackOff".into(),
+        message: String::new(),
+    }));
+    container.last = Some(proto::Terminated {
+        exit_code: 3,
+        ..proto::Terminated::default()
+    });
+    case.says(waits);
+    let container = case.build(0, LATER).container_statuses.unwrap().remove(0);
+    assert_eq!(container.last_state.unwrap().terminated.unwrap().exit_code, 3);
+    assert_eq!(container.started, Some(false));
+}
+
+/// A Pod with a sidecar and an init container before its work, and what the car says of each: its name, whether it is ready, its state.
+fn with_sidecar(said_of: [(&str, bool, Option<State>); 3]) -> PodStatus {
+    let mut pod = serde_json::to_value(pod()).unwrap();
+    pod["spec"]["initContainers"] = json!([
+        {"name": "proxy", "image": "reg/proxy:1", "restartPolicy": "Always"},
+        {"name": "init", "image": "reg/init:1"},
+    ]);
+    let mut case = Case::new(serde_json::from_value(pod).unwrap());
+    let containers = said_of.map(|(name, ready, state)| proto::ContainerStatus {
+        name: name.into(),
+        ready,
+        started: ready && name != "init",
+        state,
+        ..proto::ContainerStatus::default()
+    });
+    let mut status = running();
+    status.containers = containers.into();
+    case.says(status);
+    case.build(0, LATER)
+}
+
+fn is_true(status: &PodStatus, type_: &str) -> bool {
+    let mut conditions = status.conditions.iter().flatten();
+    conditions.any(|c| c.type_ == type_ && c.status == "True")
+}
+
+#[test]
+fn sidecar_counts_for_ready_and_its_restart_takes_no_initialization_back() {
+    let runs = || Some(State::Running(proto::Running { started_at_ms: 1 }));
+    let done = || Some(State::Terminated(proto::Terminated::default()));
+    let waits = || {
+        Some(State::Waiting(proto::Waiting {
+            reason: "CrashLoopBackOff".into(),
+            message: String::new(),
+        }))
+    };
+    let status = with_sidecar([("proxy", true, runs()), ("init", false, runs()), ("main", false, None)]);
+    assert!(
+        !is_true(&status, "Initialized"),
+        "an init container that runs has not ended"
+    );
+    let status = with_sidecar([("proxy", true, runs()), ("init", true, done()), ("main", true, runs())]);
+    assert!(is_true(&status, "Initialized") && is_true(&status, "ContainersReady"));
+    assert!(status.init_container_statuses.unwrap().iter().all(|c| c.ready));
+    let status = with_sidecar([
+        ("proxy", false, waits()),
+        ("init", true, done()),
+        ("main", true, runs()),
+    ]);
+    assert!(is_true(&status, "Initialized"), "the work has begun");
+    assert!(!is_true(&status, "ContainersReady"));
 }
 
 #[test]

@@ -12,6 +12,7 @@ use crate::attempts::{files, quota};
 use crate::cluster::Cluster;
 use crate::logs::writer::LogWriter;
 use crate::logs::{Log, reader};
+use crate::pod::{ContainerWork, Hook};
 use crate::runtime::{Ending, Process, Spec, SpecDirectory, Usage};
 
 /// Of a log that stands in for a termination message, as in the kubelet.
@@ -43,6 +44,40 @@ impl<C: Cluster> Actor<C> {
             .iter()
             .filter_map(|slot| slot.process.as_deref())
             .for_each(act);
+    }
+
+    pub(super) fn with_process(&self, container: usize, act: impl Fn(&dyn Process)) {
+        if let Some(process) = self.slots.get(container).and_then(|slot| slot.process.as_deref()) {
+            act(process);
+        }
+    }
+
+    /// Does what a Pod wants to be done after the start of a container.
+    pub(super) fn post_start(&mut self, container: usize) {
+        let (hook, run) = (
+            self.container(container).and_then(|work| work.post_start),
+            self.run(container),
+        );
+        self.beside(async move {
+            let result = done(hook).await;
+            Order::Event(Event::PostStarted { container, run, result })
+        });
+    }
+
+    /// The same before its end.
+    pub(super) fn pre_stop(&mut self, container: usize) {
+        let (hook, run) = (
+            self.container(container).and_then(|work| work.pre_stop),
+            self.run(container),
+        );
+        self.beside(async move {
+            let result = done(hook).await;
+            Order::Event(Event::PreStopped { container, run, result })
+        });
+    }
+
+    fn container(&self, container: usize) -> Option<&ContainerWork> {
+        self.seed.work.as_ref()?.containers.get(container)
     }
 
     /// Starts a container and says what became of it.
@@ -138,7 +173,7 @@ impl<C: Cluster> Actor<C> {
                 return;
             }
         };
-        self.watch = Some(self.child(async move {
+        self.watch = Some(self.beside(async move {
             loop {
                 sleep(quota::PERIOD).await;
                 let bounds = Arc::clone(&bounds);
@@ -219,4 +254,11 @@ impl<C: Cluster> Actor<C> {
             "container {name:?} in pod {pod:?} is waiting to start: {reason}"
         ))
     }
+}
+
+async fn done(hook: Option<Hook>) -> Result<(), String> {
+    if let Some(Hook::Sleep(time)) = hook {
+        sleep(time).await;
+    }
+    Ok(())
 }
