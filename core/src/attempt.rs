@@ -91,6 +91,8 @@ pub enum State {
         binds: bool,
         /// That has been done.
         killed: bool,
+        /// The cluster wants it ended by then although its outcome is certain, and how it ends if its output has not arrived.
+        unless: Option<(Boottime, Outcome)>,
     },
     /// The program has ended; output and logs are on their way.
     Uploading {

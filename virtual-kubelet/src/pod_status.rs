@@ -162,6 +162,7 @@ impl Readiness {
             c.state
                 .as_ref()
                 .is_some_and(|s| s.running.is_some() || s.terminated.is_some())
+                || c.restart_count > 0
         };
         let initialized = status.container_statuses.iter().flatten().any(begun);
         let init = status.init_container_statuses.iter().flatten();

@@ -126,7 +126,7 @@ impl Container {
     pub fn is_ready(&self) -> bool {
         let running = matches!(self.life, Life::Running { .. });
         let mut readiness = self.probes.iter().filter(|(kind, _)| *kind == Kind::Readiness);
-        running && self.started && self.end.is_none() && readiness.all(|(_, probe)| probe.verdict == Some(true))
+        running && self.started && readiness.all(|(_, probe)| probe.verdict == Some(true))
     }
 
     /// Whether the containers after it wait for its hook.

@@ -294,9 +294,15 @@ fn stopping(
         Event::Stop { grace, .. } | Event::Depart { grace, .. } => {
             let sooner = kill_at.min(now.boot + grace);
             let departs = matches!(event, Event::Depart { .. });
-            if let State::Stopping { kill_at, binds, .. } = &mut attempt.state {
+            if let State::Stopping {
+                kill_at, binds, unless, ..
+            } = &mut attempt.state
+            {
                 *kill_at = sooner;
                 *binds |= departs;
+                if let Event::Stop { reason, message, .. } = event {
+                    *unless = Some(sooner_end(unless.take(), &outcome, (reason, message), now.boot + grace));
+                }
             }
             if sooner < kill_at {
                 attempt.close_in_turn(plan, sooner, effects);
@@ -332,20 +338,27 @@ fn uploading(
         // The log of a program that failed is not worth holding up the failure.
         Event::UploadRefused { .. } => end(attempt, outcome),
         Event::Stop { grace, reason, message } => {
-            let otherwise = match outcome.kind {
-                Kind::Succeeded => Outcome::new(Kind::Disrupted, &reason, message),
-                _ => outcome.clone(),
-            };
-            let at = until.map_or(now.boot + grace, |(before, _)| before.min(now.boot + grace));
-            attempt.state = State::Uploading {
-                outcome,
-                until: Some((at, otherwise)),
-            };
+            let until = Some(sooner_end(until, &outcome, (reason, message), now.boot + grace));
+            attempt.state = State::Uploading { outcome, until };
             return give_up_upload(attempt, now, effects);
         }
         _ => return give_up_upload(attempt, now, effects),
     }
     true
+}
+
+/// By when an output must have arrived that the cluster does not want to wait for, and how the attempt ends otherwise.
+fn sooner_end(
+    until: Option<(Boottime, Outcome)>,
+    outcome: &Outcome,
+    (reason, message): (String, String),
+    at: Boottime,
+) -> (Boottime, Outcome) {
+    let otherwise = match outcome.kind {
+        Kind::Succeeded => Outcome::new(Kind::Disrupted, &reason, message),
+        _ => outcome.clone(),
+    };
+    (until.map_or(at, |(before, _)| before.min(at)), otherwise)
 }
 
 /// Ends an upload whose time is over; the caller reports.

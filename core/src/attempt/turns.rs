@@ -14,7 +14,11 @@ impl Attempt {
         let upload = plan.upload && matches!(outcome.kind, Kind::Succeeded | Kind::Failed);
         self.frozen = false;
         if upload {
-            self.state = State::Uploading { outcome, until: None };
+            let until = match &mut self.state {
+                State::Stopping { unless, .. } => unless.take(),
+                _ => None,
+            };
+            self.state = State::Uploading { outcome, until };
             self.report(effects);
             effects.push(Effect::Upload);
         } else {
@@ -32,6 +36,7 @@ impl Attempt {
                 kill_at,
                 binds: until.binds,
                 killed: false,
+                unless: None,
             };
             if until.grace.is_zero() {
                 // Before the journal is written: a disk that hangs must not keep alive what may not live any more.
@@ -58,8 +63,10 @@ impl Attempt {
                 .into_iter()
                 .collect();
         }
+        // In a car that leaves no hook runs.
+        let still = self.frozen || matches!(self.state, State::Stopping { binds: true, .. });
         for index in due {
-            self.containers[index].close(&plan.containers[index], index, self.frozen, kill_at, effects);
+            self.containers[index].close(&plan.containers[index], index, still, kill_at, effects);
         }
     }
 
@@ -96,7 +103,7 @@ impl Attempt {
         }
         for index in 0..self.containers.len() {
             if !self.may_follow(plan, index) {
-                break;
+                continue;
             }
             let container = &mut self.containers[index];
             let Life::Waiting {

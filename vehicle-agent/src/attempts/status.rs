@@ -29,7 +29,7 @@ pub(super) fn status(uid: &str, attempt: &Attempt, work: Option<&Work>, usage: U
                 restart_count: container.restarts,
                 ready: ready(work.role, container, attempt.frozen),
                 // As the kubelet, which says it of an init container only if it stays.
-                started: work.role != Role::Init && container.started,
+                started: Some(work.role != Role::Init && container.started),
                 last: container.last.as_ref().map(terminated),
                 note: container.note.as_ref().map(|note| proto::Note {
                     reason: note.reason.clone(),

@@ -124,7 +124,7 @@ impl Fill<'_> {
             // An init container that has ended well is ready; one that stays is while it runs.
             ready: said.ready && (running || init && state.terminated.is_some()),
             restart_count: i32::try_from(said.restart_count).unwrap_or(i32::MAX),
-            started: Some(running && said.started),
+            started: Some(running && said.started.unwrap_or(!init)),
             state: Some(state),
             last_state: said_last.or(last_state).or_else(|| Some(ContainerState::default())),
             ..old.cloned().unwrap_or_default()

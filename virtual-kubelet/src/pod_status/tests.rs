@@ -46,7 +46,7 @@ fn container(state: Option<State>, ready: bool) -> proto::ContainerStatus {
         image: "reg/digits:1".into(),
         image_id: "reg/digits@sha256:00".into(),
         ready,
-        started: matches!(state, Some(State::Running(_))),
+        started: None,
         state,
         ..proto::ContainerStatus::default()
     }
@@ -353,7 +353,7 @@ fn container_that_waits_to_be_started_again_shows_how_its_run_before_ended() {
     waits.revision = 9;
     let container = &mut waits.containers[0];
     container.restart_count = 1;
-    (container.ready, container.started) = (false, false);
+    (container.ready, container.started) = (false, Some(false));
     container.state = Some(State::Waiting(proto::Waiting {
         reason: "CrashLoopBackOff".into(),
         message: String::new(),
@@ -379,7 +379,9 @@ fn with_sidecar(said_of: [(&str, bool, Option<State>); 3]) -> PodStatus {
     let containers = said_of.map(|(name, ready, state)| proto::ContainerStatus {
         name: name.into(),
         ready,
-        started: ready && name != "init",
+        started: Some(ready && name != "init"),
+        // Who waits has run before.
+        restart_count: u32::from(matches!(state, Some(State::Waiting(_)))),
         state,
         ..proto::ContainerStatus::default()
     });
@@ -419,6 +421,12 @@ fn sidecar_counts_for_ready_and_its_restart_takes_no_initialization_back() {
     ]);
     assert!(is_true(&status, "Initialized"), "the work has begun");
     assert!(!is_true(&status, "ContainersReady"));
+    let status = with_sidecar([
+        ("proxy", false, waits()),
+        ("init", true, done()),
+        ("main", false, waits()),
+    ]);
+    assert!(is_true(&status, "Initialized"), "all wait, and the work had begun");
 }
 
 #[test]

@@ -204,7 +204,6 @@ fn container_that_fails_its_liveness_probe_is_ended_with_its_grace_and_started_a
     );
     let effects = driver.probed(5, probe::Kind::Liveness, refused());
     assert!(effects.contains(&Effect::Ask(0)), "{effects:?}");
-    assert!(!driver.is_ready(0), "it is on its way out");
     assert_eq!(
         driver.attempt.deadline(&driver.plan),
         Some(now(135).boot),
@@ -412,6 +411,67 @@ fn containers_that_count_end_side_by_side_and_the_sidecar_has_what_they_left_of_
     driver.feed(exited(1, 143));
     assert!(driver.after(5, exited(2, 143)).contains(&Effect::Ask(0)));
     assert_eq!(driver.after(15, Event::Tick), [Effect::Kill(0)]);
+}
+
+#[test]
+fn container_whose_turn_is_due_does_not_wait_for_one_before_it_that_waits() {
+    let hooked = ContainerPlan {
+        restart: Restart::Always,
+        post_start: true,
+        ..container("a", Role::Main)
+    };
+    let again = ContainerPlan {
+        restart: Restart::Always,
+        ..container("c", Role::Main)
+    };
+    let mut driver = Driver::admitted(of(vec![hooked, container("b", Role::Main), again]));
+    driver.feed(Event::Journaled);
+    for container in 0..3 {
+        driver.feed(prepared(container));
+        driver.feed(Event::Started { container });
+        if container == 0 {
+            driver.feed(Event::PostStarted {
+                container,
+                run: 0,
+                result: Ok(()),
+            });
+        }
+    }
+    for _ in 0..2 {
+        driver.feed(exited(2, 1));
+        driver.feed(Event::Started { container: 2 });
+    }
+    driver.feed(exited(2, 1));
+    driver.feed(exited(0, 1));
+    driver.feed(Event::Started { container: 0 });
+    let due = driver.attempt.deadline(&driver.plan).unwrap();
+    let effects = driver.after(due.since(now(driver.seconds).boot).as_secs(), Event::Tick);
+    assert!(effects.contains(&Effect::Start(2)), "{effects:?}");
+}
+
+#[test]
+fn stop_of_what_has_ended_well_bounds_its_output_also_while_a_sidecar_ends() {
+    let mut driver = started(Plan {
+        upload: true,
+        ..sidecar_and_work()
+    });
+    driver.feed(exited(1, 0));
+    driver.feed(stop(10));
+    driver.feed(exited(0, 143));
+    assert_eq!(driver.attempt.deadline(&driver.plan), Some(now(110).boot));
+    driver.after(10, Event::Tick);
+    assert_eq!(driver.outcome(), (Kind::Disrupted, "Deleted"));
+}
+
+#[test]
+fn sidecar_of_a_car_that_leaves_meanwhile_runs_no_hook() {
+    let mut plan = sidecar_and_work();
+    plan.containers[0].pre_stop = true;
+    let mut driver = started(plan);
+    driver.feed(stop(60));
+    driver.feed(depart());
+    let effects = driver.feed(exited(1, 143));
+    assert!(effects.contains(&Effect::Ask(0)), "{effects:?}");
 }
 
 fn sidecar_and_work() -> Plan {
