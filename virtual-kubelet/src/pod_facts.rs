@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, PodCondition, Toleration};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kerbside_core::duration;
 use kerbside_core::ids::{PodUid, VehicleId};
 use kerbside_core::names::{GROUP, annotation, condition};
@@ -76,14 +77,13 @@ fn phase(text: Option<&str>) -> PodPhase {
     }
 }
 
+fn controller(pod: &Pod) -> Option<&OwnerReference> {
+    let owners = pod.metadata.owner_references.as_deref().unwrap_or_default();
+    owners.iter().find(|o| o.controller == Some(true))
+}
+
 fn kind(pod: &Pod, uid: &PodUid) -> PodKind {
-    let owner = pod
-        .metadata
-        .owner_references
-        .iter()
-        .flatten()
-        .find(|o| o.controller == Some(true));
-    match owner {
+    match controller(pod) {
         Some(o) if o.kind == "FleetJob" && o.api_version.split('/').next() == Some(GROUP) => PodKind::FleetJob,
         Some(o) if o.kind == "DaemonSet" && o.api_version.starts_with("apps/") => PodKind::DaemonSet,
         Some(o) => PodKind::Other { owner: o.uid.clone() },
@@ -98,16 +98,13 @@ pub(crate) fn may_run_once_only(pod: &Pod) -> bool {
     match annotation_of(pod, annotation::REPLACE) {
         Some("WhenSuspected") => false,
         Some(_) => true,
-        None => {
-            let mut owners = pod.metadata.owner_references.iter().flatten();
-            owners.find(|o| o.controller == Some(true)).is_some_and(|o| {
-                let group = o.api_version.split_once('/').map_or("", |(group, _)| group);
-                !matches!(
-                    (group, o.kind.as_str()),
-                    ("apps", "ReplicaSet" | "DaemonSet") | ("", "ReplicationController") | ("batch", "Job")
-                )
-            })
-        }
+        None => controller(pod).is_some_and(|o| {
+            let group = o.api_version.split_once('/').map_or("", |(group, _)| group);
+            !matches!(
+                (group, o.kind.as_str()),
+                ("apps", "ReplicaSet" | "DaemonSet") | ("", "ReplicationController") | ("batch", "Job")
+            )
+        }),
     }
 }
 
