@@ -18,7 +18,7 @@ BIN := $(CARGO_TARGET_DIR)/debug
 TESTBED := $(BIN)/kerbside-testbed
 STEP := hack/step.sh
 # The groups of hack/tools that the cluster tests need, of which a demo does without the last; the rest is built by who needs it.
-TOOLS := etcd kubernetes registry helm cloud-node-lifecycle
+TOOLS := etcd kubernetes registry helm containerd cni cloud-node-lifecycle
 PACKAGES := cargo tree --workspace --edges normal,build,dev --prefix none --format '{p}' | sort -u | wc -l
 
 ##@ Use it

@@ -11,6 +11,8 @@ pub const NODE_TYPE: &str = "virtual-kubelet";
 
 /// The RuntimeClass, and its handler, of Pods that are WebAssembly programs.
 pub const RUNTIME_CLASS_WASM: &str = "kerbside-wasm";
+/// The RuntimeClass of OCI containers in a car; also what a Pod without one means.
+pub const RUNTIME_CLASS_CONTAINER: &str = "kerbside-container";
 
 /// Labels.
 pub mod label {

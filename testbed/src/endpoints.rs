@@ -20,6 +20,8 @@ pub struct Endpoints {
     pub kubeconfig: PathBuf,
     /// `host:port` of the registry, as in image references.
     pub registry: String,
+    /// The container engine's socket; `None`: there is none, for the reason given.
+    pub engine: Result<PathBuf, String>,
     /// The result store of operator and adapter.
     pub store: Place,
     /// What cars dial.

@@ -11,6 +11,7 @@ pub mod control_plane;
 pub mod demo;
 pub mod digits;
 pub mod endpoints;
+pub mod engine;
 pub mod fleet;
 pub mod http;
 pub mod install;

@@ -5,6 +5,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use serde_json::json;
 use tokio::process::Command;
 
 use crate::layout::Layout;
@@ -14,11 +15,15 @@ use crate::tools;
 
 /// Repositories that are WebAssembly programs; `examples/build.sh` leaves each as `<name>.wasm`.
 const PROGRAMS: [&str; 3] = ["digits", "hello", "ticker"];
+/// Repositories that are programs for containers; `examples/build.sh` leaves each under its name.
+const CONTAINERS: [&str; 1] = ["service"];
 /// Repositories that are data: directories of the checkout, and the one file of each that counts.
 const DATA: [(&str, &str); 2] = [
     ("digits-model", "examples/digits/model/model.json"),
     ("digits-data", "examples/digits/data/digits.csv"),
 ];
+/// The tests' program.
+pub const ACTOR: &str = "actor";
 /// Where machine code is kept for new cars.
 const COMPILED: &str = "compiled";
 /// The tag of everything.
@@ -33,6 +38,13 @@ pub async fn publish(layout: &Layout, registry: &str) -> Result<Vec<String>> {
         let path = out.join(format!("{name}.wasm"));
         let module = std::fs::read(&path).with_context(|| format!("failed to read {}", path.display()))?;
         references.push(push(registry, name, TAG, &Artifact::wasm(module)?).await?);
+    }
+    for name in CONTAINERS {
+        let path = out.join(name);
+        let program = std::fs::read(&path).with_context(|| format!("failed to read {}", path.display()))?;
+        // Not root: numbers, for there is no file of names in an image with one program.
+        let config = json!({"Entrypoint": [format!("/{name}")], "User": "65532:65532"});
+        references.push(push(registry, name, TAG, &Artifact::program(name, &program, &config)?).await?);
     }
     let checkout = tools::checkout()?;
     for (name, file) in DATA {
@@ -92,6 +104,27 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The program of tests: it does what a test tells it. Its image names no user, so it is root in its container.
+pub async fn publish_actor(layout: &Layout, registry: &str) -> Result<String> {
+    let path = layout.dir("programs")?.join(ACTOR);
+    let output = Command::new("go")
+        .args(["build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -buildid=", "-o"])
+        .arg(&path)
+        .arg(".")
+        .env("CGO_ENABLED", "0")
+        .env("GOWORK", "off")
+        .current_dir(tools::checkout()?.join("testbed/actor"))
+        .output()
+        .await
+        .context("failed to run go")?;
+    if !output.status.success() {
+        bail!("the tests' program does not build: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    let program = std::fs::read(&path).with_context(|| format!("failed to read {}", path.display()))?;
+    let config = json!({"Entrypoint": [format!("/{ACTOR}")]});
+    push(registry, ACTOR, TAG, &Artifact::program(ACTOR, &program, &config)?).await
 }
 
 async fn build(out: &Path) -> Result<()> {

@@ -13,7 +13,7 @@ use crate::fleet::{self, car};
 use crate::install::footprint::{self, Footprint};
 use crate::kubectl::Tool;
 use crate::layout::Layout;
-use crate::{install, process, programs, registry, store};
+use crate::{engine, install, process, programs, registry, store};
 
 /// How much of a testbed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +66,15 @@ async fn parts(layout: &Layout, request: &Request, said: &mut dyn FnMut(&str)) -
     said("starting the registry");
     let registry = registry::start(layout).await?;
     let store = store::start(layout, request.store).await?;
-    let endpoints = fleet::choose(&admin, registry, store)?;
+    let engine = match engine::lacks() {
+        _ if request.scope == Scope::ControlPlane => Err("it was not asked for".to_owned()),
+        Some(lacks) => Err(lacks.to_owned()),
+        None => {
+            said("starting the container engine");
+            Ok(engine::start(layout).await?)
+        }
+    };
+    let endpoints = fleet::choose(&admin, registry, engine, store)?;
     // Before anything goes into the cluster: without them nobody can take it away again.
     endpoints.write(layout)?;
     if request.scope == Scope::Kerbside {
@@ -84,6 +92,9 @@ async fn kerbside(
 ) -> Result<()> {
     said("building the examples and pushing them");
     programs::publish(layout, &endpoints.registry).await?;
+    if endpoints.engine.is_ok() {
+        programs::publish_actor(layout, &endpoints.registry).await?;
+    }
     let compiling = async {
         if compiled {
             programs::compile(layout).await?;
@@ -121,8 +132,12 @@ pub async fn end(layout: &Layout) -> Result<usize> {
             // A process that a test has stopped does not hear that it should end.
             record.signal(nix::sys::signal::Signal::SIGCONT);
         }
+        if same.iter().any(|record| record.program.name == engine::NAME) {
+            engine::end(layout).await?;
+        }
         process::end(layout, same, Duration::from_secs(5)).await?;
     }
+    engine::remove_network(layout).await?;
     Ok(count)
 }
 
@@ -133,6 +148,7 @@ fn rank(name: &str) -> usize {
         return 0;
     }
     match name {
+        engine::NAME => 1,
         fleet::name::ADAPTER => 1,
         fleet::name::OPERATOR => 2,
         other => rest.iter().position(|r| *r == other).map_or(3, |p| 4 + p),

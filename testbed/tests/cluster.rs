@@ -24,6 +24,8 @@ mod deletion;
 mod departure;
 #[path = "cluster/doctor.rs"]
 mod doctor;
+#[path = "cluster/engine.rs"]
+mod engine;
 #[path = "cluster/examples.rs"]
 mod examples;
 #[path = "cluster/explain.rs"]

@@ -17,6 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
+use crate::cgroup::Cgroup;
 use crate::boot::{self, BootError, Parts};
 use crate::config::{Car, ConfigError};
 use crate::control;
@@ -24,6 +25,8 @@ use crate::directory::Directory;
 use crate::guard::Guard;
 use crate::identity;
 use crate::images::Images;
+use crate::runtime::Runtimes;
+use crate::runtime::cri::{self, Cri, Settings};
 use crate::runtime::wasm::Wasm;
 use crate::runtime::wasm::compiler::Compiler;
 use crate::signals::scenario::{Scenario, ScenarioError};
@@ -87,10 +90,16 @@ pub struct Options {
 pub async fn run(options: Options) -> Result<(), AgentError> {
     let directory = open(&options.directory)?;
     let _lock = lock(&directory, LOCK_PATIENCE).await?;
-    let guard = guard()?;
+    let car = Car::read(&directory.car())?;
+    // Whether this car has containers is known only now; nothing is started before the guard knows what to end.
+    let engine = car.containers.clone().map(Settings::from);
+    if engine.is_some() {
+        // Of an agent that was killed together with its guard.
+        Cri::sweep(directory.root())?;
+    }
+    let guard = guard(engine.as_ref().map(|_| cri::group_of(directory.root())))?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let identity = identity::read(&directory)?;
-    let car = Car::read(&directory.car())?;
     let source: Box<dyn Signals> = match options.scenario {
         Some(path) => Box::new(Scenario::open(path)?),
         None => Box::new(Silent),
@@ -111,7 +120,11 @@ pub async fn run(options: Options) -> Result<(), AgentError> {
         requests: requested,
     };
     let compiled = directory.cache().join("compiled");
-    let running = boot::boot(parts, |braked| Arc::new(Wasm::new(&compiled, Compiler::own(), braked))).await?;
+    let running = boot::boot(parts, |braked, images| Runtimes {
+        wasm: Arc::new(Wasm::new(&compiled, Compiler::own(), braked.clone())),
+        containers: engine.map(|engine| Cri::new(&engine, directory.root(), images.clone(), braked)),
+    })
+    .await?;
     tokio::spawn(guard.keep(running.fence()));
     tokio::spawn(control::serve(control::listen(&directory.socket())?, requests));
     tracing::info!(vehicle.id = %vehicle, directory = %options.directory.display(), "agent runs");
@@ -155,7 +168,7 @@ pub enum EnrolError {
     Write(#[source] io::Error),
 }
 
-fn guard() -> Result<Guard, AgentError> {
+fn guard(group: Option<Cgroup>) -> Result<Guard, AgentError> {
     let path = Guard::program()?;
     if std::process::id() == 1 {
         // The kernel lets nobody end the first process of a namespace from inside it.
@@ -163,7 +176,7 @@ fn guard() -> Result<Guard, AgentError> {
             "the agent is the first process of its container, where its guard cannot end it; give the container an init"
         );
     }
-    Guard::start(&path).map_err(|source| AgentError::Guard { path, source })
+    Guard::start(&path, group).map_err(|source| AgentError::Guard { path, source })
 }
 
 fn open(path: &std::path::Path) -> Result<Directory, AgentError> {

@@ -24,6 +24,7 @@ use kerbside_core::attempt::{Attempt, Effect, Heard, Now, Plan};
 use kerbside_core::clock::{Boottime, Clock};
 use kerbside_core::departure::Turn;
 use kerbside_core::ids::PodUid;
+use kerbside_core::names::reason;
 use kerbside_core::owner::Refusal;
 use kerbside_core::quantity::Resources;
 use kerbside_link::client::Event;
@@ -40,8 +41,8 @@ use crate::journal::{Journal, Recovered};
 use crate::logs::Log;
 use crate::logs::reader::{LogReader, Wanted};
 use crate::outlook::Outlook;
-use crate::pod::Work;
-use crate::runtime::{Runtime, Usage};
+use crate::pod::{Engine, Work};
+use crate::runtime::{Runtimes, Usage};
 
 /// Orders that may wait for one actor, which is quick; a child or a reader of logs that sends more waits. The supervisor sends none.
 const INBOX: usize = 32;
@@ -59,7 +60,7 @@ pub struct Context<C> {
     /// Who is told.
     pub cluster: C,
     /// What runs programs.
-    pub runtime: Arc<dyn Runtime>,
+    pub runtimes: Runtimes,
     /// Where programs and data come from.
     pub images: Images,
     /// What the car may do.
@@ -333,6 +334,7 @@ impl<C: Cluster> Supervisor<C> {
         let admitted = outlook
             .admit(&run.class, &**clock)
             .and_then(|()| read.as_ref().map_err(Clone::clone))
+            .and_then(|work| self.runs(work))
             .and_then(|work| self.fits(&outlook, &work.requests));
         let work = read.ok().map(Arc::new);
         let plan = work.as_ref().map_or_else(unreadable, |work| work.plan());
@@ -361,6 +363,21 @@ impl<C: Cluster> Supervisor<C> {
             effects,
             requests,
         );
+    }
+
+    /// Whether what the Pod needs to be run by is there now.
+    fn runs<'a>(&self, work: &'a Work) -> Result<&'a Work, Refusal> {
+        let containers = self.context.runtimes.containers.as_ref();
+        let message = match (work.engine, containers) {
+            (Engine::Wasm, _) => return Ok(work),
+            (Engine::Container, None) => format!(
+                "the vehicle does not run containers; for WebAssembly set runtimeClassName: {}",
+                Engine::Wasm.runtime_class()
+            ),
+            (Engine::Container, Some(containers)) if *containers.ready().borrow() => return Ok(work),
+            (Engine::Container, Some(_)) => "the vehicle's container engine is not ready".to_owned(),
+        };
+        Err(Refusal::new(reason::RUNTIME_MISSING, message))
     }
 
     fn fits(&self, outlook: &Outlook, request: &Resources) -> Result<(), Refusal> {

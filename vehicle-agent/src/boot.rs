@@ -25,7 +25,7 @@ use crate::images::Images;
 use crate::journal::{Journal, JournalError};
 use crate::outlook::Outlook;
 use crate::policy::{Policy, Wires, nothing_known};
-use crate::runtime::Runtime;
+use crate::runtime::Runtimes;
 use crate::signals::Signals;
 
 /// After a car was told to end: as long as attempts may take to stop and the last words to leave.
@@ -78,10 +78,10 @@ pub struct Running {
     link_ended: JoinHandle<()>,
 }
 
-/// Boots a car. `runtime` makes what runs programs; none of them may get any processor time while what it is given says true.
+/// Boots a car. `runtimes` makes what runs programs; none of them may get any processor time while what it is given says true.
 pub async fn boot(
     parts: Parts,
-    runtime: impl FnOnce(watch::Receiver<bool>) -> Arc<dyn Runtime>,
+    runtimes: impl FnOnce(watch::Receiver<bool>, &Images) -> Runtimes,
 ) -> Result<Running, BootError> {
     let Parts {
         directory,
@@ -115,12 +115,17 @@ pub async fn boot(
     let (brake, braked) = watch::channel(true);
     let (live, lives) = watch::channel(0);
     let (notes, to_note) = mpsc::unbounded_channel();
+    let runtimes = runtimes(braked, &images);
+    let containers = match &runtimes.containers {
+        Some(containers) => containers.ready(),
+        None => watch::channel(false).1,
+    };
     let context = Arc::new(Context {
         directory: directory.clone(),
         clock: Arc::clone(&clock),
         journal,
         cluster: client.clone(),
-        runtime: runtime(braked),
+        runtimes,
         images,
         outlook: outlook_seen,
         notes,
@@ -143,6 +148,7 @@ pub async fn boot(
         live: lives.clone(),
         held,
         requests,
+        containers,
         connection: client.connection(),
         ending: ends,
     };

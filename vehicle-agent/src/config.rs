@@ -14,6 +14,8 @@ use kerbside_core::quantity::{Quantity, Resources};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::runtime::cri::Settings;
+
 /// A document that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -87,6 +89,28 @@ pub struct Car {
     pub parked: Parked,
     /// How many bytes of images are kept.
     pub cache_bytes: Quantity,
+    /// The car's engine for containers; without one it runs WebAssembly only.
+    pub containers: Option<Containers>,
+}
+
+/// A container engine that speaks the container runtime interface, version 1.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Containers {
+    /// Its socket, an absolute path.
+    pub socket: PathBuf,
+    /// Which of its runtimes runs the containers; without one its default.
+    #[serde(default)]
+    pub runtime_handler: String,
+}
+
+impl From<Containers> for Settings {
+    fn from(containers: Containers) -> Self {
+        Self {
+            socket: containers.socket,
+            handler: containers.runtime_handler,
+        }
+    }
 }
 
 /// Minutes, one of 0, 15, 60, 120, 240, 480, with 50 % and 90 % confidence.
@@ -184,6 +208,7 @@ impl Default for Car {
             free_for: FreeFor::default(),
             parked: Parked::default(),
             cache_bytes: Quantity::from_bytes(4 * GIB),
+            containers: None,
         }
     }
 }
@@ -204,6 +229,9 @@ impl Car {
         // What is not said of the four resources that every Node has is the default, so that one may be changed alone.
         for (name, amount) in Self::default().allocatable {
             car.allocatable.entry(name).or_insert(amount);
+        }
+        if car.containers.as_ref().is_some_and(|containers| !containers.socket.is_absolute()) {
+            return Err(refuse("containers.socket must be the absolute path of a container engine's socket"));
         }
         if car.parked.doors.is_empty() || car.parked.seats.is_empty() {
             return Err(refuse(
@@ -276,6 +304,7 @@ parked: {dwell: 1s, notice: 3s}
     fn documents_that_explain_are_valid_and_say_the_defaults() {
         let mut said = car(include_str!("../documents/car.yaml")).unwrap();
         assert!(said.allocatable.remove("kerbside.dev/npu").is_some());
+        assert!(said.containers.is_none(), "it is explained, and commented out");
         let default = Car::default();
         assert_eq!(
             (said.allocatable, said.free_for, said.cache_bytes),
@@ -305,6 +334,8 @@ parked: {dwell: 1s, notice: 3s}
             ("freeFor: {p50: 30, p90: 0}", "0, 15, 60"),
             ("allocatable: {cpu: lots}", "lots"),
             ("parked: {doors: []}", "doors"),
+            ("containers: {socket: run/containerd.sock}", "absolute"),
+            ("containers: {}", "socket"),
         ] {
             let message = car(yaml).unwrap_err();
             assert!(message.contains(says) && message.contains("car.yaml"), "{message}");

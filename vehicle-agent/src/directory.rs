@@ -32,6 +32,11 @@ impl Directory {
         Ok(directory)
     }
 
+    /// Where it is, absolute.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// The car's key and certificates.
     pub fn identity(&self) -> PathBuf {
         self.root.join("identity")
@@ -123,9 +128,24 @@ impl AttemptDirectory {
         self.root.join("output")
     }
 
+    /// The logs of all containers.
+    pub fn all_logs(&self) -> PathBuf {
+        self.root.join("logs")
+    }
+
     /// The logs of a container, one file per run.
     pub fn logs(&self, container: &str) -> PathBuf {
-        self.root.join("logs").join(container)
+        self.all_logs().join(container)
+    }
+
+    /// The hosts file of the attempt's containers.
+    pub fn hosts(&self) -> PathBuf {
+        self.root.join("etc-hosts")
+    }
+
+    /// The file that a container leaves its termination message in.
+    pub fn message(&self, container: &str) -> PathBuf {
+        self.root.join("messages").join(container)
     }
 
     /// The log of one run of a container.

@@ -17,6 +17,8 @@ use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+use crate::cgroup::Cgroup;
+
 /// A guard that does not take a line for so long is stuck.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Between two tries to start one.
@@ -25,6 +27,8 @@ const RETRY: Duration = Duration::from_secs(1);
 /// A guard that runs.
 pub struct Guard {
     program: PathBuf,
+    /// Where the agent's containers are, which do not end with it by themselves.
+    group: Option<Cgroup>,
     child: Child,
     orders: ChildStdin,
 }
@@ -35,10 +39,11 @@ impl Guard {
         Ok(std::env::current_exe()?.with_file_name("kerbside-guard"))
     }
 
-    /// Starts a guard of this process.
-    pub fn start(program: &Path) -> io::Result<Self> {
+    /// Starts a guard of this process, and of what runs in the group.
+    pub fn start(program: &Path, group: Option<Cgroup>) -> io::Result<Self> {
         let mut child = Command::new(program)
             .arg(std::process::id().to_string())
+            .args(group.as_ref().map(Cgroup::name))
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             // What ends the agent from a terminal does not end its guard before it.
@@ -50,6 +55,7 @@ impl Guard {
             .ok_or_else(|| io::Error::other("the guard has no input"))?;
         Ok(Self {
             program: program.to_owned(),
+            group,
             child,
             orders,
         })
@@ -89,7 +95,7 @@ impl Guard {
         let _ = self.child.start_kill();
         loop {
             sleep(RETRY).await;
-            match Self::start(&self.program) {
+            match Self::start(&self.program, self.group.clone()) {
                 Ok(guard) => return guard,
                 Err(error) => tracing::error!(%error, "no guard can be started; will be tried again"),
             }

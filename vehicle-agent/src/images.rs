@@ -3,6 +3,8 @@
 //! Called by the actors of attempts when they make a container ready. Nothing is given out whose bytes do not have the digest of the
 //! manifest, and a manifest not the one of the reference. Several attempts that want the same image wait for one download.
 
+mod container;
+mod door;
 pub mod manifest;
 mod registry;
 mod unpack;
@@ -20,6 +22,8 @@ use oci_client::Reference;
 use serde::{Deserialize, Serialize};
 use tokio::fs;
 
+pub use self::container::{ContainerImage, EngineImages};
+use self::door::Door;
 use self::manifest::Manifest;
 use self::registry::{Registry, digest_of, hex_of};
 use self::unpack::{Bounds, UnpackError};
@@ -51,6 +55,12 @@ pub enum ImageError {
     /// The registry did not give it, or gave something else.
     #[error("failed to pull image: {0}")]
     Pull(String),
+    /// The container engine does not answer.
+    #[error("failed to reach the container engine: {0}")]
+    Engine(String),
+    /// The container engine cannot be let in.
+    #[error("failed to open a way for the container engine to pull")]
+    Door(#[source] io::Error),
     /// Its layers are not unpacked.
     #[error("failed to pull image")]
     Unpack(#[from] UnpackError),
@@ -68,7 +78,11 @@ impl From<ImageError> for NotReady {
         let (reason, meanwhile, retry) = match error {
             ImageError::Name { .. } => ("InvalidImageName", None, false),
             ImageError::Never(_) => ("ErrImageNeverPull", None, true),
-            ImageError::Pull(_) | ImageError::Unpack(_) | ImageError::Disk(_) => {
+            ImageError::Pull(_)
+            | ImageError::Engine(_)
+            | ImageError::Door(_)
+            | ImageError::Unpack(_)
+            | ImageError::Disk(_) => {
                 ("ErrImagePull", Some("ImagePullBackOff".to_owned()), true)
             }
         };
@@ -113,6 +127,7 @@ pub struct Images {
 struct Inner {
     root: PathBuf,
     registry: Registry,
+    door: Door,
     limit: u64,
     busy: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
@@ -120,13 +135,14 @@ struct Inner {
 impl Images {
     /// The cache in `root`, of about `limit` bytes. Plain HTTP is spoken only with the registries in `plain_http`.
     pub fn open(root: &Path, plain_http: Vec<String>, limit: u64) -> io::Result<Self> {
-        for directory in ["blobs", "references", "trees"] {
+        for directory in ["blobs", "containers", "references", "trees"] {
             directory::make_private(&root.join(directory))?;
         }
         let registry = Registry::new(plain_http);
         let inner = Inner {
             root: root.to_owned(),
             registry,
+            door: Door::default(),
             limit,
             busy: Mutex::new(HashMap::new()),
         };

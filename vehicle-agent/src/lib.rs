@@ -6,7 +6,9 @@
 //! | `boot` | puts a car's parts together |
 //! | `policy` | signals, the owner's document and commands → standing, brake, offer |
 //! | `attempts` | one actor per attempt, and the supervisor that admits and routes |
-//! | `runtime` | what runs programs: WebAssembly today |
+//! | `runtime` | what runs programs: WebAssembly, containers |
+//! | `cgroup` | the kernel's hold on containers |
+//! | `ask` | probes and hooks: asks a program how it is |
 //! | `images` | programs and data from registries |
 //! | `journal` | what ran, on disk |
 //! | `logs`, `output` | what programs print and leave |
@@ -15,8 +17,10 @@
 //! | `control` | the owner's commands in the car |
 
 pub mod agent;
+mod ask;
 pub mod attempts;
 pub mod boot;
+pub mod cgroup;
 pub mod cli;
 pub mod cluster;
 pub mod config;

@@ -2,24 +2,79 @@
 //!
 //! Called for each `Run`. What a car cannot do is refused here, with the field's name, before anything is started: nothing that a Pod
 //! asks for is ever ignored if its program could tell the difference.
+//!
+//! | file | what |
+//! |---|---|
+//! | `container` | one container |
+//! | `env` | its environment |
+//! | `handler` | its probes and hooks |
+//! | `path` | names and paths |
+//! | `pull` | when an image is fetched |
+//! | `security` | who a program is and what it may do |
+//! | `shared` | what the containers of a Pod share |
+//! | `volume` | volumes and where they are mounted |
 
+mod container;
 mod env;
+mod handler;
+mod path;
+mod pull;
+mod security;
+mod shared;
+mod volume;
 
 use std::collections::BTreeMap;
-use std::path::{Component, Path};
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{
-    Container, ContainerRestartRule, LifecycleHandler, Pod, PodSpec, ResourceRequirements, Volume,
-};
+use k8s_openapi::api::core::v1::{Pod, PodSpec, ResourceRequirements};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use kerbside_core::admission::{InitRequests, PodRequests};
-use kerbside_core::attempt::{ContainerPlan, ExitRule, Plan, Restart, Role};
+use kerbside_core::attempt::{ContainerPlan, Plan, Role};
 use kerbside_core::ids::PodUid;
-use kerbside_core::names::{RUNTIME_CLASS_WASM, reason};
+use kerbside_core::names::{RUNTIME_CLASS_CONTAINER, RUNTIME_CLASS_WASM, reason};
 use kerbside_core::owner::Refusal;
 use kerbside_core::quantity::{Quantity, Resources};
 use kerbside_core::vehicle::DEFAULT_GRACE;
 use kerbside_link::proto::Run;
+
+pub use self::container::ContainerWork;
+pub use self::handler::{Handler, HttpGet, ProbeWork};
+pub use self::pull::PullPolicy;
+pub use self::shared::{Dns, Shared};
+pub use self::volume::{Mount, VolumeWork};
+use self::path::absolute;
+
+/// What runs the programs of a Pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// WebAssembly, in the agent.
+    Wasm,
+    /// Containers, in a container engine.
+    Container,
+}
+
+impl Engine {
+    /// As Pods ask for it.
+    pub fn runtime_class(self) -> &'static str {
+        match self {
+            Self::Wasm => RUNTIME_CLASS_WASM,
+            Self::Container => RUNTIME_CLASS_CONTAINER,
+        }
+    }
+
+    fn of(spec: &PodSpec) -> Result<Self, Refusal> {
+        match spec.runtime_class_name.as_deref() {
+            Some(RUNTIME_CLASS_WASM) => Ok(Self::Wasm),
+            None | Some("" | RUNTIME_CLASS_CONTAINER) => Ok(Self::Container),
+            Some(other) => {
+                let message = format!(
+                    "the Pod has runtimeClassName {other}; vehicles know {RUNTIME_CLASS_WASM} and {RUNTIME_CLASS_CONTAINER}"
+                );
+                Err(Refusal::new(reason::RUNTIME_MISSING, message))
+            }
+        }
+    }
+}
 
 /// One attempt, as far as the car has to know it.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,6 +89,10 @@ pub struct Work {
     pub class: String,
     /// The FleetJob, for the log; empty for a plain Pod.
     pub job: String,
+    /// What runs it.
+    pub engine: Engine,
+    /// What its containers share.
+    pub shared: Shared,
     /// Init containers first.
     pub containers: Vec<ContainerWork>,
     /// By name.
@@ -62,93 +121,6 @@ pub struct Output {
     pub max_bytes: u64,
 }
 
-/// One container.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ContainerWork {
-    /// Its name.
-    pub name: String,
-    /// What it is to its Pod.
-    pub role: Role,
-    /// Whether it is started again.
-    pub restart: Restart,
-    /// Exits after which it is started again whatever `restart` says.
-    pub rules: Vec<ExitRule>,
-    /// What is done after its start.
-    pub post_start: Option<Hook>,
-    /// What is done before its end.
-    pub pre_stop: Option<Hook>,
-    /// The image.
-    pub image: String,
-    /// When it is fetched.
-    pub pull: PullPolicy,
-    /// The program's name, and its arguments.
-    pub args: Vec<String>,
-    /// The environment, in order.
-    pub env: Vec<(String, String)>,
-    /// Where it starts.
-    pub working_dir: Option<String>,
-    /// Its volumes.
-    pub mounts: Vec<Mount>,
-    /// Bytes.
-    pub memory_limit: Option<u64>,
-    /// Thousandths of a processor.
-    pub cpu_limit: Option<u64>,
-    /// Bytes of its own files.
-    pub storage_limit: Option<u64>,
-    /// The file whose content becomes the termination message.
-    pub message_path: String,
-    /// The end of the log becomes the termination message of a failure that left none.
-    pub message_from_log: bool,
-}
-
-/// What is done at one end of a container's life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hook {
-    /// Nothing, for so long.
-    Sleep(Duration),
-}
-
-/// A volume at a place in a container.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mount {
-    /// Which volume.
-    pub volume: String,
-    /// Where, absolute.
-    pub path: String,
-    /// No writing.
-    pub read_only: bool,
-    /// A directory in the volume.
-    pub sub_path: Option<String>,
-}
-
-/// Where a volume comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum VolumeWork {
-    /// The files of an OCI artefact, read-only.
-    Image {
-        /// Which.
-        reference: String,
-        /// When it is fetched.
-        pull: PullPolicy,
-    },
-    /// An empty directory that ends with the attempt.
-    EmptyDir {
-        /// Bytes.
-        size_limit: Option<u64>,
-    },
-}
-
-/// When an image is fetched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PullPolicy {
-    /// Ask the registry each time.
-    Always,
-    /// Only if it is not there.
-    IfNotPresent,
-    /// Not at all.
-    Never,
-}
-
 impl Work {
     /// Reads a Run. The uid is the caller's, for it names the attempt even when the rest cannot be read.
     pub fn read(uid: PodUid, run: &Run) -> Result<Self, Refusal> {
@@ -158,12 +130,12 @@ impl Work {
             .spec
             .as_ref()
             .ok_or_else(|| unsupported("the Pod has no spec".to_owned()))?;
-        check_runtime(spec)?;
-        check_pod(spec).map_err(unsupported)?;
+        let engine = Engine::of(spec)?;
+        check_pod(spec, engine).map_err(unsupported)?;
         let inits = spec.init_containers.iter().flatten().map(|container| (container, true));
         let containers = inits
             .chain(spec.containers.iter().map(|container| (container, false)))
-            .map(|(c, init)| container(c, init, &pod).map_err(|m| unsupported(format!("container {}: {m}", c.name))))
+            .map(|(c, init)| container::container(c, init, &pod, engine).map_err(|m| unsupported(format!("container {}: {m}", c.name))))
             .collect::<Result<Vec<_>, _>>()?;
         let volumes = spec
             .volumes
@@ -172,7 +144,7 @@ impl Work {
             .map(|v| {
                 Ok((
                     v.name.clone(),
-                    volume(v).map_err(|m| unsupported(format!("volume {}: {m}", v.name)))?,
+                    volume::volume(v, engine).map_err(|m| unsupported(format!("volume {}: {m}", v.name)))?,
                 ))
             })
             .collect::<Result<BTreeMap<_, _>, Refusal>>()?;
@@ -199,6 +171,8 @@ impl Work {
             name: metadata.name.clone().unwrap_or_default(),
             class: run.class.clone(),
             job: label(kerbside_core::names::label::JOB_NAME).unwrap_or_default(),
+            engine,
+            shared: shared::shared(&pod, engine).map_err(unsupported)?,
             containers,
             volumes,
             output,
@@ -228,6 +202,9 @@ impl Work {
             rules: c.rules.clone(),
             post_start: c.post_start.is_some(),
             pre_stop: c.pre_stop.is_some(),
+            startup: c.startup.as_ref().map(|probe| probe.plan),
+            liveness: c.liveness.as_ref().map(|probe| probe.plan),
+            readiness: c.readiness.as_ref().map(|probe| probe.plan),
             ..ContainerPlan::new(&c.name, c.role, c.restart)
         });
         Plan {
@@ -253,28 +230,17 @@ fn unsupported(message: String) -> Refusal {
     Refusal::new(reason::NOT_SUPPORTED, message)
 }
 
-fn check_runtime(spec: &PodSpec) -> Result<(), Refusal> {
-    match spec.runtime_class_name.as_deref() {
-        Some(RUNTIME_CLASS_WASM) => Ok(()),
-        other => {
-            let asked = other.map_or_else(
-                || "no runtimeClassName".to_owned(),
-                |name| format!("runtimeClassName {name}"),
-            );
-            let message = format!("the Pod has {asked}; this vehicle runs only {RUNTIME_CLASS_WASM}");
-            Err(Refusal::new(reason::RUNTIME_MISSING, message))
-        }
-    }
-}
-
-/// Things of the Pod that a WebAssembly program cannot have.
-fn check_pod(spec: &PodSpec) -> Result<(), String> {
+/// Things of the Pod that no vehicle gives, or not with this engine.
+fn check_pod(spec: &PodSpec, engine: Engine) -> Result<(), String> {
     let on = |flag: Option<bool>| flag == Some(true);
     for (set, field) in [
         (on(spec.host_network), "hostNetwork"),
         (on(spec.host_pid), "hostPID"),
         (on(spec.host_ipc), "hostIPC"),
-        (on(spec.share_process_namespace), "shareProcessNamespace"),
+        (
+            engine == Engine::Wasm && on(spec.share_process_namespace),
+            "shareProcessNamespace",
+        ),
         (
             spec.resource_claims.as_ref().is_some_and(|claims| !claims.is_empty()),
             "resourceClaims",
@@ -286,145 +252,6 @@ fn check_pod(spec: &PodSpec) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-fn container(container: &Container, init: bool, pod: &Pod) -> Result<ContainerWork, String> {
-    check_name(&container.name)?;
-    let privileged = container
-        .security_context
-        .as_ref()
-        .is_some_and(|security| security.privileged == Some(true));
-    let some = |list: Option<usize>| list.is_some_and(|length| length > 0);
-    for (set, field) in [
-        (container.liveness_probe.is_some(), "livenessProbe"),
-        (container.readiness_probe.is_some(), "readinessProbe"),
-        (container.startup_probe.is_some(), "startupProbe"),
-        (some(container.env_from.as_ref().map(Vec::len)), "envFrom"),
-        (some(container.volume_devices.as_ref().map(Vec::len)), "volumeDevices"),
-        (container.stdin == Some(true), "stdin"),
-        (container.tty == Some(true), "tty"),
-        (privileged, "securityContext.privileged"),
-    ] {
-        if set {
-            return Err(format!("{field} is not supported by {RUNTIME_CLASS_WASM} yet"));
-        }
-    }
-    let policy = |policy: Option<&str>| match policy {
-        Some("Never") => Restart::Never,
-        Some("OnFailure") => Restart::OnFailure,
-        _ => Restart::Always,
-    };
-    let own = container.restart_policy.as_deref();
-    let role = match (init, own) {
-        (false, _) => Role::Main,
-        (true, Some("Always")) => Role::Sidecar,
-        (true, _) => Role::Init,
-    };
-    let of_pod = pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref());
-    let rules = container.restart_policy_rules.iter().flatten();
-    let lifecycle = container.lifecycle.as_ref();
-    let image = container.image.clone().unwrap_or_default();
-    let env = env::environment(container.env.as_deref().unwrap_or_default(), pod)?;
-    let known: BTreeMap<String, String> = env.iter().cloned().collect();
-    // A module has no entrypoint of its own: without a command its name is the container's.
-    let command = container.command.clone().filter(|command| !command.is_empty());
-    let command = command.unwrap_or_else(|| vec![container.name.clone()]);
-    let args = command.iter().chain(container.args.iter().flatten());
-    let limit = |resource: &str| limit(container.resources.as_ref(), resource);
-    Ok(ContainerWork {
-        name: container.name.clone(),
-        role,
-        restart: policy(own.or(of_pod)),
-        rules: rules.map(exit_rule).collect::<Result<_, _>>()?,
-        post_start: hook(lifecycle.and_then(|l| l.post_start.as_ref()), "postStart")?,
-        pre_stop: hook(lifecycle.and_then(|l| l.pre_stop.as_ref()), "preStop")?,
-        pull: pull_policy(container.image_pull_policy.as_deref(), &image),
-        args: args.map(|arg| env::expand(arg, &known)).collect(),
-        env,
-        working_dir: container.working_dir.as_deref().map(absolute).transpose()?,
-        mounts: container
-            .volume_mounts
-            .iter()
-            .flatten()
-            .map(|mount| {
-                let expanded = mount.sub_path_expr.as_deref().map(|path| env::expand(path, &known));
-                let sub_path = mount.sub_path.clone().or(expanded).filter(|path| !path.is_empty());
-                Ok(Mount {
-                    volume: mount.name.clone(),
-                    path: absolute(&mount.mount_path)?,
-                    read_only: mount.read_only == Some(true),
-                    sub_path: sub_path.map(|path| inside(&path)).transpose()?,
-                })
-            })
-            .collect::<Result<_, String>>()?,
-        memory_limit: limit("memory")?.map(bytes),
-        cpu_limit: limit("cpu")?.map(|quantity| u64::try_from(quantity.millis()).unwrap_or(0)),
-        storage_limit: limit("ephemeral-storage")?.map(bytes),
-        message_path: absolute(
-            container
-                .termination_message_path
-                .as_deref()
-                .unwrap_or("/dev/termination-log"),
-        )?,
-        message_from_log: container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError"),
-        image,
-    })
-}
-
-fn exit_rule(rule: &ContainerRestartRule) -> Result<ExitRule, String> {
-    let codes = rule.exit_codes.as_ref().filter(|_| rule.action == "Restart");
-    let codes = codes.ok_or_else(|| format!("restartPolicyRules: no action {} here", rule.action))?;
-    Ok(ExitRule {
-        among: codes.operator == "In",
-        codes: codes.values.iter().flatten().copied().collect(),
-    })
-}
-
-/// A program that is no process has nothing that could be run in it, and listens nowhere.
-fn hook(handler: Option<&LifecycleHandler>, name: &str) -> Result<Option<Hook>, String> {
-    let Some(handler) = handler else { return Ok(None) };
-    match &handler.sleep {
-        Some(sleep) => Ok(Some(Hook::Sleep(Duration::from_secs(
-            u64::try_from(sleep.seconds).unwrap_or(0),
-        )))),
-        None => Err(format!(
-            "lifecycle.{name} other than sleep is not possible with {RUNTIME_CLASS_WASM}"
-        )),
-    }
-}
-
-fn volume(volume: &Volume) -> Result<VolumeWork, String> {
-    check_name(&volume.name)?;
-    if let Some(image) = &volume.image {
-        let reference = image.reference.clone().unwrap_or_default();
-        return Ok(VolumeWork::Image {
-            pull: pull_policy(image.pull_policy.as_deref(), &reference),
-            reference,
-        });
-    }
-    if let Some(empty) = &volume.empty_dir {
-        if empty.medium.as_deref().is_some_and(|medium| !medium.is_empty()) {
-            return Err("emptyDir.medium is not possible in a vehicle".to_owned());
-        }
-        let size_limit = empty
-            .size_limit
-            .as_ref()
-            .map(|q| q.0.parse::<Quantity>().map_err(|e| e.to_string()));
-        return Ok(VolumeWork::EmptyDir {
-            size_limit: size_limit.transpose()?.map(bytes),
-        });
-    }
-    let kinds = serde_json::to_value(volume).unwrap_or_default();
-    let kind = kinds
-        .as_object()
-        .into_iter()
-        .flatten()
-        .map(|(key, _)| key.as_str())
-        .find(|key| *key != "name");
-    Err(format!(
-        "{} volumes are not supported yet; a vehicle has image and emptyDir",
-        kind.unwrap_or("such")
-    ))
 }
 
 fn requests(spec: &PodSpec) -> Result<Resources, String> {
@@ -467,71 +294,16 @@ fn requests(spec: &PodSpec) -> Result<Resources, String> {
     .map_err(|e| e.to_string())
 }
 
-fn limit(resources: Option<&ResourceRequirements>, resource: &str) -> Result<Option<Quantity>, String> {
-    let limits = resources.and_then(|resources| resources.limits.as_ref());
-    let quantity = limits.and_then(|limits| limits.get(resource));
+/// The amount of a resource that a container names, if it does.
+fn amount(named: Option<&BTreeMap<String, ApiQuantity>>, resource: &str) -> Result<Option<Quantity>, String> {
+    let quantity = named.and_then(|named| named.get(resource));
     quantity
-        .map(|q| q.0.parse::<Quantity>().map_err(|e| format!("limit of {resource}: {e}")))
+        .map(|q| q.0.parse::<Quantity>().map_err(|e| format!("{resource}: {e}")))
         .transpose()
 }
 
 fn bytes(quantity: Quantity) -> u64 {
     u64::try_from(quantity.units()).unwrap_or(0)
-}
-
-fn pull_policy(policy: Option<&str>, image: &str) -> PullPolicy {
-    match policy {
-        Some("Always") => PullPolicy::Always,
-        Some("Never") => PullPolicy::Never,
-        Some("IfNotPresent") => PullPolicy::IfNotPresent,
-        // The API server's default, should the Pod not come through it.
-        _ => {
-            let name = image.rsplit('/').next().unwrap_or_default();
-            let latest = !image.contains('@') && (!name.contains(':') || name.ends_with(":latest"));
-            if latest {
-                PullPolicy::Always
-            } else {
-                PullPolicy::IfNotPresent
-            }
-        }
-    }
-}
-
-/// Names become parts of paths.
-fn check_name(name: &str) -> Result<(), String> {
-    let ok = (1..=63).contains(&name.len())
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-        && !name.starts_with('-');
-    if ok {
-        Ok(())
-    } else {
-        Err("the name is not a DNS label".to_owned())
-    }
-}
-
-/// An absolute path without `..`, in its shortest form.
-fn absolute(path: &str) -> Result<String, String> {
-    if !path.starts_with('/') {
-        return Err(format!("'{path}' is not an absolute path"));
-    }
-    Ok(format!("/{}", inside(path.trim_start_matches('/'))?))
-}
-
-/// A relative path without `..`, in its shortest form.
-fn inside(path: &str) -> Result<String, String> {
-    let mut parts = Vec::new();
-    for component in Path::new(path).components() {
-        match component {
-            Component::Normal(part) => parts.push(part.to_string_lossy().into_owned()),
-            Component::CurDir => {}
-            Component::ParentDir | Component::RootDir | Component::Prefix(_) => {
-                return Err(format!("'{path}' must be a path without '..'"));
-            }
-        }
-    }
-    Ok(parts.join("/"))
 }
 
 #[cfg(test)]

@@ -40,6 +40,8 @@ pub struct Wires {
     pub held: watch::Receiver<Vec<Held>>,
     /// The owner's commands.
     pub requests: mpsc::Receiver<Request>,
+    /// Whether the car can run containers.
+    pub containers: watch::Receiver<bool>,
     /// Whether the cluster is reached.
     pub connection: watch::Receiver<Connection>,
     /// True: the agent ends.
@@ -136,6 +138,7 @@ impl<C: Cluster> Policy<C> {
                 }
                 Ok(()) = self.wires.live.changed() => {}
                 Ok(()) = self.wires.ending.changed() => {}
+                Ok(()) = self.wires.containers.changed() => {}
                 () = sleep(wait) => {}
             }
         }
@@ -334,6 +337,11 @@ impl<C: Cluster> Policy<C> {
         }
     }
 
+    fn runtimes(&self) -> Vec<String> {
+        let containers = self.wires.containers.borrow().then_some("container");
+        ["wasm"].into_iter().chain(containers).map(str::to_owned).collect()
+    }
+
     fn offer(&self) -> Offer {
         let config::FreeFor { p50, p90 } = self.car.free_for;
         Offer {
@@ -344,7 +352,7 @@ impl<C: Cluster> Policy<C> {
                 .iter()
                 .map(|(name, amount)| (name.clone(), amount.to_string()))
                 .collect(),
-            runtimes: vec!["wasm".to_owned()],
+            runtimes: self.runtimes(),
             arch: architecture().to_owned(),
             os: "linux".to_owned(),
             classes: self

@@ -1,15 +1,19 @@
 //! What runs the programs of attempts.
 //!
-//! Called by the actor of an attempt. A runtime loads a program once and starts it as often as it is told; a process can be frozen,
-//! thawed and ended at any time, whatever the program does, and says exactly once how it ended. Today there is one for WebAssembly;
-//! one for containers takes the same place.
+//! Called by the actor of an attempt. A program is made ready once and started as often as it is told; a process can be frozen,
+//! thawed and ended at any time, whatever the program does, and says exactly once how it ended. [`wasm`] runs WebAssembly in the agent
+//! itself; [`cri`] runs OCI containers in a container engine beside it.
 
+pub mod cri;
 pub mod wasm;
 
 use std::io;
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::sync::oneshot;
 
@@ -19,6 +23,21 @@ use crate::logs::writer::LogWriter;
 pub trait Runtime: Send + Sync {
     /// Makes a program ready to start. `Err`: a sentence that says why it never can be.
     fn load(&self, module: PathBuf) -> BoxFuture<'static, Result<Arc<dyn Program>, String>>;
+}
+
+/// What a car runs programs with.
+#[derive(Clone)]
+pub struct Runtimes {
+    /// WebAssembly.
+    pub wasm: Arc<dyn Runtime>,
+    /// Containers, where the car has an engine for them.
+    pub containers: Option<cri::Cri>,
+}
+
+impl From<Arc<dyn Runtime>> for Runtimes {
+    fn from(wasm: Arc<dyn Runtime>) -> Self {
+        Self { wasm, containers: None }
+    }
 }
 
 /// A program that is ready to start.
@@ -34,23 +53,31 @@ pub struct Spec {
     pub name: String,
     /// Of which attempt it is: the Pod's uid.
     pub attempt: String,
-    /// Its name and arguments.
+    /// Which run of the container: how often it was started before.
+    pub restarts: u32,
+    /// Its name, and arguments; empty: what its image says.
+    pub command: Vec<String>,
+    /// More arguments.
     pub args: Vec<String>,
     /// Its environment, in order.
     pub env: Vec<(String, String)>,
     /// Where it starts.
     pub working_dir: Option<String>,
-    /// Its directories; the first is `/`.
+    /// Its directories and files, outer ones first.
     pub directories: Vec<SpecDirectory>,
     /// Bytes of memory.
     pub memory_limit: u64,
     /// Thousandths of a processor; without it as much as it gets.
     pub cpu_limit: Option<u64>,
+    /// Thousandths of a processor that it gets when others want them too.
+    pub cpu_request: u64,
+    /// Who it is, and what it may.
+    pub security: Security,
     /// What it prints.
     pub log: LogWriter,
 }
 
-/// A directory that a program sees.
+/// A directory, or a file, that a program sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpecDirectory {
     /// Where it is in the car.
@@ -61,10 +88,31 @@ pub struct SpecDirectory {
     pub read_only: bool,
 }
 
-/// A program that runs.
+/// Who a program is, and what it may do, as of `securityContext`. A WebAssembly program is nobody and may do nothing of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Security {
+    /// Its user; without one, the image's.
+    pub user: Option<i64>,
+    /// Its first group; without one, the user's.
+    pub group: Option<i64>,
+    /// More groups.
+    pub groups: Vec<i64>,
+    /// It must not be root.
+    pub non_root: bool,
+    /// It cannot write to its image's files.
+    pub read_only_root: bool,
+    /// Capabilities beyond a vehicle's few, without `CAP_`.
+    pub add: Vec<String>,
+    /// Capabilities that it does without, or `ALL`.
+    pub drop: Vec<String>,
+}
+
+/// A program that runs, or is about to.
 pub struct Running {
     /// The way to it.
     pub process: Box<dyn Process>,
+    /// Heard once it runs, or never if it could not start. `None`: it runs already.
+    pub started: Option<oneshot::Receiver<()>>,
     /// How it ended, once it has.
     pub ended: oneshot::Receiver<Ending>,
 }
@@ -81,6 +129,25 @@ pub trait Process: Send + Sync {
     fn kill(&self);
     /// What it has used so far.
     fn usage(&self) -> Usage;
+    /// Runs a command in it, for at most so long. The error says why that did not work.
+    fn exec(&self, command: Vec<String>, limit: Duration) -> BoxFuture<'static, Result<Executed, String>> {
+        let _ = (command, limit);
+        std::future::ready(Err("nothing can be run in this program".to_owned())).boxed()
+    }
+    /// Connects to a port of it, from within its own network. The error says why that did not work.
+    fn connect(&self, port: u16, limit: Duration) -> BoxFuture<'static, Result<TcpStream, String>> {
+        let _ = (port, limit);
+        std::future::ready(Err("this program listens nowhere".to_owned())).boxed()
+    }
+}
+
+/// A command that was run beside a program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Executed {
+    /// 0 is success.
+    pub code: i32,
+    /// What it printed, both streams, shortened.
+    pub output: String,
 }
 
 /// What a program used.

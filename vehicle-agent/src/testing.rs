@@ -401,6 +401,7 @@ impl Program for FakeRuntime {
         let process = FakeProcess { spec, state };
         self.started.send_modify(|started| started.push(process.clone()));
         Ok(Running {
+            started: None,
             process: Box::new(process),
             ended,
         })

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{Container, Node, Pod, PodSpec, ResourceRequirem
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use kerbside_api::v1alpha1::{Access, NamespacesFrom, Offer, Runtime, VehiclePoolSpec};
 use kerbside_core::admission::{InitRequests, PodRequests, admit};
-use kerbside_core::names::{annotation, label, reason};
+use kerbside_core::names::{RUNTIME_CLASS_CONTAINER, RUNTIME_CLASS_WASM, annotation, label, reason};
 use kerbside_core::quantity::{QuantityError, Resources};
 use kerbside_core::vehicle::{PodKind, Refusal};
 use kube::core::{Selector, SelectorExt};
@@ -18,10 +18,6 @@ use kube::core::{Selector, SelectorExt};
 use crate::node_affinity;
 use crate::pod_facts::annotation_of;
 
-/// The RuntimeClass of WebAssembly programs.
-const RUNTIME_CLASS_WASM: &str = "kerbside-wasm";
-/// The RuntimeClass of OCI containers in a car; also what a Pod without one means.
-const RUNTIME_CLASS_CONTAINER: &str = "kerbside-container";
 /// The class of a Pod that names none; no owner's profile accepts it.
 const UNCLASSIFIED: &str = "unclassified";
 const NAMESPACE_NOT_ALLOWED: &str = "NamespaceNotAllowed";

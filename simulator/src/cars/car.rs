@@ -12,6 +12,7 @@ use kerbside_link::client::Connection;
 use kerbside_vehicle_agent::boot::{self, Parts, Running};
 use kerbside_vehicle_agent::control::Request;
 use kerbside_vehicle_agent::identity;
+use kerbside_vehicle_agent::runtime::Runtime;
 use kerbside_vehicle_agent::signals::{OwnerWord, Signals, Update};
 use tokio::sync::{mpsc, watch};
 
@@ -100,13 +101,14 @@ impl SimCar {
             requests,
         };
         let (truth, pace) = (lot.truth().clone(), lot.options.pace);
-        let running = boot::boot(parts, |braked| {
-            Arc::new(Programs {
+        let running = boot::boot(parts, |braked, _| {
+            let programs: Arc<dyn Runtime> = Arc::new(Programs {
                 car: index,
                 truth,
                 pace,
                 braked,
-            })
+            });
+            programs.into()
         });
         let running = running.await.map_err(|source| LotError::Boot { car: index, source })?;
         self.power = Some(Power {

@@ -77,6 +77,7 @@ impl Program for Programs {
             });
         });
         Ok(Running {
+            started: None,
             process: Box::new(Handle { orders, worked }),
             ended,
         })
@@ -205,7 +206,7 @@ fn variable<'a>(spec: &'a Spec, name: &str) -> Option<&'a str> {
 mod tests {
     use kerbside_link::SystemClock;
     use kerbside_vehicle_agent::logs::writer::LogWriter;
-    use kerbside_vehicle_agent::runtime::SpecDirectory;
+    use kerbside_vehicle_agent::runtime::{Security, SpecDirectory};
 
     use super::*;
 
@@ -237,6 +238,8 @@ mod tests {
             let spec = Spec {
                 name: "work".to_owned(),
                 attempt: "uid-1".to_owned(),
+                restarts: 0,
+                command: Vec::new(),
                 args: Vec::new(),
                 env: env.iter().map(|(key, value)| (own(key), own(value))).collect(),
                 working_dir: None,
@@ -247,6 +250,8 @@ mod tests {
                 }],
                 memory_limit: 0,
                 cpu_limit: None,
+                cpu_request: 0,
+                security: Security::default(),
                 log: LogWriter::create(&self.directory.path().join("log"), Arc::new(SystemClock)).unwrap(),
             };
             self.programs.start(spec).unwrap()
@@ -262,6 +267,7 @@ mod tests {
         let Running {
             ended,
             process: _process,
+            ..
         } = car.start(&TEN_MINUTES);
         let ending = ended.await.unwrap();
         assert_eq!(
@@ -287,7 +293,7 @@ mod tests {
     async fn time_in_which_a_program_is_frozen_or_braked_is_no_work() {
         let car = Car::new();
         let started = Instant::now();
-        let Running { process, mut ended } = car.start(&TEN_MINUTES);
+        let Running { process, mut ended, .. } = car.start(&TEN_MINUTES);
         sleep(Duration::from_secs(4)).await;
         process.freeze();
         sleep(Duration::from_secs(100)).await;
@@ -305,10 +311,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn program_that_is_stopped_or_dropped_ends_without_a_result() {
         let car = Car::new();
-        let Running { process, ended } = car.start(&TEN_MINUTES);
+        let Running { process, ended, .. } = car.start(&TEN_MINUTES);
         process.stop();
         assert_eq!(ended.await.unwrap().code, 137);
-        let Running { process, ended } = car.start(&TEN_MINUTES);
+        let Running { process, ended, .. } = car.start(&TEN_MINUTES);
         drop(process);
         assert_eq!(ended.await.unwrap().code, 137);
         assert!(!car.directory.path().join("result").exists());
@@ -328,6 +334,7 @@ mod tests {
         let Running {
             ended,
             process: _process,
+            ..
         } = car.start(env);
         let ending = ended.await.unwrap();
         assert_eq!(ending.code, code);

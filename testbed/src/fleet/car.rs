@@ -69,6 +69,8 @@ pub struct Plan {
     pub notice: Duration,
     /// How long the owner lets frozen work wait.
     pub resume_within: Duration,
+    /// It has a container engine.
+    pub containers: bool,
     /// It never ran any program, and compiles each at first. Else it is as after a night's work, if the testbed has machine code.
     pub fresh: bool,
 }
@@ -84,6 +86,7 @@ impl Default for Plan {
             dwell: Duration::from_millis(200),
             notice: Duration::from_secs(5),
             resume_within: Duration::from_mins(2),
+            containers: false,
             fresh: false,
         }
     }
@@ -98,6 +101,7 @@ pub struct Car {
     pub id: VehicleId,
     layout: Layout,
     link: String,
+    engine: Option<PathBuf>,
     registry: String,
 }
 
@@ -114,7 +118,12 @@ impl Car {
             "the path {} is too long for a socket; put the testbed into a directory with a shorter name",
             socket.display()
         );
-        write_documents(&dir, plan)?;
+        let engine = match (plan.containers, &endpoints.engine) {
+            (false, _) => None,
+            (true, Ok(socket)) => Some(socket.clone()),
+            (true, Err(why)) => bail!("the testbed has no container engine: {why}"),
+        };
+        write_documents(&dir, plan, engine.as_deref())?;
         set_signals(&dir, plan.signals)?;
         if !plan.fresh {
             programs::give_compiled(layout, &dir)?;
@@ -133,6 +142,7 @@ impl Car {
             id,
             layout: layout.clone(),
             link: endpoints.link.clone(),
+            engine,
             registry: endpoints.registry.clone(),
         })
     }
@@ -159,7 +169,7 @@ impl Car {
 
     /// Replaces the owner's document; `None` takes it away.
     pub fn consent(&self, plan: &Plan) -> Result<()> {
-        write_documents(&self.dir(), plan)
+        write_documents(&self.dir(), plan, self.engine.as_deref())
     }
 
     /// The owner's command: `pause`, `resume`, `withdraw` or `status`; gives what the program said.
@@ -231,7 +241,7 @@ fn set_signals(dir: &std::path::Path, signals: Signals) -> Result<()> {
     write_json(&scenario(dir), &signals.script())
 }
 
-fn write_documents(dir: &std::path::Path, plan: &Plan) -> Result<()> {
+fn write_documents(dir: &std::path::Path, plan: &Plan, engine: Option<&std::path::Path>) -> Result<()> {
     let owner = dir.join("owner.yaml");
     match &plan.consent {
         Some(classes) => write_json(
@@ -254,6 +264,7 @@ fn write_documents(dir: &std::path::Path, plan: &Plan) -> Result<()> {
             "allocatable": {"cpu": plan.cpu, "memory": plan.memory},
             "freeFor": {"p50": 240, "p90": 60},
             "parked": {"dwell": text(plan.dwell), "notice": text(plan.notice)},
+            "containers": engine.map(|socket| json!({"socket": socket})),
         }),
     )
 }
@@ -279,7 +290,7 @@ mod tests {
     #[test]
     fn documents_are_what_the_agent_reads() {
         let dir = tempfile::tempdir().unwrap();
-        write_documents(dir.path(), &Plan::default()).unwrap();
+        write_documents(dir.path(), &Plan::default(), None).unwrap();
         let text = std::fs::read_to_string(dir.path().join("owner.yaml")).unwrap();
         let document: kerbside_core::owner::Document = serde_saphyr::from_str(&text).unwrap();
         let document = document.check().unwrap();
@@ -291,6 +302,7 @@ mod tests {
                 consent: None,
                 ..Plan::default()
             },
+            None,
         )
         .unwrap();
         assert!(!dir.path().join("owner.yaml").exists());

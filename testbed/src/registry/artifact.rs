@@ -61,17 +61,26 @@ impl Artifact {
 
     /// Files, each with its path in the image, as an ordinary image of one layer, for `image` volumes.
     pub fn files(files: &[(&str, &[u8])]) -> Result<Self> {
-        let tar = tar_of(files)?;
+        // Data has no architecture; the field is required, and this is what the widest set of tools accepts.
+        Self::image(&tar_of(files, 0o644)?, "amd64", &json!({}))
+    }
+
+    /// A program without anything else as an image that runs, for this machine. `config` says how: `Entrypoint`, `User` and so on.
+    pub fn program(path: &str, program: &[u8], config: &Value) -> Result<Self> {
+        let architecture = kerbside_vehicle_agent::images::manifest::architecture();
+        Self::image(&tar_of(&[(path, program)], 0o755)?, architecture, config)
+    }
+
+    fn image(tar: &[u8], architecture: &str, config: &Value) -> Result<Self> {
         let mut gzip = GzBuilder::new()
             .mtime(0)
             .operating_system(255)
             .write(Vec::new(), Compression::default());
-        gzip.write_all(&tar).context("failed to compress a layer")?;
+        gzip.write_all(tar).context("failed to compress a layer")?;
         let bytes = gzip.finish().context("failed to compress a layer")?;
-        // Data has no architecture; the field is required, and this is what the widest set of tools accepts.
         let config = json!({
-            "created": CREATED, "architecture": "amd64", "os": "linux", "config": {},
-            "rootfs": {"type": "layers", "diff_ids": [digest(&tar)]},
+            "created": CREATED, "architecture": architecture, "os": "linux", "config": config,
+            "rootfs": {"type": "layers", "diff_ids": [digest(tar)]},
         });
         let layer = Blob {
             media_type: "application/vnd.oci.image.layer.v1.tar+gzip",
@@ -104,7 +113,7 @@ impl Artifact {
 }
 
 /// A tar of the files in the order of their paths, without times or owners; directories come before what is in them.
-fn tar_of(files: &[(&str, &[u8])]) -> Result<Vec<u8>> {
+fn tar_of(files: &[(&str, &[u8])], mode: u32) -> Result<Vec<u8>> {
     let sorted: BTreeMap<&str, &[u8]> = files.iter().copied().collect();
     let directories: BTreeSet<&Path> = sorted.keys().flat_map(|p| Path::new(p).ancestors().skip(1)).collect();
     let mut builder = tar::Builder::new(Vec::new());
@@ -116,7 +125,7 @@ fn tar_of(files: &[(&str, &[u8])]) -> Result<Vec<u8>> {
             .context("failed to add a directory")?;
     }
     for (path, bytes) in sorted {
-        let mut header = header(tar::EntryType::Regular, 0o644, bytes.len() as u64);
+        let mut header = header(tar::EntryType::Regular, mode, bytes.len() as u64);
         builder
             .append_data(&mut header, path, bytes)
             .with_context(|| format!("failed to add {path}"))?;

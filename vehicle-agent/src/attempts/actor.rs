@@ -26,6 +26,7 @@ use self::programs::Slot;
 use super::prepare::{self, Prepared};
 use super::status::{held, status};
 use super::{Context, Note};
+use crate::cgroup::Most;
 use crate::cluster::Cluster;
 use crate::directory::AttemptDirectory;
 use crate::logs::Log;
@@ -35,6 +36,9 @@ use crate::runtime::{Ending, Usage};
 
 /// Timers stop while the car's computer sleeps, so a deadline is never waited for longer than this.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// Processes and threads of an attempt of containers, all together.
+const PIDS: u64 = 1024;
 
 /// What an actor is told.
 pub(super) enum Order {
@@ -369,6 +373,7 @@ impl<C: Cluster> Actor<C> {
         if self.seed.attempt.is_stopped() && !std::mem::replace(&mut self.told_stopped, true) {
             // The supervisor ends only with the agent.
             let _ = self.context.notes.send(Note::Stopped(self.seed.uid.clone()));
+            self.close();
         }
         let lives = self.seed.attempt.containers.iter().any(attempt::Container::is_alive);
         if let Some(watch) = self.watch.take_if(|_| !lives) {
@@ -381,7 +386,7 @@ impl<C: Cluster> Actor<C> {
             match effect {
                 Effect::WriteJournal => events.extend(self.write_journal().await),
                 Effect::Prepare(container) => self.prepare(container),
-                Effect::Start(container) => events.push_back(self.start(container)),
+                Effect::Start(container) => events.extend(self.start(container)),
                 Effect::Freeze => self.each_process(|process| process.freeze()),
                 Effect::Thaw => self.each_process(|process| process.thaw()),
                 // Downloads and uploads; the end of a program is told by another task, and hooks go on.
@@ -392,14 +397,7 @@ impl<C: Cluster> Actor<C> {
                     container,
                     kind,
                     number,
-                } => events.push_back(Event::Probed {
-                    container,
-                    run: self.run(container),
-                    kind,
-                    number,
-                    // A Pod with a probe is refused by what runs only such programs.
-                    result: Err("the program listens nowhere".to_owned()),
-                }),
+                } => self.probe(container, kind, number),
                 Effect::Ask(container) => self.with_process(container, |process| process.stop()),
                 Effect::Kill(container) => self.with_process(container, |process| process.kill()),
                 Effect::Upload => self.upload(),
@@ -486,10 +484,34 @@ impl<C: Cluster> Actor<C> {
 
     fn prepare(&mut self, container: usize) {
         let Some(work) = self.seed.work.clone() else { return };
-        let (images, runtime) = (self.context.images.clone(), Arc::clone(&self.context.runtime));
-        self.child(
-            async move { Order::Ready(container, prepare::prepare(&work, container, &images, &*runtime).await) },
-        );
+        let (images, runtimes) = (self.context.images.clone(), self.context.runtimes.clone());
+        let (directory, most) = (self.directory.clone(), self.most());
+        self.child(async move {
+            let prepared = prepare::prepare(&work, container, &images, &runtimes, &directory, most).await;
+            Order::Ready(container, prepared)
+        });
+    }
+
+    /// What an attempt may use, whatever its Pod says: no more than the owner lets the car give.
+    fn most(&self) -> Most {
+        let given = &self.context.outlook.borrow().allocatable;
+        let amount = |resource: &str, amount: i64| {
+            let positive = u64::try_from(amount).unwrap_or(0);
+            given.0.contains_key(resource).then_some(positive)
+        };
+        Most {
+            memory: amount("memory", given.get("memory").units()),
+            cpu: amount("cpu", given.get("cpu").millis()),
+            pids: Some(PIDS),
+        }
+    }
+
+    /// Removes what its containers shared. None of them will run any more.
+    fn close(&self) {
+        if let Some(containers) = self.context.runtimes.containers.clone() {
+            let uid = self.seed.uid.clone();
+            tokio::spawn(async move { containers.close(&uid).await });
+        }
     }
 
     async fn forget(&mut self) {
@@ -497,6 +519,9 @@ impl<C: Cluster> Actor<C> {
         self.beside.shutdown().await;
         // Programs end when nobody holds them.
         self.slots.clear();
+        if let Some(containers) = &self.context.runtimes.containers {
+            containers.close(&self.seed.uid).await;
+        }
         let uid = &self.seed.uid;
         if let Err(error) = self.context.journal.forget(uid).await {
             tracing::warn!(attempt = %uid, %error, "attempt not dropped from the journal");

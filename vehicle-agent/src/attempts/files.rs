@@ -3,13 +3,14 @@
 //! Called when a container is started, and when its output and termination message are read. What must never happen: a path that
 //! leaves the attempt's own directories because a program, or an artefact, put a symbolic link in the way.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Read as _};
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
 use crate::directory::{AttemptDirectory, make_private};
 use crate::images::Files;
-use crate::pod::{ContainerWork, Mount, Output, VolumeWork, Work};
+use crate::pod::{ContainerWork, Engine, Mount, Output, VolumeWork, Work};
 use crate::runtime::SpecDirectory;
 
 /// A termination message is no longer, as in the kubelet.
@@ -23,21 +24,23 @@ pub(super) fn lay_out(
     images: &[(String, Files)],
 ) -> io::Result<Vec<SpecDirectory>> {
     let container = &work.containers[index];
-    let root = directory.rootfs(&container.name);
-    // Each run starts from an empty file system, as a container's does.
-    match fs::remove_dir_all(&root) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
-    make_private(&root.join("tmp"))?;
-    let mut directories = vec![SpecDirectory {
-        host: root.clone(),
-        guest: "/".to_owned(),
-        read_only: false,
-    }];
+    let root = match work.engine {
+        Engine::Wasm => Some(scratch_root(directory, container)?),
+        // Its files are the image's.
+        Engine::Container => None,
+    };
+    let place = |path: &str| root.as_ref().map_or(Ok(()), |root| make_private(&inside(root, path)));
+    let mut directories: Vec<_> = root
+        .iter()
+        .map(|root| SpecDirectory {
+            host: root.clone(),
+            guest: "/".to_owned(),
+            read_only: false,
+        })
+        .collect();
     for mount in &container.mounts {
         let (host, read_only) = volume(directory, work, mount, images)?;
-        make_private(&inside(&root, &mount.path))?;
+        place(&mount.path)?;
         directories.push(SpecDirectory {
             host,
             guest: mount.path.clone(),
@@ -46,8 +49,8 @@ pub(super) fn lay_out(
     }
     if let Some(output) = work.output.as_ref().filter(|_| index == work.first_container()) {
         if output_mount(container, output).is_none() {
-            make_private(&directory.output())?;
-            make_private(&inside(&root, &output.path))?;
+            make_shared(&directory.output(), work)?;
+            place(&output.path)?;
             let host = directory.output();
             directories.push(SpecDirectory {
                 host,
@@ -58,15 +61,70 @@ pub(super) fn lay_out(
             make_private(&output_directory(directory, work)?)?;
         }
     }
-    let message = host_of(&directories, &container.message_path);
-    if let Some((base, rest)) = message.filter(|(directory, _)| !directory.read_only) {
+    // An outer place first: what is mounted later would hide what is within it.
+    directories.sort_by_key(|directory| directory.guest.trim_end_matches('/').matches('/').count());
+    message(directory, work, container, &mut directories)?;
+    Ok(directories)
+}
+
+/// A WebAssembly program's `/`. Each run starts from an empty one, as a container's does.
+fn scratch_root(directory: &AttemptDirectory, container: &ContainerWork) -> io::Result<PathBuf> {
+    let root = directory.rootfs(&container.name);
+    match fs::remove_dir_all(&root) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    make_private(&root.join("tmp"))?;
+    Ok(root)
+}
+
+/// A directory that a program writes to, whoever it is: as the kubelet makes an `emptyDir`.
+fn make_shared(path: &Path, work: &Work) -> io::Result<()> {
+    if work.engine == Engine::Wasm {
+        return make_private(path);
+    }
+    if path.is_dir() {
+        return Ok(());
+    }
+    make_private(path)?;
+    let mode = if let Some(group) = work.shared.fs_group {
+        chown(path, None, u32::try_from(group).ok())?;
+        0o2777
+    } else {
+        0o777
+    };
+    fs::set_permissions(path, Permissions::from_mode(mode))
+}
+
+/// The file for the termination message: in what the program sees anyway, or a file of its own.
+fn message(
+    directory: &AttemptDirectory,
+    work: &Work,
+    container: &ContainerWork,
+    directories: &mut Vec<SpecDirectory>,
+) -> io::Result<()> {
+    let within = host_of(directories, &container.message_path);
+    if within.is_none() && work.engine == Engine::Container {
+        let host = directory.message(&container.name);
+        make_private(host.parent().ok_or(io::ErrorKind::InvalidInput)?)?;
+        // Empty for each run.
+        File::create(&host)?;
+        fs::set_permissions(&host, Permissions::from_mode(0o666))?;
+        directories.push(SpecDirectory {
+            host,
+            guest: container.message_path.clone(),
+            read_only: false,
+        });
+        return Ok(());
+    }
+    if let Some((base, rest)) = within.filter(|(directory, _)| !directory.read_only) {
         let path = make_inside(&base.host, Path::new(&rest).parent().unwrap_or_else(|| Path::new("")))?;
         let name = Path::new(&rest).file_name().ok_or(io::ErrorKind::InvalidInput)?;
         if path.join(name).symlink_metadata().is_err() {
             File::create_new(path.join(name))?;
         }
     }
-    Ok(directories)
+    Ok(())
 }
 
 /// The directory of the car behind a mount, and whether it is read-only.
@@ -88,7 +146,7 @@ fn volume(
         }
         VolumeWork::EmptyDir { .. } => {
             let base = directory.volume(&mount.volume);
-            make_private(&base)?;
+            make_shared(&base, work)?;
             Ok((make_inside(&base, sub_path)?, mount.read_only))
         }
     }
@@ -113,7 +171,7 @@ pub(super) fn output_directory(directory: &AttemptDirectory, work: &Work) -> io:
     match work.volumes.get(&mount.volume) {
         Some(VolumeWork::EmptyDir { .. }) if !mount.read_only => {
             let sub_path = Path::new(mount.sub_path.as_deref().unwrap_or("")).join(rest);
-            make_private(&directory.volume(&mount.volume))?;
+            make_shared(&directory.volume(&mount.volume), work)?;
             make_inside(&directory.volume(&mount.volume), &sub_path)
         }
         _ => {
@@ -130,8 +188,11 @@ pub(super) fn output_directory(directory: &AttemptDirectory, work: &Work) -> io:
 pub(super) fn termination_message(directories: &[SpecDirectory], path: &str) -> Option<String> {
     let (base, rest) = host_of(directories, path)?;
     let file = Path::new(&rest);
-    let parent = existing_inside(&base.host, file.parent()?).ok()?;
-    let path = parent.join(file.file_name()?);
+    let path = match file.file_name() {
+        Some(name) => existing_inside(&base.host, file.parent()?).ok()?.join(name),
+        // A file of its own.
+        None => base.host.clone(),
+    };
     if !path.symlink_metadata().ok()?.is_file() {
         return None;
     }

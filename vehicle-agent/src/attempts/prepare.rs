@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use kerbside_core::attempt::NotReady;
 
+use crate::cgroup::Most;
+use crate::directory::AttemptDirectory;
 use crate::images::{Files, Images};
-use crate::pod::{VolumeWork, Work};
-use crate::runtime::{Program, Runtime};
+use crate::pod::{Engine, VolumeWork, Work};
+use crate::runtime::{Program, Runtimes};
 
 /// What a container is started from.
 #[derive(Clone)]
@@ -20,10 +22,12 @@ pub(super) struct Prepared {
 
 /// Fetches and loads. Dropping the future gives up; what was fetched stays in the cache.
 pub(super) async fn prepare(
-    work: &Work,
+    work: &Arc<Work>,
     index: usize,
     images: &Images,
-    runtime: &dyn Runtime,
+    runtimes: &Runtimes,
+    directory: &AttemptDirectory,
+    most: Most,
 ) -> Result<Prepared, NotReady> {
     let container = &work.containers[index];
     let mut volumes = Vec::new();
@@ -43,12 +47,27 @@ pub(super) async fn prepare(
             volumes.push((mount.volume.clone(), files));
         }
     }
-    let module = images
-        .module(&container.image, container.pull, &work.credentials)
-        .await?;
-    let program = runtime.load(module.path).await;
+    let (image_id, program) = match work.engine {
+        Engine::Wasm => {
+            let module = images
+                .module(&container.image, container.pull, &work.credentials)
+                .await?;
+            (module.image_id, runtimes.wasm.load(module.path).await)
+        }
+        Engine::Container => {
+            // The Pod was admitted when there was one.
+            let containers = runtimes.containers.as_ref().ok_or_else(|| NotReady {
+                reason: "RuntimeUnavailable".to_owned(),
+                meanwhile: None,
+                message: "the vehicle has no engine for containers".to_owned(),
+                retry: true,
+            })?;
+            let (image_id, program) = containers.prepare(work, index, directory, most).await?;
+            (image_id, Ok(program))
+        }
+    };
     Ok(Prepared {
-        image_id: module.image_id,
+        image_id,
         program,
         volumes,
     })

@@ -1,10 +1,12 @@
-//! `kerbside-guard AGENT`: ends the agent if a fence passes and it does not act. Started by `kerbside-agent`; starts `kerbside-guard waker`.
+//! `kerbside-guard AGENT [GROUP]`: ends the agent if a fence passes and it does not act. Started by `kerbside-agent`; starts `kerbside-guard waker`.
 
 use std::fs::File;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::process::ExitCode;
 
-use kerbside_vehicle_agent::guard::process::{GuardError, SystemClocks, open, watch};
+use kerbside_vehicle_agent::cgroup::{self, Cgroup};
+use kerbside_vehicle_agent::guard::process::{Guarded, GuardError, SystemClocks, open, watch};
 use kerbside_vehicle_agent::guard::waker;
 
 fn main() -> ExitCode {
@@ -22,8 +24,12 @@ fn run() -> Result<(), GuardError> {
         waker::wait(std::io::stdout(), std::io::stdin())?;
         return Ok(());
     }
-    let agent = open(&number)?;
+    let group = std::env::args().nth(2);
+    let agent = Guarded {
+        process: open(&number)?,
+        group: group.map(|name| Cgroup::at(Path::new(cgroup::MOUNT), &name)),
+    };
     // Read as it comes: what a buffer holds, no poll tells of.
     let orders = File::from(std::io::stdin().as_fd().try_clone_to_owned()?);
-    watch(&agent, orders, waker::start(&agent), &SystemClocks)
+    watch(&agent, orders, waker::start(&agent.process), &SystemClocks)
 }

@@ -19,6 +19,7 @@ use rustix::time::{
 };
 
 use super::waker::{FROZEN, THAWED};
+use crate::cgroup::Cgroup;
 
 /// While there is a fence it looks this often, so it runs as soon as the machine does after a sleep.
 const LOOK: Duration = Duration::from_secs(1);
@@ -92,6 +93,34 @@ fn read_line(line: &[u8]) -> Result<Option<Boottime>, GuardError> {
     Ok(Some(Boottime(Duration::from_nanos(nanoseconds))))
 }
 
+/// What is guarded.
+#[derive(Debug)]
+pub struct Guarded {
+    /// The agent.
+    pub process: OwnedFd,
+    /// Its containers, which do not end with it by themselves.
+    pub group: Option<Cgroup>,
+}
+
+impl Guarded {
+    /// Ends the containers. Nobody is left who could be told that it failed but whoever reads the agent's log.
+    fn kill_group(&self) {
+        if let Some(Err(error)) = self.group.as_ref().map(Cgroup::kill) {
+            eprintln!("kerbside-guard: {error}");
+        }
+    }
+
+    /// Stops the containers, or lets them go on. None may be there yet.
+    fn freeze_group(&self, frozen: bool) {
+        let told = self.group.as_ref().map(|group| if frozen { group.freeze() } else { group.thaw() });
+        if let Some(Err(error)) = told
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            eprintln!("kerbside-guard: {error}");
+        }
+    }
+}
+
 /// Opens the agent's process, which must be the one that started this one.
 pub fn open(number: &str) -> Result<OwnedFd, GuardError> {
     let pid = number.parse().ok().and_then(Pid::from_raw);
@@ -108,7 +137,7 @@ pub fn open(number: &str) -> Result<OwnedFd, GuardError> {
 /// Guards the agent until it ends, or has nothing to guard and says no more. The waker is told before the agent is frozen, and when it is
 /// thawed.
 pub fn watch(
-    agent: &OwnedFd,
+    agent: &Guarded,
     mut orders: impl Read + AsFd,
     mut waker: impl Write,
     clocks: &impl Clocks,
@@ -119,10 +148,12 @@ pub fn watch(
     let mut hears = true;
     loop {
         set(&timer, guard.deadline(), clocks.now())?;
-        let [ended, spoke] = wait(agent, hears.then_some(&orders), &timer)?;
+        let [ended, spoke] = wait(&agent.process, hears.then_some(&orders), &timer)?;
         // Whatever woke it: after a sleep everything is frozen first.
         guard = take(agent, &mut waker, guard, Event::Tick, clocks)?;
         if ended {
+            // Whatever ended it. Its containers have nobody any more who could freeze or end them.
+            agent.kill_group();
             return Ok(());
         }
         if spoke {
@@ -147,7 +178,7 @@ pub fn watch(
 }
 
 fn take(
-    agent: &OwnedFd,
+    agent: &Guarded,
     waker: &mut impl Write,
     guard: Guard,
     event: Event,
@@ -164,7 +195,13 @@ fn take(
         if effect == Effect::Freeze {
             let _ = waker.write_all(&[FROZEN]);
         }
-        match pidfd_send_signal(agent, signal) {
+        match effect {
+            Effect::Freeze => agent.freeze_group(true),
+            Effect::Thaw => agent.freeze_group(false),
+            // The agent after them: it can do nothing about it.
+            Effect::Kill => agent.kill_group(),
+        }
+        match pidfd_send_signal(&agent.process, signal) {
             // It has ended meanwhile.
             Ok(()) | Err(Errno::SRCH) => {}
             Err(errno) => return Err(errno.into()),

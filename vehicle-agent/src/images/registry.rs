@@ -1,12 +1,15 @@
 //! Blobs and manifests from a registry, checked against their digests before anything uses them.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use futures::TryStreamExt as _;
+use futures::stream::BoxStream;
 use oci_client::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
 use oci_client::errors::OciDistributionError;
 use oci_client::secrets::RegistryAuth;
@@ -77,6 +80,19 @@ impl Registry {
             ))),
             _ => Ok((bytes.to_vec(), digest)),
         }
+    }
+
+    /// The bytes of a blob as they come, for somebody who checks them, and how many they are if the registry says it. Its manifest was
+    /// fetched before.
+    pub(super) async fn stream(
+        &self,
+        image: &Reference,
+        digest: &str,
+    ) -> Result<(Option<u64>, BoxStream<'static, io::Result<Bytes>>), ImageError> {
+        let client = self.client(image)?;
+        let opened = client.pull_blob_stream(image, digest).await;
+        let response = opened.map_err(|e| failed(image, &e))?;
+        Ok((response.content_length, response.stream))
     }
 
     /// Puts a blob into `directory` under its digest.

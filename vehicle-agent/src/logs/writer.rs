@@ -35,6 +35,8 @@ struct Inner {
     path: PathBuf,
     file: File,
     in_file: u64,
+    /// Bytes in files that were rotated away.
+    elsewhere: u64,
     half: u64,
     pending: [Vec<u8>; 2],
     clock: Arc<dyn Clock>,
@@ -55,6 +57,7 @@ impl LogWriter {
             path: path.to_owned(),
             file,
             in_file: 0,
+            elsewhere: 0,
             half,
             pending: Default::default(),
             clock,
@@ -77,6 +80,33 @@ impl LogWriter {
     /// Takes what a program printed.
     pub fn write(&self, stream: Stream, bytes: &[u8]) -> io::Result<()> {
         self.lock().write(stream, bytes)
+    }
+
+    /// Of a log that a container engine writes: tells readers how long it is now. Returns the bytes of the current file.
+    pub fn look(&self) -> io::Result<u64> {
+        let mut inner = self.lock();
+        let length = match fs::metadata(&self.path) {
+            Ok(metadata) => metadata.len(),
+            // Renamed, and not made anew yet.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => 0,
+            Err(e) => return Err(e),
+        };
+        inner.in_file = length;
+        let written = inner.elsewhere + length;
+        inner
+            .progress
+            .send_if_modified(|progress| std::mem::replace(&mut progress.written, written) != written);
+        Ok(length)
+    }
+
+    /// Of a log that a container engine writes: makes way for a new file, which the engine makes when it is told to open its log again.
+    pub fn rotate(&self) -> io::Result<()> {
+        self.look()?;
+        let mut inner = self.lock();
+        fs::rename(&self.path, older(&self.path))?;
+        inner.elsewhere += inner.in_file;
+        inner.in_file = 0;
+        Ok(())
     }
 
     /// Writes lines that have no end yet: the program has ended.

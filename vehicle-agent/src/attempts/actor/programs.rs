@@ -2,18 +2,23 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use kerbside_core::attempt::probe::Kind;
 use kerbside_core::attempt::{Event, Exit, Life};
 use tokio::time::sleep;
 
 use super::{Actor, Order};
+use crate::ask::{NO_LIMIT, ask};
 use crate::attempts::prepare::Prepared;
 use crate::attempts::{files, quota};
 use crate::cluster::Cluster;
 use crate::logs::writer::LogWriter;
 use crate::logs::{Log, reader};
-use crate::pod::{ContainerWork, Hook};
-use crate::runtime::{Ending, Process, Spec, SpecDirectory, Usage};
+use crate::pod::{ContainerWork, Handler};
+use crate::runtime::{Ending, Process, Running, Spec, SpecDirectory, Usage};
 
 /// Of a log that stands in for a termination message, as in the kubelet.
 const FALLBACK_LINES: u64 = 80;
@@ -54,36 +59,67 @@ impl<C: Cluster> Actor<C> {
 
     /// Does what a Pod wants to be done after the start of a container.
     pub(super) fn post_start(&mut self, container: usize) {
-        let (hook, run) = (
-            self.container(container).and_then(|work| work.post_start),
-            self.run(container),
-        );
+        let hook = self.container(container).and_then(|work| work.post_start.clone());
+        let (asked, run) = (self.ask(container, hook, NO_LIMIT), self.run(container));
         self.beside(async move {
-            let result = done(hook).await;
+            let result = asked.await;
             Order::Event(Event::PostStarted { container, run, result })
         });
     }
 
     /// The same before its end.
     pub(super) fn pre_stop(&mut self, container: usize) {
-        let (hook, run) = (
-            self.container(container).and_then(|work| work.pre_stop),
+        let hook = self.container(container).and_then(|work| work.pre_stop.clone());
+        let (asked, run) = (self.ask(container, hook, NO_LIMIT), self.run(container));
+        self.beside(async move {
+            let result = asked.await;
+            Order::Event(Event::PreStopped { container, run, result })
+        });
+    }
+
+    /// Asks a container by one of its probes.
+    pub(super) fn probe(&mut self, container: usize, kind: Kind, number: u32) {
+        let probe = self.container(container).and_then(|work| work.probe(kind).cloned());
+        let limit = probe.as_ref().map_or(NO_LIMIT, |probe| probe.timeout);
+        let (asked, run) = (
+            self.ask(container, probe.map(|probe| probe.handler), limit),
             self.run(container),
         );
         self.beside(async move {
-            let result = done(hook).await;
-            Order::Event(Event::PreStopped { container, run, result })
+            let result = asked.await;
+            Order::Event(Event::Probed {
+                container,
+                run,
+                kind,
+                number,
+                result,
+            })
         });
+    }
+
+    fn ask(
+        &self,
+        container: usize,
+        handler: Option<Handler>,
+        limit: Duration,
+    ) -> BoxFuture<'static, Result<(), String>> {
+        let process = self.slots.get(container).and_then(|slot| slot.process.as_deref());
+        match (handler, process) {
+            (Some(handler), Some(process)) => ask(process, handler, limit).boxed(),
+            (Some(_), None) => std::future::ready(Err("the program does not run".to_owned())).boxed(),
+            (None, _) => std::future::ready(Ok(())).boxed(),
+        }
     }
 
     fn container(&self, container: usize) -> Option<&ContainerWork> {
         self.seed.work.as_ref()?.containers.get(container)
     }
 
-    /// Starts a container and says what became of it.
-    pub(super) fn start(&mut self, container: usize) -> Event {
+    /// Starts a container. Says what became of it, or will say it later.
+    pub(super) fn start(&mut self, container: usize) -> Option<Event> {
         match self.try_start(container) {
-            Ok(()) => Event::Started { container },
+            Ok(true) => Some(Event::Started { container }),
+            Ok(false) => None,
             Err(message) => {
                 let ending = Ending {
                     code: 128,
@@ -91,15 +127,16 @@ impl<C: Cluster> Actor<C> {
                     message,
                     usage: Usage::default(),
                 };
-                Event::Exited {
+                Some(Event::Exited {
                     container,
                     exit: self.exit(container, ending),
-                }
+                })
             }
         }
     }
 
-    fn try_start(&mut self, index: usize) -> Result<(), String> {
+    /// Whether it runs already.
+    fn try_start(&mut self, index: usize) -> Result<bool, String> {
         let work = self.seed.work.clone().ok_or("the Pod is not known")?;
         let container = work.containers.get(index).ok_or("the Pod has no such container")?;
         let slot = &mut self.slots[index];
@@ -126,17 +163,26 @@ impl<C: Cluster> Actor<C> {
         let running = program.start(Spec {
             name: container.name.clone(),
             attempt: self.seed.uid.to_string(),
+            restarts: restart,
+            command: container.command.clone(),
             args: container.args.clone(),
             env: container.env.clone(),
             working_dir: container.working_dir.clone(),
             directories: slot.directories.clone(),
             memory_limit: most("memory", container.memory_limit, given.get("memory").units()).unwrap_or(0),
             cpu_limit: most("cpu", container.cpu_limit, given.get("cpu").millis()),
+            cpu_request: container.cpu_request,
+            security: container.security.clone(),
             log: log.clone(),
         });
         slot.log = Some(log);
-        let running = running.map_err(said)?;
-        slot.process = Some(running.process);
+        let Running {
+            process,
+            started,
+            ended,
+        } = running.map_err(said)?;
+        slot.process = Some(process);
+        let runs = started.is_none();
         let me = self.me.clone();
         // Not one of the children that a stop aborts: its end must be heard.
         tokio::spawn(async move {
@@ -146,7 +192,13 @@ impl<C: Cluster> Actor<C> {
                 message: "the program's thread is gone".to_owned(),
                 usage: Usage::default(),
             };
-            let ending = running.ended.await.unwrap_or_else(|_| lost());
+            if let Some(started) = started
+                && started.await.is_ok()
+                && let Some(me) = me.upgrade()
+            {
+                let _ = me.send(Order::Event(Event::Started { container: index })).await;
+            }
+            let ending = ended.await.unwrap_or_else(|_| lost());
             if let Some(me) = me.upgrade() {
                 let _ = me.send(Order::Ended(index, ending)).await;
             }
@@ -156,7 +208,7 @@ impl<C: Cluster> Actor<C> {
             let _ = std::fs::remove_file(self.directory.log(&container.name, old));
         }
         self.watch_files();
-        Ok(())
+        Ok(runs)
     }
 
     /// Ends the attempt when it writes more than it may.
@@ -254,11 +306,4 @@ impl<C: Cluster> Actor<C> {
             "container {name:?} in pod {pod:?} is waiting to start: {reason}"
         ))
     }
-}
-
-async fn done(hook: Option<Hook>) -> Result<(), String> {
-    if let Some(Hook::Sleep(time)) = hook {
-        sleep(time).await;
-    }
-    Ok(())
 }

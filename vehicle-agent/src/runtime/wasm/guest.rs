@@ -124,6 +124,7 @@ pub(super) fn start(
         let _ = tell.send(ending);
     })?;
     Ok(Running {
+        started: None,
         process: Box::new(handle),
         ended,
     })
@@ -140,7 +141,7 @@ fn runtime() -> io::Result<tokio::runtime::Runtime> {
 
 fn wasi(spec: &Spec) -> io::Result<WasiP1Ctx> {
     let mut builder = WasiCtxBuilder::new();
-    builder.args(&spec.args).max_random_size(RANDOM_MAX);
+    builder.args(&spec.command).args(&spec.args).max_random_size(RANDOM_MAX);
     for (name, value) in &spec.env {
         builder.env(name, value);
     }

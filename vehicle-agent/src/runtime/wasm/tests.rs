@@ -61,12 +61,16 @@ impl Car {
         Spec {
             attempt: "uid".to_owned(),
             name: "main".to_owned(),
-            args: vec!["main".to_owned()],
+            restarts: 0,
+            command: vec!["main".to_owned()],
+            args: Vec::new(),
             env: Vec::new(),
             working_dir: None,
             directories: vec![root],
             memory_limit: 16 << 20,
             cpu_limit: None,
+            cpu_request: 0,
+            security: Security::default(),
             log,
         }
     }
@@ -85,7 +89,7 @@ impl Car {
 }
 
 async fn ended(running: Running) -> Ending {
-    let Running { process, ended } = running;
+    let Running { process, ended, .. } = running;
     let ending = timeout(SOON, ended).await.expect("the program ends").unwrap();
     drop(process);
     ending
@@ -216,7 +220,7 @@ async fn program_that_is_told_to_end_gets_hardly_any_processor_time_more() {
 #[tokio::test]
 async fn program_that_nobody_holds_any_more_ends() {
     let car = Car::new();
-    let Running { process, ended } = car.start(LOOP).await;
+    let Running { process, ended, .. } = car.start(LOOP).await;
     drop(process);
     assert_eq!(timeout(SOON, ended).await.unwrap().unwrap().code, 137);
 }

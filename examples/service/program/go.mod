@@ -1,0 +1,3 @@
+module kerbside.dev/examples/service
+
+go 1.24

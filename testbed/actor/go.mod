@@ -1,0 +1,3 @@
+module kerbside.dev/testbed/actor
+
+go 1.24

@@ -1,0 +1,384 @@
+//! OCI containers, run by a container engine that speaks the Kubernetes container runtime interface (CRI v1), such as containerd.
+//!
+//! The engine makes sandboxes and containers and unpacks images; the agent decides. What an engine could be too slow or too broken for, the
+//! agent does itself with the kernel's control groups: freezing, ending, counting. Everything of a car is in one control group, which
+//! the guard ends if the agent does not. Images come through the agent too ([`crate::images`]): the engine is given no credential and
+//! needs no configuration for registries.
+//!
+//! What must never happen: a container that outlives its agent, one that runs while the car's brake is on, or an attempt whose sandbox is
+//! left behind.
+//!
+//! | file | what |
+//! |---|---|
+//! | `client` | the engine's socket, one function per call |
+//! | `config` | what the engine is told: pure |
+//! | `sandbox` | what the containers of one attempt share |
+//! | `container` | one run of one container: its task, from creation to removal |
+//! | `cage` | its control group; the brake |
+//! | `events` | what the engine tells by itself |
+
+mod cage;
+mod client;
+mod config;
+mod container;
+mod events;
+mod sandbox;
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use data_encoding::HEXLOWER;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use kerbside_core::attempt::NotReady;
+use kerbside_core::ids::PodUid;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use self::cage::Cages;
+use self::client::{CallError, Engine};
+use self::container::Loaded;
+use self::events::Wakes;
+use self::sandbox::{Sandbox, Sandboxes};
+use super::Program;
+use crate::cgroup::{self, Cgroup, Most};
+use crate::directory::AttemptDirectory;
+use crate::images::{EngineImages, Images};
+use crate::pod::Work;
+
+/// The messages and clients of `proto/runtime/v1/api.proto`, as generated.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    dead_code,
+    clippy::all,
+    clippy::pedantic,
+    clippy::unwrap_used,
+    clippy::use_self
+)]
+mod proto {
+    tonic::include_proto!("runtime.v1");
+}
+
+/// The group that every car's is in.
+const GROUP: &str = "/kerbside";
+/// What an engine must say of itself.
+const NEEDED: [&str; 2] = ["RuntimeReady", "NetworkReady"];
+/// Between two looks at an engine that works, and at one that does not.
+const LOOK: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(1));
+
+/// What the agent is told of an engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Its socket.
+    pub socket: PathBuf,
+    /// Which of its runtimes runs the containers; empty: its default.
+    pub handler: String,
+}
+
+/// The runtime for containers of one car.
+#[derive(Clone)]
+pub struct Cri {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    engine: Engine,
+    handler: String,
+    /// By which its sandboxes are known after a restart: the same for the same directory.
+    car: String,
+    group: Cgroup,
+    images: Images,
+    brake: watch::Receiver<bool>,
+    cages: Cages,
+    wakes: Wakes,
+    sandboxes: Sandboxes,
+    ready: watch::Sender<bool>,
+    /// Who the images' users are, by the engine's name of the image.
+    users: Mutex<HashMap<String, ImageUser>>,
+}
+
+/// The user that an image names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum ImageUser {
+    Number(i64),
+    Name(String),
+}
+
+/// The control group of the car whose agent has this directory.
+pub fn group_of(directory: &Path) -> Cgroup {
+    Cgroup::at(Path::new(cgroup::MOUNT), &format!("{GROUP}/{}", car_of(directory)))
+}
+
+fn car_of(directory: &Path) -> String {
+    let digest = Sha256::digest(directory.as_os_str().as_encoded_bytes());
+    HEXLOWER.encode(&digest[..8])
+}
+
+impl Cri {
+    /// The runtime of the car whose agent has `directory`. While `brake` is true, no container gets any processor time: the car's own
+    /// brake, which does not wait for anybody. Nothing is offered before [`Cri::ready`] says so.
+    pub fn new(settings: &Settings, directory: &Path, images: Images, brake: watch::Receiver<bool>) -> Self {
+        let inner = Arc::new(Inner {
+            engine: Engine::new(&settings.socket),
+            handler: settings.handler.clone(),
+            car: car_of(directory),
+            group: group_of(directory),
+            images,
+            brake: brake.clone(),
+            cages: Cages::default(),
+            wakes: Wakes::default(),
+            sandboxes: Sandboxes::default(),
+            ready: watch::Sender::new(false),
+            users: Mutex::default(),
+        });
+        tokio::spawn(keep_braked(inner.cages.clone(), brake));
+        tokio::spawn(events::listen(inner.engine.clone(), inner.wakes.clone()));
+        tokio::spawn(keep_looking(Arc::downgrade(&inner)));
+        Self { inner }
+    }
+
+    /// Whether the engine is there and can give a Pod its network.
+    pub fn ready(&self) -> watch::Receiver<bool> {
+        self.inner.ready.subscribe()
+    }
+
+    /// Ends and removes what a former run of the agent has left. Without the engine only the former: the rest goes when it is back.
+    pub fn sweep(directory: &Path) -> io::Result<()> {
+        group_of(directory).kill()
+    }
+
+    /// Makes image and sandbox of a container ready. Returns the image with its digest, and what starts it.
+    pub(crate) async fn prepare(
+        &self,
+        work: &Arc<Work>,
+        index: usize,
+        directory: &AttemptDirectory,
+        most: Most,
+    ) -> Result<(String, Arc<dyn Program>), NotReady> {
+        let container = &work.containers[index];
+        // Both take long, and neither needs the other.
+        let image = async {
+            let credentials = &work.credentials;
+            let pulled = self
+                .inner
+                .images
+                .container(&container.image, container.pull, credentials, &*self.inner);
+            pulled.await.map_err(NotReady::from)
+        };
+        let sandbox = async {
+            let made = self.inner.sandbox(work, directory, most).await;
+            made.map_err(|message| NotReady {
+                reason: "FailedCreatePodSandBox".to_owned(),
+                meanwhile: None,
+                message,
+                retry: true,
+            })
+        };
+        let (image, sandbox) = tokio::try_join!(image, sandbox)?;
+        if container.security.non_root {
+            self.inner.check_user(container.security.user, &image.engine)?;
+        }
+        let loaded = Loaded {
+            inner: Arc::clone(&self.inner),
+            work: Arc::clone(work),
+            sandbox,
+            image: image.engine,
+        };
+        Ok((image.image_id, Arc::new(loaded)))
+    }
+
+    /// Removes what the containers of an attempt shared. None of them may be alive.
+    pub(crate) async fn close(&self, uid: &PodUid) {
+        self.inner.close(uid).await;
+    }
+}
+
+impl Inner {
+    async fn sandbox(&self, work: &Arc<Work>, directory: &AttemptDirectory, most: Most) -> Result<Arc<Sandbox>, String> {
+        let cell = self.sandboxes.of(&work.uid);
+        let made = cell.get_or_try_init(|| async {
+            let group = self.group.child(work.uid.as_str());
+            let made = Sandbox::make(&self.engine, work, (&self.car, &self.handler), directory, group, most).await;
+            made.map(Arc::new)
+        });
+        made.await.cloned()
+    }
+
+    async fn close(&self, uid: &PodUid) {
+        let Some(cell) = self.sandboxes.take(uid) else { return };
+        // One that is being made is waited for; one whose making was given up, the engine has taken back.
+        match cell.get_or_try_init(|| std::future::ready(Err(()))).await {
+            Ok(sandbox) => sandbox.remove(&self.engine).await,
+            Err(()) => {
+                if let Err(error) = self.group.child(uid.as_str()).remove() {
+                    tracing::debug!(%error, "a control group is left");
+                }
+            }
+        }
+    }
+
+    /// That nobody is root who must not be: the kubelet's words.
+    fn check_user(&self, user: Option<i64>, image: &str) -> Result<(), NotReady> {
+        let refuse = |message: String| {
+            Err(NotReady {
+                reason: "CreateContainerConfigError".to_owned(),
+                meanwhile: None,
+                message,
+                retry: true,
+            })
+        };
+        let known = {
+            let users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+            users.get(image).cloned()
+        };
+        match (user, known) {
+            (Some(0), _) => refuse("container's runAsUser breaks non-root policy".to_owned()),
+            (Some(_), _) => Ok(()),
+            (None, Some(ImageUser::Number(0)) | None) => {
+                refuse("container has runAsNonRoot and image will run as root".to_owned())
+            }
+            (None, Some(ImageUser::Number(_))) => Ok(()),
+            (None, Some(ImageUser::Name(name))) => refuse(format!(
+                "container has runAsNonRoot and image has non-numeric user ({name}), cannot verify user is non-root"
+            )),
+        }
+    }
+
+    /// Whether it can run containers now. `Err`: why not.
+    async fn look(&self) -> Result<(), String> {
+        let asked = self.engine.status(proto::StatusRequest { verbose: false }).await;
+        let conditions = asked.map_err(|e| e.to_string())?.status.unwrap_or_default().conditions;
+        for needed in NEEDED {
+            let condition = conditions.iter().find(|condition| condition.r#type == needed);
+            match condition {
+                Some(condition) if condition.status => {}
+                Some(condition) => return Err(format!("{needed} is not true: {}", condition.message)),
+                None => return Err(format!("{needed} is not told")),
+            }
+        }
+        Ok(())
+    }
+
+    async fn version(&self) -> String {
+        let asked = self.engine.version(proto::VersionRequest::default()).await;
+        let version = asked.unwrap_or_default();
+        format!("{} {}", version.runtime_name, version.runtime_version)
+    }
+
+    /// Removes the sandboxes of a former run of the agent.
+    async fn sweep(&self) -> Result<(), CallError> {
+        let filter = proto::PodSandboxFilter {
+            id: String::new(),
+            label_selector: [(config::CAR.to_owned(), self.car.clone())].into(),
+        };
+        let request = proto::ListPodSandboxRequest { filter: Some(filter) };
+        for left in self.engine.list_pod_sandbox(request).await?.items {
+            sandbox::remove(&self.engine, &left.id).await?;
+        }
+        Ok(())
+    }
+}
+
+/// What [`Images`] needs of the engine.
+impl EngineImages for Inner {
+    fn has<'a>(&'a self, image: &'a str) -> BoxFuture<'a, Result<Option<u64>, String>> {
+        async move {
+            let asked = self.engine.image_status(proto::ImageStatusRequest {
+                image: Some(spec_of(image)),
+                verbose: false,
+            });
+            let Some(found) = asked.await.map_err(|e| e.to_string())?.image else {
+                return Ok(None);
+            };
+            let user = match found.uid {
+                Some(uid) => ImageUser::Number(uid.value),
+                None if found.username.is_empty() => ImageUser::Number(0),
+                None => ImageUser::Name(found.username),
+            };
+            let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+            users.insert(image.to_owned(), user);
+            Ok(Some(found.size))
+        }
+        .boxed()
+    }
+
+    fn pull<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<String, String>> {
+        async move {
+            let pulled = self.engine.pull_image(proto::PullImageRequest {
+                image: Some(spec_of(name)),
+                auth: None,
+                sandbox_config: None,
+            });
+            Ok(pulled.await.map_err(|e| e.to_string())?.image_ref)
+        }
+        .boxed()
+    }
+
+    fn remove<'a>(&'a self, image: &'a str) -> BoxFuture<'a, Result<(), String>> {
+        async move {
+            let request = proto::RemoveImageRequest {
+                image: Some(spec_of(image)),
+            };
+            self.engine.remove_image(request).await.map_err(|e| e.to_string())?;
+            self.users.lock().unwrap_or_else(PoisonError::into_inner).remove(image);
+            Ok(())
+        }
+        .boxed()
+    }
+}
+
+fn spec_of(image: &str) -> proto::ImageSpec {
+    proto::ImageSpec {
+        image: image.to_owned(),
+        annotations: [].into(),
+    }
+}
+
+async fn keep_braked(cages: Cages, mut brake: watch::Receiver<bool>) {
+    loop {
+        let braked = *brake.borrow_and_update();
+        cages.brake(braked);
+        if brake.changed().await.is_err() {
+            // Nobody holds it any more: the car is gone.
+            cages.brake(true);
+            return;
+        }
+    }
+}
+
+/// Looks at the engine again and again, until nobody has the runtime any more. The first time that it works, what a former agent left there
+/// is removed before anything new is made.
+async fn keep_looking(inner: std::sync::Weak<Inner>) {
+    let mut swept = false;
+    let mut said = None;
+    loop {
+        let looked = {
+            let Some(inner) = inner.upgrade() else { return };
+            let mut looked = inner.look().await;
+            if looked.is_ok() && !swept {
+                let done = inner.sweep().await;
+                looked = done.map_err(|e| format!("what a former agent left there is not removed: {e}"));
+                swept = looked.is_ok();
+            }
+            if said.as_ref() != Some(&looked) {
+                match &looked {
+                    Ok(()) => {
+                        let engine = inner.version().await;
+                        tracing::info!(engine, "containers can run");
+                    }
+                    Err(why) => tracing::warn!(why, "the container engine is not ready: no containers run in this car"),
+                }
+            }
+            let ready = looked.is_ok();
+            inner.ready.send_if_modified(|known| std::mem::replace(known, ready) != ready);
+            looked
+        };
+        sleep(if looked.is_ok() { LOOK.0 } else { LOOK.1 }).await;
+        said = Some(looked);
+    }
+}

@@ -1,0 +1,479 @@
+//! One run of one container: made, started, watched, ended, removed.
+//!
+//! A task per run owns it. Everybody else reaches it through its [`Handle`]: wishes that the task fulfils, and the [`Cage`], which acts at
+//! once. What must never happen: a start after it was killed, an end that is told while a process of it lives, or an end that waits for
+//! an engine that does not answer.
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::cage::Cage;
+use super::sandbox::Sandbox;
+use super::{Inner, config, proto};
+use crate::logs;
+use crate::pod::Work;
+use crate::runtime::{Ending, Executed, Process, Program, Running, Spec, SpecDirectory, Usage};
+
+/// Between two tries of a call to an engine that is away.
+const RETRY: Duration = Duration::from_millis(500);
+/// How long an engine may take to say how a container ended that has been killed.
+const LAST_WORD: Duration = Duration::from_secs(2);
+/// Between two looks at how long a log is, and at what has been used.
+const LOOK: Duration = Duration::from_millis(250);
+/// Longer than any grace: the agent itself ends what does not end in time.
+const NEVER_S: i64 = 7 * 24 * 3600;
+/// Of what a command printed, so much is told.
+const PRINTED: usize = 10 << 10;
+const KILLED: i32 = 137;
+/// As of a program that cannot be started.
+const NO_START: i32 = 128;
+
+/// A container that is ready to start.
+pub(super) struct Loaded {
+    pub(super) inner: Arc<Inner>,
+    pub(super) work: Arc<Work>,
+    pub(super) sandbox: Arc<Sandbox>,
+    /// As the engine calls it.
+    pub(super) image: String,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Wish {
+    stop: bool,
+    kill: bool,
+}
+
+impl Program for Loaded {
+    fn start(&self, spec: Spec) -> io::Result<Running> {
+        let cage = Arc::new(Cage::new(spec.name.clone()));
+        self.inner.cages.add(&cage);
+        // Only now: a brake that is pulled in between acts on what it finds there.
+        cage.brake(*self.inner.brake.borrow());
+        let (wishes, seen) = watch::channel(Wish::default());
+        let (tell_started, started) = oneshot::channel();
+        let (tell, ended) = oneshot::channel();
+        let (id, known) = watch::channel(None);
+        let run = Run {
+            inner: Arc::clone(&self.inner),
+            work: Arc::clone(&self.work),
+            sandbox: Arc::clone(&self.sandbox),
+            image: self.image.clone(),
+            spec,
+            cage: Arc::clone(&cage),
+            wished: seen,
+            id,
+        };
+        tokio::spawn(async move {
+            let ending = run.live(tell_started).await;
+            // An attempt that was forgotten hears nothing any more.
+            let _ = tell.send(ending);
+        });
+        let handle = Handle {
+            inner: Arc::clone(&self.inner),
+            cage,
+            wishes,
+            id: known,
+            address: self.sandbox.address,
+        };
+        Ok(Running {
+            process: Box::new(handle),
+            started: Some(started),
+            ended,
+        })
+    }
+}
+
+/// The way to a run. Whoever drops it ends the run.
+struct Handle {
+    inner: Arc<Inner>,
+    cage: Arc<Cage>,
+    wishes: watch::Sender<Wish>,
+    id: watch::Receiver<Option<String>>,
+    address: Option<IpAddr>,
+}
+
+impl Process for Handle {
+    fn freeze(&self) {
+        self.cage.freeze(true);
+    }
+
+    fn thaw(&self) {
+        self.cage.freeze(false);
+    }
+
+    fn stop(&self) {
+        // What stands still can do nothing about its end.
+        self.cage.end();
+        self.wishes.send_modify(|wish| wish.stop = true);
+    }
+
+    fn kill(&self) {
+        self.wishes.send_modify(|wish| wish.kill = true);
+    }
+
+    fn usage(&self) -> Usage {
+        self.cage.usage()
+    }
+
+    fn exec(&self, command: Vec<String>, limit: Duration) -> BoxFuture<'static, Result<Executed, String>> {
+        let (engine, id) = (self.inner.engine.clone(), self.id.borrow().clone());
+        async move {
+            let container_id = id.ok_or("the container does not run")?;
+            // The engine ends the command a moment after the caller has stopped waiting.
+            let seconds = i64::try_from(limit.as_secs()).unwrap_or(i64::MAX).saturating_add(1);
+            let ran = engine.exec_sync(proto::ExecSyncRequest {
+                container_id,
+                cmd: command,
+                timeout: seconds,
+            });
+            let answer = match timeout(limit, ran).await {
+                Ok(answered) => answered.map_err(|e| e.to_string())?,
+                Err(_) => return Err(format!("the command did not end within {} s", limit.as_secs_f32())),
+            };
+            let mut printed = answer.stdout;
+            printed.extend(answer.stderr);
+            printed.truncate(PRINTED);
+            Ok(Executed {
+                code: answer.exit_code,
+                output: String::from_utf8_lossy(&printed).trim_end().to_owned(),
+            })
+        }
+        .boxed()
+    }
+
+    fn connect(&self, port: u16, limit: Duration) -> BoxFuture<'static, Result<TcpStream, String>> {
+        let (process, address) = (self.cage.process(), self.address);
+        async move {
+            let address = address.ok_or("the Pod has no address")?;
+            let process = process.map_err(|e| e.to_string())?;
+            let path = format!("/proc/{}/ns/net", process.as_raw_pid());
+            let (tell, told) = oneshot::channel();
+            // A thread stays in the network that it has entered, so it is one of its own and ends. A connection stays in the network that
+            // it was made in, whoever uses it.
+            std::thread::Builder::new()
+                .name("connect".to_owned())
+                .spawn(move || {
+                    let entered = fs::File::open(path)
+                        .and_then(|space| Ok(move_into_link_name_space(space.as_fd(), Some(LinkNameSpaceType::Network))?));
+                    let result = match entered {
+                        Ok(()) => TcpStream::connect_timeout(&SocketAddr::new(address, port), limit)
+                            .map_err(|e| format!("failed to connect to port {port}: {e}")),
+                        Err(e) => Err(format!("the Pod's network cannot be entered: {e}")),
+                    };
+                    // Whoever asked may have stopped waiting.
+                    let _ = tell.send(result);
+                })
+                .map_err(|e| e.to_string())?;
+            told.await.map_err(|_| "the connection failed".to_owned())?
+        }
+        .boxed()
+    }
+}
+
+/// What the task of a run owns.
+struct Run {
+    inner: Arc<Inner>,
+    work: Arc<Work>,
+    sandbox: Arc<Sandbox>,
+    image: String,
+    spec: Spec,
+    cage: Arc<Cage>,
+    wished: watch::Receiver<Wish>,
+    id: watch::Sender<Option<String>>,
+}
+
+/// How far a container came.
+struct Ended {
+    code: i32,
+    reason: &'static str,
+    message: String,
+}
+
+impl Ended {
+    fn killed(message: &str) -> Self {
+        Self {
+            code: KILLED,
+            reason: "Error",
+            message: message.to_owned(),
+        }
+    }
+
+    fn not_started(message: String) -> Self {
+        Self {
+            code: NO_START,
+            reason: "StartError",
+            message,
+        }
+    }
+}
+
+impl Run {
+    async fn live(mut self, started: oneshot::Sender<()>) -> Ending {
+        let ended = self.run(started).await;
+        let usage = self.sandbox.leave(&self.cage);
+        let written = self.spec.log.finish();
+        Ending {
+            code: ended.code,
+            reason: ended.reason,
+            message: match written {
+                Ok(()) => ended.message,
+                Err(error) => format!("{} (log not written: {error})", ended.message),
+            },
+            usage,
+        }
+    }
+
+    async fn run(&mut self, started: oneshot::Sender<()>) -> Ended {
+        let id = match self.create().await {
+            Ok(id) => id,
+            Err(ended) => return ended,
+        };
+        let ended = self.start_and_watch(&id, started).await;
+        self.remove(&id).await;
+        ended
+    }
+
+    /// The wish as it is now; whoever dropped the handle wants it ended.
+    fn wish(&mut self) -> Wish {
+        let gone = self.wished.has_changed().is_err();
+        let wish = *self.wished.borrow_and_update();
+        Wish {
+            kill: wish.kill || gone,
+            ..wish
+        }
+    }
+
+    /// Has the engine make it, when the brake is off. What is asked to end before it is there never begins.
+    async fn create(&mut self) -> Result<String, Ended> {
+        let log = self.spec.log.log().path;
+        let log = log.strip_prefix(&self.sandbox.logs).unwrap_or(&log).to_string_lossy().into_owned();
+        let mut spec = self.spec.clone();
+        if !spec.directories.iter().any(|mount| mount.guest == HOSTS) {
+            spec.directories.push(SpecDirectory {
+                host: self.sandbox.hosts.clone(),
+                guest: HOSTS.to_owned(),
+                read_only: false,
+            });
+        }
+        let request = proto::CreateContainerRequest {
+            pod_sandbox_id: self.sandbox.id.clone(),
+            config: Some(config::container(&self.work, &spec, &self.image, log)),
+            sandbox_config: Some(self.sandbox.config.clone()),
+        };
+        let mut brake = self.inner.brake.clone();
+        loop {
+            let wish = self.wish();
+            if wish.kill || wish.stop {
+                return Err(Ended::killed("it was ended before it had begun"));
+            }
+            let made = async {
+                // An error means that the car is gone, and with it whoever holds this.
+                let _ = brake.wait_for(|braked| !braked).await;
+                self.inner.engine.create_container(request.clone()).await
+            };
+            let made = tokio::select! {
+                biased;
+                _ = self.wished.changed() => continue,
+                made = made => made,
+            };
+            match made {
+                Ok(answer) => {
+                    self.cage.made(self.sandbox.group.child(&answer.container_id));
+                    self.id.send_replace(Some(answer.container_id.clone()));
+                    return Ok(answer.container_id);
+                }
+                Err(error) if error.is_transient() => {
+                    tracing::debug!(container = self.spec.name, %error, "not created yet");
+                    sleep(RETRY).await;
+                }
+                Err(error) => return Err(Ended::not_started(error.to_string())),
+            }
+        }
+    }
+
+    async fn start_and_watch(&mut self, id: &str, started: oneshot::Sender<()>) -> Ended {
+        let wish = self.wish();
+        if wish.kill || wish.stop {
+            return Ended::killed("it was ended before it had begun");
+        }
+        let inner = Arc::clone(&self.inner);
+        let wake = inner.wakes.of(id);
+        self.sandbox.enter(&self.cage);
+        let start = proto::StartContainerRequest {
+            container_id: id.to_owned(),
+        };
+        let mut wished = self.wished.clone();
+        let begun = tokio::select! {
+            begun = inner.engine.start_container(start) => begun,
+            // An error means that nobody holds it any more. One whose brake is pulled just now does not begin, and is not waited for.
+            () = async { drop(wished.wait_for(|wish| wish.kill).await) } => {
+                self.kill().await;
+                return self.last_word(id).await;
+            }
+        };
+        if let Err(error) = begun {
+            // It may have begun all the same, if only the answer was lost.
+            self.kill().await;
+            return Ended::not_started(error.to_string());
+        }
+        // What was told before the program was there told nobody.
+        self.cage.settle();
+        // The attempt may be gone.
+        let _ = started.send(());
+        let mut asked: Option<BoxFuture<'static, ()>> = None;
+        let mut begun_to_ask = false;
+        let mut look = Instant::now() + LOOK;
+        loop {
+            let wish = self.wish();
+            if wish.kill {
+                self.kill().await;
+                return self.last_word(id).await;
+            }
+            if wish.stop && !std::mem::replace(&mut begun_to_ask, true) {
+                asked = Some(self.ask(id));
+            }
+            let asking = async {
+                match &mut asked {
+                    Some(asking) => asking.await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                // Its end closes the handle's side, which is seen above.
+                _ = self.wished.changed() => continue,
+                () = asking => asked = None,
+                () = wake.news() => {}
+                () = sleep_until(look) => {
+                    look = Instant::now() + LOOK;
+                    self.look(id).await;
+                    continue;
+                }
+            }
+            match self.status(id).await {
+                Ok(Some(ended)) => {
+                    // Of a container that shares its processes with others, those that it has left behind.
+                    self.kill().await;
+                    return ended;
+                }
+                Ok(None) => {}
+                Err(error) => tracing::debug!(container = self.spec.name, error, "not looked at"),
+            }
+        }
+    }
+
+    /// Asks the program to end, by its image's signal.
+    fn ask(&self, id: &str) -> BoxFuture<'static, ()> {
+        let engine = self.inner.engine.clone();
+        let request = proto::StopContainerRequest {
+            container_id: id.to_owned(),
+            timeout: NEVER_S,
+        };
+        let name = self.spec.name.clone();
+        async move {
+            if let Err(error) = engine.stop_container(request).await {
+                tracing::warn!(container = name, %error, "not asked to end; it will be killed");
+            }
+        }
+        .boxed()
+    }
+
+    /// Ends every process of it. Returns when none is left.
+    async fn kill(&self) {
+        let cage = Arc::clone(&self.cage);
+        let name = &self.spec.name;
+        match tokio::task::spawn_blocking(move || cage.kill()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(container = name, %error, "a container's processes do not end"),
+            Err(error) => tracing::error!(container = name, %error, "a container was not killed"),
+        }
+    }
+
+    /// How it ended that was killed: what the engine says, if it says it soon.
+    async fn last_word(&self, id: &str) -> Ended {
+        let asked = async {
+            loop {
+                if let Ok(Some(ended)) = self.status(id).await {
+                    return ended;
+                }
+                sleep(LOOK / 10).await;
+            }
+        };
+        let said = timeout(LAST_WORD, asked).await;
+        said.unwrap_or_else(|_| Ended::killed("the container engine does not say how it ended"))
+    }
+
+    /// `None`: it lives.
+    async fn status(&self, id: &str) -> Result<Option<Ended>, String> {
+        let request = proto::ContainerStatusRequest {
+            container_id: id.to_owned(),
+            verbose: false,
+        };
+        let status = match self.inner.engine.container_status(request).await {
+            Ok(answer) => answer.status.unwrap_or_default(),
+            Err(error) if error.is_not_found() => {
+                return Ok(Some(Ended::killed("the container was removed from the engine")));
+            }
+            Err(error) => return Err(error.to_string()),
+        };
+        Ok(match status.state() {
+            proto::ContainerState::ContainerCreated | proto::ContainerState::ContainerRunning => None,
+            proto::ContainerState::ContainerUnknown => {
+                Some(Ended::killed("the container engine does not know how the container stands"))
+            }
+            proto::ContainerState::ContainerExited => Some(Ended {
+                code: status.exit_code,
+                reason: match status.reason.as_str() {
+                    "OOMKilled" => "OOMKilled",
+                    "Completed" => "Completed",
+                    "StartError" => "StartError",
+                    _ if status.exit_code == 0 => "Completed",
+                    _ => "Error",
+                },
+                message: status.message,
+            }),
+        })
+    }
+
+    /// Tells readers how long the log is, bounds it, and remembers what has been used.
+    async fn look(&self, id: &str) {
+        self.cage.usage();
+        let log = &self.spec.log;
+        let Ok(length) = log.look() else { return };
+        if length < logs::HALF {
+            return;
+        }
+        if let Err(error) = log.rotate() {
+            tracing::warn!(container = self.spec.name, %error, "log not rotated");
+            return;
+        }
+        let container_id = id.to_owned();
+        let reopened = self.inner.engine.reopen_container_log(proto::ReopenContainerLogRequest { container_id });
+        if let Err(error) = reopened.await {
+            tracing::warn!(container = self.spec.name, %error, "log not opened again");
+        }
+    }
+
+    async fn remove(&self, id: &str) {
+        let container_id = id.to_owned();
+        let removed = self.inner.engine.remove_container(proto::RemoveContainerRequest { container_id });
+        // It goes with its sandbox at the latest.
+        match timeout(LAST_WORD, removed).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::debug!(container = self.spec.name, %error, "not removed yet"),
+            Err(_) => tracing::debug!(container = self.spec.name, "not removed yet"),
+        }
+    }
+}
+
+/// Where every container has its hosts file.
+const HOSTS: &str = "/etc/hosts";

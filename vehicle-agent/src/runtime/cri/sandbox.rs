@@ -1,0 +1,224 @@
+//! What the containers of one attempt share: namespaces, an address, `/etc/hosts`, a control group.
+//!
+//! Made when the first of them is made ready, removed when none of them will run any more.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use kerbside_core::ids::PodUid;
+use tokio::sync::OnceCell;
+
+use super::cage::Cage;
+use super::client::{CallError, Engine};
+use super::{config, proto};
+use crate::cgroup::{Cgroup, Most};
+use crate::directory::{self, AttemptDirectory};
+use crate::pod::Work;
+use crate::runtime::Usage;
+
+/// A sandbox that is there.
+#[derive(Debug)]
+pub(super) struct Sandbox {
+    pub(super) id: String,
+    pub(super) config: proto::PodSandboxConfig,
+    /// Where the car reaches it, and nobody else.
+    pub(super) address: Option<IpAddr>,
+    /// Of the attempt: the sandbox and all its containers are in it.
+    pub(super) group: Cgroup,
+    /// The file that is `/etc/hosts` in its containers.
+    pub(super) hosts: PathBuf,
+    /// Where the logs of its containers are.
+    pub(super) logs: PathBuf,
+    used: Mutex<Counted>,
+}
+
+/// Who used what.
+#[derive(Debug, Default)]
+struct Counted {
+    /// Containers that run.
+    live: Vec<Arc<Cage>>,
+    /// What those that have ended used, milliseconds of processor time.
+    ended_ms: u64,
+}
+
+impl Sandbox {
+    /// Makes one. The error is a sentence.
+    pub(super) async fn make(
+        engine: &Engine,
+        work: &Work,
+        (car, handler): (&str, &str),
+        directory: &AttemptDirectory,
+        group: Cgroup,
+        most: Most,
+    ) -> Result<Self, String> {
+        let logs = directory.all_logs();
+        directory::make_private(&logs).map_err(|e| format!("{}: {e}", logs.display()))?;
+        group
+            .make(most)
+            .map_err(|e| format!("failed to make control group {}: {e}", group.name()))?;
+        let config = config::sandbox(work, car, &group, logs.to_string_lossy().into_owned());
+        let request = proto::RunPodSandboxRequest {
+            config: Some(config.clone()),
+            runtime_handler: handler.to_owned(),
+        };
+        let id = match engine.run_pod_sandbox(request).await {
+            Ok(answer) => answer.pod_sandbox_id,
+            Err(error) => return Err(error.to_string()),
+        };
+        let address = address(engine, &id).await;
+        let hosts = directory.hosts();
+        let written = address
+            .map_err(|e| e.to_string())
+            .and_then(|address| match write_hosts(&hosts, work, address) {
+                Ok(()) => Ok(address),
+                Err(e) => Err(format!("{}: {e}", hosts.display())),
+            });
+        match written {
+            Ok(address) => Ok(Self {
+                id,
+                config,
+                address,
+                group,
+                hosts,
+                logs,
+                used: Mutex::default(),
+            }),
+            Err(message) => {
+                // Another one is made at the next try.
+                if let Err(error) = remove(engine, &id).await {
+                    tracing::warn!(%error, "a sandbox that failed is left");
+                }
+                Err(message)
+            }
+        }
+    }
+
+    fn used(&self) -> MutexGuard<'_, Counted> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A container is about to run.
+    pub(super) fn enter(&self, cage: &Arc<Cage>) {
+        self.used().live.push(Arc::clone(cage));
+    }
+
+    /// What a container that has ended had used. All that the attempt has used and nobody else has is its own: so nothing that happened
+    /// between two looks is lost, and nothing counts twice.
+    pub(super) fn leave(&self, cage: &Arc<Cage>) -> Usage {
+        let mut used = self.used();
+        used.live.retain(|other| !Arc::ptr_eq(other, cage));
+        let others: u64 = used.live.iter().map(|other| other.usage().cpu_ms).sum();
+        let (all, own) = (self.group.usage(), cage.usage());
+        let rest = all.cpu_ms.saturating_sub(used.ended_ms).saturating_sub(others);
+        let cpu_ms = own.cpu_ms.max(rest);
+        used.ended_ms += cpu_ms;
+        let alone = used.live.is_empty();
+        Usage {
+            cpu_ms,
+            memory_peak: if alone { own.memory_peak.max(all.memory_peak) } else { own.memory_peak },
+        }
+    }
+
+    /// Ends and removes it, and its control group. What does not go now goes when the agent starts anew.
+    pub(super) async fn remove(&self, engine: &Engine) {
+        let group = self.group.clone();
+        // Also without an engine: nothing of an attempt that is over may run.
+        let killed = tokio::task::spawn_blocking(move || group.kill()).await;
+        if let Ok(Err(error)) = killed {
+            tracing::error!(%error, "an attempt's processes do not end");
+        }
+        if let Err(error) = remove(engine, &self.id).await {
+            tracing::warn!(sandbox = self.id, %error, "a sandbox is left in the container engine");
+        }
+        if let Err(error) = self.group.remove() {
+            tracing::debug!(%error, "a control group is left");
+        }
+    }
+}
+
+/// Ends and removes a sandbox and all in it; one that is not there is removed.
+pub(super) async fn remove(engine: &Engine, id: &str) -> Result<(), CallError> {
+    let known = |result: Result<(), CallError>| match result {
+        Err(error) if error.is_not_found() => Ok(()),
+        other => other,
+    };
+    let pod_sandbox_id = id.to_owned();
+    known(
+        engine
+            .stop_pod_sandbox(proto::StopPodSandboxRequest { pod_sandbox_id })
+            .await
+            .map(|_| ()),
+    )?;
+    let pod_sandbox_id = id.to_owned();
+    known(
+        engine
+            .remove_pod_sandbox(proto::RemovePodSandboxRequest { pod_sandbox_id })
+            .await
+            .map(|_| ()),
+    )
+}
+
+async fn address(engine: &Engine, id: &str) -> Result<Option<IpAddr>, CallError> {
+    let request = proto::PodSandboxStatusRequest {
+        pod_sandbox_id: id.to_owned(),
+        verbose: false,
+    };
+    let status = engine.pod_sandbox_status(request).await?.status.unwrap_or_default();
+    Ok(status.network.and_then(|network| network.ip.parse().ok()))
+}
+
+/// As the kubelet writes it.
+fn write_hosts(path: &Path, work: &Work, address: Option<IpAddr>) -> io::Result<()> {
+    std::fs::write(path, hosts(&work.shared.hostname, &work.shared.host_aliases, address))
+}
+
+fn hosts(hostname: &str, aliases: &[(String, Vec<String>)], address: Option<IpAddr>) -> String {
+    let mut text = "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n\
+                    fe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n"
+        .to_owned();
+    if let Some(address) = address {
+        writeln!(text, "{address}\t{hostname}").expect("writing to a String cannot fail");
+    }
+    if !aliases.is_empty() {
+        text.push_str("\n# Entries added by HostAliases.\n");
+        for (address, names) in aliases {
+            writeln!(text, "{address}\t{}", names.join("\t")).expect("writing to a String cannot fail");
+        }
+    }
+    text
+}
+
+/// The sandboxes of a car, by attempt.
+#[derive(Debug, Default)]
+pub(super) struct Sandboxes(Mutex<HashMap<PodUid, Arc<OnceCell<Arc<Sandbox>>>>>);
+
+impl Sandboxes {
+    /// The place of one, made or not.
+    pub(super) fn of(&self, uid: &PodUid) -> Arc<OnceCell<Arc<Sandbox>>> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(all.entry(uid.clone()).or_default())
+    }
+
+    /// The place of one, which nobody finds here any more.
+    pub(super) fn take(&self, uid: &PodUid) -> Option<Arc<OnceCell<Arc<Sandbox>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_file_has_the_pod_itself_and_its_aliases() {
+        let aliases = [("192.0.2.7".to_owned(), vec!["depot".to_owned(), "depot.example".to_owned()])];
+        let text = hosts("work-1", &aliases, "10.98.0.2".parse().ok());
+        assert!(text.contains("\n10.98.0.2\twork-1\n"), "{text}");
+        assert!(text.ends_with("# Entries added by HostAliases.\n192.0.2.7\tdepot\tdepot.example\n"), "{text}");
+        assert!(!hosts("work-1", &[], None).contains("HostAliases"));
+    }
+}
