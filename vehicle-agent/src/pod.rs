@@ -210,7 +210,8 @@ impl Work {
         Plan {
             containers: containers.collect(),
             grace: self.grace,
-            upload: self.output.is_some(),
+            // Its log at least: whoever asks for the log of a Pod that has ended gets it, as from a kubelet.
+            upload: true,
             run_unheard_for: self.run_unheard_for,
             once: self.once,
             active_deadline: self.active_deadline,

@@ -5,6 +5,10 @@
 
 #[path = "engine/first.rs"]
 mod first;
+#[path = "engine/life.rs"]
+mod life;
+#[path = "engine/security.rs"]
+mod security;
 
 use anyhow::{Context, Result, bail};
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};

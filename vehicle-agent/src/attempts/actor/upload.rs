@@ -11,8 +11,8 @@ use crate::cluster::Cluster;
 use crate::logs::Log;
 use crate::output::{self, Refused};
 
-/// The log of a program that failed is worth this much of a wait, no more: its failure is news.
-const FAILED_LOG: Duration = Duration::from_secs(20);
+/// A log alone, and that of a program that failed, is worth this much of a wait, no more: the end is news.
+const LOG_ALONE: Duration = Duration::from_secs(20);
 
 impl<C: Cluster> Actor<C> {
     pub(super) fn upload(&mut self) {
@@ -21,6 +21,8 @@ impl<C: Cluster> Actor<C> {
         };
         let succeeded = outcome.kind == Kind::Succeeded;
         let Some(work) = self.seed.work.clone() else { return };
+        let has_output = work.output.is_some();
+        let awaited = succeeded && has_output;
         let logs: Vec<(String, Log)> = work
             .containers
             .iter()
@@ -59,10 +61,10 @@ impl<C: Cluster> Actor<C> {
         };
         let uid = self.seed.uid.clone();
         self.child(async move {
-            let sent = if succeeded {
+            let sent = if awaited {
                 sending.await
             } else {
-                tokio::time::timeout(FAILED_LOG, sending).await.unwrap_or_else(|_| {
+                tokio::time::timeout(LOG_ALONE, sending).await.unwrap_or_else(|_| {
                     let message = "the log did not reach the cluster in time".to_owned();
                     Err(Refused {
                         reason: "LogNotStored".to_owned(),
@@ -74,7 +76,12 @@ impl<C: Cluster> Actor<C> {
                 Ok(()) => Event::Uploaded,
                 Err(Refused { reason, message }) => {
                     tracing::warn!(attempt = %uid, reason, message, "output not stored");
-                    Event::UploadRefused { reason, message }
+                    if has_output {
+                        Event::UploadRefused { reason, message }
+                    } else {
+                        // The program has done what it should; that its log is lost is no failure of it.
+                        Event::Uploaded
+                    }
                 }
             })
         });
