@@ -13,7 +13,7 @@
 //! | Waiting | fence reached since the admission | Ended (refused) | Report |
 //! | Waiting | Stop, Depart, deadline reached | Ended | Report |
 //! | Active | Prepared, its turn, not frozen | Active | Start |
-//! | Active | NotReady | Active | wait, Prepare again at a Tick |
+//! | Active | NotReady | Active | wait, Prepare again at a Tick, or when something was Provided |
 //! | Active | Exited, to be restarted | Active | wait, Start again at a Tick |
 //! | Active | Started | Active | PostStart, Report |
 //! | Active | PostStarted | Active | Start the next container; of one whose hook failed: PreStop or Ask; Report |
@@ -173,13 +173,15 @@ pub enum Event {
         /// The image with its digest.
         image_id: String,
     },
-    /// They are not.
+    /// They are not, or not any more when it was to be started.
     NotReady {
         /// Which.
         container: usize,
         /// Why.
         why: NotReady,
     },
+    /// What the Pod refers to has changed: what waits for a part of it need not wait longer.
+    Provided,
     /// A container's program runs.
     Started {
         /// Which.

@@ -19,9 +19,9 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"sort"
 	"strconv"
 	"strings"
@@ -69,32 +69,36 @@ func init() {
 		"exit":     func(a []string) error { n, err := strconv.Atoi(a[0]); return errors.Join(err, exitCode(n)) },
 		"sleep":    func(a []string) error { d, err := time.ParseDuration(a[0]); time.Sleep(d); return err },
 		"wait":     wait,
-		"stay":     func([]string) error { signal.Ignore(syscall.SIGTERM, syscall.SIGINT); select {} },
-		"write":    func(a []string) error { return os.WriteFile(a[0], []byte(strings.Join(a[1:], " ")), 0o644) },
-		"append":   add,
-		"cat":      cat,
-		"until":    until,
-		"ls":       ls,
-		"stat":     stat,
-		"link":     func(a []string) error { return os.Symlink(a[0], a[1]) },
-		"env":      env,
-		"id":       id,
-		"hog":      hog,
-		"fill":     fill,
-		"spin":     spin,
-		"count":    count,
-		"fork":     fork,
-		"connect":  connect,
-		"serve":    serve,
-		"tls":      serveTLS,
-		"mount":    func(a []string) error { return syscall.Mount(a[0], a[1], a[2], 0, "") },
-		"mknod":    func(a []string) error { return syscall.Mknod(a[0], syscall.S_IFBLK|0o600, 8<<8) },
-		"kill":     func(a []string) error { n, _ := strconv.Atoi(a[0]); return syscall.Kill(n, syscall.SIGKILL) },
-		"ps":       ps,
-		"host":     func([]string) error { name, err := os.Hostname(); fmt.Println(name); return err },
-		"resolve":  func(a []string) error { found, err := net.LookupHost(a[0]); fmt.Println(found); return err },
-		"unshare":  func([]string) error { return syscall.Unshare(syscall.CLONE_NEWUSER) },
-		"routes":   func([]string) error { return cat([]string{"/proc/self/net/route"}) },
+		"stay": func([]string) error {
+			signal.Ignore(syscall.SIGTERM, syscall.SIGINT)
+			time.Sleep(time.Hour)
+			return nil
+		},
+		"write":   func(a []string) error { return os.WriteFile(a[0], []byte(strings.Join(a[1:], " ")), 0o644) },
+		"append":  add,
+		"cat":     cat,
+		"until":   until,
+		"ls":      ls,
+		"stat":    stat,
+		"link":    func(a []string) error { return os.Symlink(a[0], a[1]) },
+		"env":     env,
+		"id":      id,
+		"hog":     hog,
+		"fill":    fill,
+		"spin":    spin,
+		"count":   count,
+		"threads": threads,
+		"connect": connect,
+		"serve":   serve,
+		"tls":     serveTLS,
+		"mount":   func(a []string) error { return syscall.Mount(a[0], a[1], a[2], 0, "") },
+		"mknod":   func(a []string) error { return syscall.Mknod(a[0], syscall.S_IFBLK|0o600, 8<<8) },
+		"kill":    func(a []string) error { n, _ := strconv.Atoi(a[0]); return syscall.Kill(n, syscall.SIGKILL) },
+		"ps":      ps,
+		"host":    func([]string) error { name, err := os.Hostname(); fmt.Println(name); return err },
+		"resolve": func(a []string) error { found, err := net.LookupHost(a[0]); fmt.Println(found); return err },
+		"unshare": func([]string) error { return syscall.Unshare(syscall.CLONE_NEWUSER) },
+		"routes":  func([]string) error { return cat([]string{"/proc/self/net/route"}) },
 	}
 }
 
@@ -255,25 +259,20 @@ func count(a []string) error {
 	}
 }
 
-// fork N: has so many processes at a time.
-func fork(a []string) error {
+// threads N: has so many threads at a time. Without the right to another one Go ends the program, and says how many it had.
+func threads(a []string) error {
 	n, err := strconv.Atoi(a[0])
-	if err != nil {
-		return err
-	}
-	var begun []*exec.Cmd
+	var begun sync.WaitGroup
 	for range n {
-		child := exec.Command("/proc/self/exe", "sleep", "1h")
-		if err = child.Start(); err != nil {
-			break
-		}
-		begun = append(begun, child)
+		begun.Add(1)
+		go func() {
+			runtime.LockOSThread()
+			begun.Done()
+			select {}
+		}()
 	}
-	fmt.Println("forked", len(begun))
-	for _, child := range begun {
-		child.Process.Kill()
-		child.Wait()
-	}
+	begun.Wait()
+	fmt.Println("threads", n)
 	return err
 }
 

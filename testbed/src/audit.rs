@@ -44,6 +44,21 @@ pub struct Write {
     pub owner: Option<String>,
 }
 
+/// A request that was made, of whatever kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// The user agent.
+    pub agent: String,
+    /// `get`, `list`, `watch` and so on.
+    pub verb: String,
+    /// Plural.
+    pub resource: String,
+    /// Of the object, or where it is looked for; empty: everywhere.
+    pub namespace: String,
+    /// Of the object.
+    pub name: String,
+}
+
 impl Write {
     /// Whose write it is, if it is an adapter's.
     pub fn replica(&self) -> Option<&str> {
@@ -147,6 +162,26 @@ impl Audit {
     /// What was written since, in the order in which it was answered; the next reading goes on from here. A line that is only half there is
     /// read with the next reading.
     pub fn writes(&mut self) -> Result<Vec<Write>> {
+        let mut writes: Vec<_> = self.lines()?.into_iter().filter_map(Line::write).collect();
+        writes.sort_by(|a, b| a.at.cmp(&b.at));
+        Ok(writes)
+    }
+
+    /// What was asked for since, reads too. The next reading goes on from here.
+    pub fn requests(&mut self) -> Result<Vec<Request>> {
+        let received = self.lines()?.into_iter().filter(|line| line.stage == "RequestReceived");
+        Ok(received
+            .map(|line| Request {
+                agent: line.user_agent,
+                verb: line.verb,
+                resource: line.object_ref.resource,
+                namespace: line.object_ref.namespace,
+                name: line.object_ref.name,
+            })
+            .collect())
+    }
+
+    fn lines(&mut self) -> Result<Vec<Line>> {
         let failed = || {
             format!(
                 "failed to read {}: was the testbed started with --audit?",
@@ -156,7 +191,7 @@ impl Audit {
         let mut file = File::open(&self.path).with_context(failed)?;
         file.seek(SeekFrom::Start(self.from)).with_context(failed)?;
         let mut reader = BufReader::new(file);
-        let mut writes = Vec::new();
+        let mut lines = Vec::new();
         let mut line = String::new();
         loop {
             line.clear();
@@ -165,12 +200,10 @@ impl Audit {
                 break;
             }
             self.from += length as u64;
-            let read: Line =
-                serde_json::from_str(&line).with_context(|| format!("not a line of an audit log: {line}"))?;
-            writes.extend(read.write());
+            let read = serde_json::from_str(&line).with_context(|| format!("not a line of an audit log: {line}"))?;
+            lines.push(read);
         }
-        writes.sort_by(|a, b| a.at.cmp(&b.at));
-        Ok(writes)
+        Ok(lines)
     }
 }
 

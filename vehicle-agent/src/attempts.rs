@@ -9,6 +9,7 @@ mod files;
 mod prepare;
 mod quota;
 mod status;
+pub(crate) mod volumes;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -28,11 +29,11 @@ use kerbside_core::names::reason;
 use kerbside_core::owner::Refusal;
 use kerbside_core::quantity::Resources;
 use kerbside_link::client::Event;
-use kerbside_link::proto::{AttemptPhase, AttemptStatus, ReadLogs, Run, Stop};
+use kerbside_link::proto::{AttemptPhase, AttemptStatus, Provide, ReadLogs, Run, Stop};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
-use self::actor::{Actor, Kept, Order, Seed, Wish};
+use self::actor::{Actor, Kept, Order, Seed, Wires, Wish};
 use crate::cluster::Cluster;
 use crate::control::Held;
 use crate::directory::Directory;
@@ -41,7 +42,7 @@ use crate::journal::{Journal, Recovered};
 use crate::logs::Log;
 use crate::logs::reader::{LogReader, Wanted};
 use crate::outlook::Outlook;
-use crate::pod::{Engine, Work};
+use crate::pod::{Engine, Given, Work};
 use crate::runtime::{Runtimes, Usage};
 
 /// Orders that may wait for one actor, which is quick; a child or a reader of logs that sends more waits. The supervisor sends none.
@@ -96,7 +97,8 @@ pub fn revive(recovered: Vec<Recovered>, clock: &dyn Clock) -> (Vec<Revived>, Ve
     };
     let mut statuses = Vec::new();
     let revived = recovered.into_iter().map(|Recovered { uid, run, record }| {
-        let work = Work::read(uid.clone(), &run).ok().map(Arc::new);
+        // Nothing of it starts any more, so what the car gives is of no matter.
+        let work = Work::read(uid.clone(), &run, &Resources::default()).ok().map(Arc::new);
         let plan = work.as_ref().map_or_else(unreadable, |work| work.plan());
         let kept = Kept::recovered(&record);
         let (attempt, effects) = Attempt::recover(&plan, record, now);
@@ -137,6 +139,7 @@ struct Handle {
     /// For readers of logs.
     orders: mpsc::Sender<Order>,
     wish: watch::Sender<Wish>,
+    given: watch::Sender<Arc<Given>>,
     requests: Resources,
     priority: i32,
     fence: Option<Boottime>,
@@ -227,6 +230,7 @@ impl<C: Cluster> Supervisor<C> {
                 }
                 self.admit(run);
             }
+            Event::Provide(provide) => self.provide(provide),
             Event::Stop(stop) => self.stop(stop),
             Event::Forget(uid) => self.forget(&uid),
             Event::ReadLogs(request) => self.read_logs(request),
@@ -329,7 +333,7 @@ impl<C: Cluster> Supervisor<C> {
             boot: clock.boottime(),
             wall_ms: clock.wall().as_millisecond(),
         };
-        let read = Work::read(uid.clone(), &run);
+        let read = Work::read(uid.clone(), &run, &outlook.allocatable);
         // Consent comes first: without it nothing else of the car is told.
         let admitted = outlook
             .admit(&run.class, &**clock)
@@ -395,11 +399,13 @@ impl<C: Cluster> Supervisor<C> {
     fn begin(&mut self, seed: Seed, effects: Vec<Effect>, requests: Resources) {
         let (orders, inbox) = mpsc::channel(INBOX);
         let (wish, wishes) = watch::channel(Wish::default());
+        let (given, gifts) = watch::channel(Arc::default());
         let work = seed.work.as_deref();
         let status = status::status(seed.uid.as_str(), &seed.attempt, work, Usage::default());
         let handle = Handle {
             orders: orders.clone(),
             wish,
+            given,
             requests,
             priority: work.map_or(0, |work| work.priority),
             fence: seed.attempt.fence(&seed.plan),
@@ -413,11 +419,22 @@ impl<C: Cluster> Supervisor<C> {
             seed,
             inbox,
             orders.downgrade(),
-            self.turn.subscribe(),
-            wishes,
-            self.heard.subscribe(),
+            Wires {
+                turn: self.turn.subscribe(),
+                wish: wishes,
+                heard: self.heard.subscribe(),
+                given: gifts,
+            },
         );
         self.tasks.spawn(actor.live(effects));
+    }
+
+    /// Of an attempt that is not here, nothing is kept.
+    fn provide(&self, provide: Provide) {
+        let uid = provide.uid.parse::<PodUid>().ok();
+        if let Some(handle) = uid.and_then(|uid| self.attempts.get(&uid)) {
+            handle.given.send_replace(Arc::new(Given::from(provide)));
+        }
     }
 
     fn stop(&mut self, stop: Stop) {

@@ -97,7 +97,9 @@ impl Directory {
 
     /// Removes the files of an attempt that nobody knows any more.
     pub fn remove_attempt(&self, name: &str) -> io::Result<()> {
-        fs::remove_dir_all(self.attempts().join(name))
+        let root = self.attempts().join(name);
+        crate::attempts::volumes::forget(&root)?;
+        fs::remove_dir_all(root)
     }
 }
 

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `container` | one container |
 //! | `env` | its environment |
+//! | `given` | what a Pod refers to: ConfigMaps, Secrets, tokens |
 //! | `handler` | its probes and hooks |
 //! | `path` | names and paths |
 //! | `pull` | when an image is fetched |
@@ -16,6 +17,7 @@
 
 mod container;
 mod env;
+mod given;
 mod handler;
 mod path;
 mod pull;
@@ -38,10 +40,12 @@ use kerbside_core::vehicle::DEFAULT_GRACE;
 use kerbside_link::proto::Run;
 
 pub use self::container::ContainerWork;
+pub use self::env::{Around, expand};
+pub use self::given::Given;
 pub use self::handler::{Handler, HttpGet, ProbeWork};
 pub use self::pull::PullPolicy;
 pub use self::shared::{Dns, Shared};
-pub use self::volume::{Mount, VolumeWork};
+pub use self::volume::{File, Mount, VolumeWork};
 use self::path::absolute;
 
 /// What runs the programs of a Pod.
@@ -89,6 +93,8 @@ pub struct Work {
     pub class: String,
     /// The FleetJob, for the log; empty for a plain Pod.
     pub job: String,
+    /// The Pod itself, for what it says of itself.
+    pub pod: Pod,
     /// What runs it.
     pub engine: Engine,
     /// What its containers share.
@@ -122,8 +128,8 @@ pub struct Output {
 }
 
 impl Work {
-    /// Reads a Run. The uid is the caller's, for it names the attempt even when the rest cannot be read.
-    pub fn read(uid: PodUid, run: &Run) -> Result<Self, Refusal> {
+    /// Reads a Run. The uid is the caller's, for it names the attempt even when the rest cannot be read. `allocatable` is what the car gives.
+    pub fn read(uid: PodUid, run: &Run, allocatable: &Resources) -> Result<Self, Refusal> {
         let pod: Pod = serde_json::from_slice(&run.pod_json)
             .map_err(|e| unsupported(format!("the vehicle cannot read the Pod: {e}")))?;
         let spec = pod
@@ -135,7 +141,7 @@ impl Work {
         let inits = spec.init_containers.iter().flatten().map(|container| (container, true));
         let containers = inits
             .chain(spec.containers.iter().map(|container| (container, false)))
-            .map(|(c, init)| container::container(c, init, &pod, engine).map_err(|m| unsupported(format!("container {}: {m}", c.name))))
+            .map(|(c, init)| container::container(c, init, &pod, engine, allocatable).map_err(|m| unsupported(format!("container {}: {m}", c.name))))
             .collect::<Result<Vec<_>, _>>()?;
         let volumes = spec
             .volumes
@@ -144,7 +150,7 @@ impl Work {
             .map(|v| {
                 Ok((
                     v.name.clone(),
-                    volume::volume(v, engine).map_err(|m| unsupported(format!("volume {}: {m}", v.name)))?,
+                    volume::volume(v, &pod, engine, allocatable).map_err(|m| unsupported(format!("volume {}: {m}", v.name)))?,
                 ))
             })
             .collect::<Result<BTreeMap<_, _>, Refusal>>()?;
@@ -193,6 +199,7 @@ impl Work {
                 .iter()
                 .map(|credential| (credential.registry.clone(), credential.bearer_token.clone()))
                 .collect(),
+            pod,
         })
     }
 
@@ -216,6 +223,12 @@ impl Work {
             once: self.once,
             active_deadline: self.active_deadline,
         }
+    }
+
+    /// Whether it needs what the cluster gives beside the Pod: nothing of it begins before that is there.
+    pub fn refers(&self) -> bool {
+        let volumes = self.volumes.values().any(|volume| matches!(volume, VolumeWork::Files(_)));
+        volumes || self.containers.iter().any(|container| container.env.refers())
     }
 
     /// The container whose output path counts: the first that is no init container.

@@ -8,9 +8,9 @@ pub mod cri;
 pub mod wasm;
 
 use std::io;
-use std::net::TcpStream;
+use std::net::{IpAddr, TcpStream};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -44,6 +44,10 @@ impl From<Arc<dyn Runtime>> for Runtimes {
 pub trait Program: Send + Sync {
     /// Starts it. The error is the car's, not the program's.
     fn start(&self, spec: Spec) -> io::Result<Running>;
+    /// Its address in the car, if it has one.
+    fn address(&self) -> Option<IpAddr> {
+        None
+    }
 }
 
 /// How a program is started.
@@ -75,6 +79,25 @@ pub struct Spec {
     pub security: Security,
     /// What it prints.
     pub log: LogWriter,
+    /// Filled in where the files that it writes beside its volumes are not in one of its directories.
+    pub layer: Layer,
+}
+
+/// Where a container engine puts what a program writes into its image's files.
+#[derive(Debug, Clone, Default)]
+pub struct Layer(Arc<OnceLock<PathBuf>>);
+
+impl Layer {
+    /// It is known now.
+    pub fn set(&self, path: PathBuf) {
+        // The first one stays: a run has one.
+        let _ = self.0.set(path);
+    }
+
+    /// Where, if it is known.
+    pub fn get(&self) -> Option<&PathBuf> {
+        self.0.get()
+    }
 }
 
 /// A directory, or a file, that a program sees.

@@ -6,6 +6,7 @@
 
 mod attempts;
 mod braking;
+mod giving;
 mod jobs;
 mod writes;
 
@@ -38,6 +39,7 @@ use crate::events;
 use crate::fleet::{Ends, Message};
 use crate::metrics::{PhaseLabel, PoolLabel, WriteLabel};
 use crate::offer;
+use crate::provide::Provider;
 use crate::terms::{Pool, terms};
 use crate::twins::Twins;
 
@@ -94,6 +96,8 @@ pub(crate) struct Actor {
     said: HashMap<PodUid, proto::AttemptStatus>,
     /// When each attempt's Run was first sent, until it runs.
     asked: HashMap<PodUid, Boottime>,
+    /// What gives the vehicle what its Pods refer to: of which session, and none for a Pod that refers to nothing.
+    providers: HashMap<PodUid, (u64, Option<Provider>)>,
     /// Refusals that an Event has told.
     announced: HashSet<PodUid>,
     lease: writes::LeaseState,
@@ -150,6 +154,7 @@ impl Actor {
             pods: HashMap::new(),
             said: HashMap::new(),
             asked: HashMap::new(),
+            providers: HashMap::new(),
             announced: HashSet::new(),
             lease: writes::LeaseState::default(),
             jobs: FuturesUnordered::new(),
@@ -386,6 +391,7 @@ impl Actor {
         while self.tell(&desired) {
             desired = self.settle();
         }
+        self.give();
         self.owned |= self.is_ours();
         self.count(self.owned.then_some(&desired));
         let now = self.context.clock.boottime();

@@ -201,59 +201,39 @@ fn volume(volume: &Volume, pool: &VehiclePoolSpec) -> Result<(), Refusal> {
         );
         return refuse(NOT_TRUSTED, message);
     }
+    if volume.config_map.is_some() || volume.downward_api.is_some() || volume.secret.is_some() || volume.projected.is_some() {
+        return Ok(());
+    }
     let kind = if volume.host_path.is_some() {
         "a hostPath"
     } else if volume.persistent_volume_claim.is_some() {
         "a persistentVolumeClaim"
-    } else if volume.config_map.is_some() {
-        "a configMap"
-    } else if volume.downward_api.is_some() {
-        "a downwardAPI volume"
-    } else if secret {
-        "a secret"
-    } else if volume.projected.is_some() {
-        "a projected volume"
     } else {
         "of a kind"
     };
-    let message = format!("volume '{name}' is {kind} that vehicles do not have; they have emptyDir and image volumes");
+    let message = format!(
+        "volume '{name}' is {kind} that vehicles do not have; they have emptyDir, image, configMap, secret, downwardAPI and \
+         projected volumes"
+    );
     refuse(reason::NOT_SUPPORTED, message)
 }
 
 fn environment(container: &Container, pool: &VehiclePoolSpec) -> Result<(), Refusal> {
-    let (mut secrets, mut others) = (Vec::new(), Vec::new());
-    for variable in container.env.iter().flatten() {
-        let Some(source) = &variable.value_from else { continue };
-        if source.secret_key_ref.is_some() {
-            secrets.push(variable.name.as_str());
-        }
-        if source.config_map_key_ref.is_some() || source.file_key_ref.is_some() {
-            others.push(variable.name.as_str());
-        }
-    }
-    for from in container.env_from.iter().flatten() {
-        if from.secret_ref.is_some() {
-            secrets.push("envFrom");
-        }
-        if from.config_map_ref.is_some() {
-            others.push("envFrom");
-        }
-    }
-    let container = &container.name;
-    match (secrets.first(), others.first()) {
-        (Some(name), _) if pool.trust.secrets == Access::Deny => {
+    let variables = container.env.iter().flatten().filter_map(|variable| {
+        let secret = variable.value_from.as_ref()?.secret_key_ref.as_ref();
+        secret.map(|_| variable.name.as_str())
+    });
+    let whole = container.env_from.iter().flatten().filter(|from| from.secret_ref.is_some());
+    let first = variables.chain(whole.map(|_| "envFrom")).next();
+    match first {
+        Some(name) if pool.trust.secrets == Access::Deny => {
             let message = format!(
-                "variable '{name}' of container '{container}' is from a Secret; the pool lets none into a car (trust.secrets)"
+                "variable '{name}' of container '{}' is from a Secret; the pool lets none into a car (trust.secrets)",
+                container.name
             );
             refuse(NOT_TRUSTED, message)
         }
-        (Some(name), _) | (None, Some(name)) => {
-            let message = format!(
-                "variable '{name}' of container '{container}' is from another object; vehicles take values and fieldRefs"
-            );
-            refuse(reason::NOT_SUPPORTED, message)
-        }
-        (None, None) => Ok(()),
+        _ => Ok(()),
     }
 }
 
@@ -411,7 +391,7 @@ mod tests {
         "NotSupported",
         "persistentVolumeClaim"
     )]
-    #[case::config_map(json!({"volumes": [{"name": "c", "configMap": {"name": "c"}}]}), "NotSupported", "configMap")]
+    #[case::host_path(json!({"volumes": [{"name": "c", "hostPath": {"path": "/"}}]}), "NotSupported", "hostPath")]
     #[case::too_big(
         json!({"containers": [{"name": "main", "resources": {"requests": {"cpu": "3"}}}]}),
         "OutOfcpu",
@@ -442,12 +422,13 @@ mod tests {
     }
 
     #[test]
-    fn secret_allowed_by_the_pool_is_still_not_supported() {
-        let spec = json!({"volumes": [{"name": "keys", "secret": {"secretName": "s"}}]});
-        assert_eq!(
-            judged(&pod(&spec), "Allow", "vision").unwrap_err().reason,
-            "NotSupported"
-        );
+    fn secret_and_token_go_where_the_pool_allows_them_and_a_config_map_anywhere() {
+        let secret = json!({"name": "keys", "secret": {"secretName": "s"}});
+        let token = json!({"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}});
+        let spec = json!({"volumes": [secret, token]});
+        assert_eq!(judged(&pod(&spec), "Allow", "vision"), Ok(()));
+        let map = json!({"volumes": [{"name": "c", "configMap": {"name": "c"}}]});
+        assert_eq!(judged(&pod(&map), "Deny", "vision"), Ok(()));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::gate::Gate;
 use crate::metrics::{Metrics, PoolLabel};
 use crate::mirror::Mirror;
 use crate::node::NodeConfig;
+use crate::objects::Objects;
 use crate::proof::Proof;
 use crate::refusal::RefusalLedger;
 use crate::vehicle_watch::Roster;
@@ -39,6 +40,8 @@ pub(crate) struct Context {
     pub(crate) nodes: Mirror<Node>,
     pub(crate) roster: Roster,
     pub(crate) store: Store,
+    /// What Pods on vehicles name.
+    pub(crate) objects: Objects,
     pub(crate) recorder: Recorder,
     pub(crate) metrics: Metrics,
     pub(crate) refusals: RefusalLedger,

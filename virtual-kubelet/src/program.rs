@@ -37,6 +37,7 @@ use crate::link_service::LinkService;
 use crate::logs::LogDesk;
 use crate::metrics::Metrics;
 use crate::node::NodeConfig;
+use crate::objects::Objects;
 use crate::output::Output;
 use crate::refusal::RefusalLedger;
 use crate::vehicle_watch::Roster;
@@ -239,6 +240,7 @@ fn context(args: &Args, client: &Client, store: &Store, clock: &Arc<dyn Clock>, 
         pods: pod_watch::pods(),
         nodes: pod_watch::nodes(),
         roster: Roster::new(),
+        objects: Objects::new(client.clone()),
         store: store.clone(),
         recorder: Recorder::new(client.clone(), MANAGER, Some(&args.replica)),
         brakes: Brakes::new(metrics.clone()),

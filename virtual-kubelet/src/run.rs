@@ -72,6 +72,7 @@ fn trimmed(pod: &Pod) -> Pod {
             resources: spec.resources.clone(),
             node_name: spec.node_name.clone(),
             service_account_name: spec.service_account_name.clone(),
+            enable_service_links: spec.enable_service_links,
             ..PodSpec::default()
         }),
         status: None,

@@ -99,6 +99,7 @@ impl World {
             pods: pod_watch::pods(),
             nodes: pod_watch::nodes(),
             roster: Roster::new(),
+            objects: crate::objects::Objects::new(client.clone()),
             store: Store::open(&format!("file://{}", store.path().display())).unwrap(),
             recorder: Recorder::new(client, "test", None),
             metrics: metrics.clone(),

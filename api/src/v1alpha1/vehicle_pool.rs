@@ -222,12 +222,10 @@ impl Default for Brake {
 #[serde(rename_all = "camelCase")]
 pub struct Trust {
     /// Deny or Allow: whether the contents of Secrets may go into a car, as volumes and as environment variables.
-    /// Vehicles take neither yet, so a Pod with one is refused with Allow as well, for another reason. Secrets for
-    /// pulling images are not meant.
+    /// Secrets for pulling images are not meant: they never go there.
     #[serde(default)]
     pub secrets: Access,
-    /// Deny or Allow: whether tokens of ServiceAccounts may go into a car. Vehicles take none yet, so a Pod with one is
-    /// refused with Allow as well, for another reason.
+    /// Deny or Allow: whether tokens of ServiceAccounts may go into a car, each bound to its Pod.
     #[serde(default)]
     pub service_account_tokens: Access,
 }

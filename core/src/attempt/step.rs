@@ -160,6 +160,10 @@ fn active(attempt: &mut Attempt, plan: &Plan, event: Event, now: Now, effects: &
             return false;
         }
         Event::Heard { sent } => attempt.hear(sent, now),
+        Event::Provided => {
+            attempt.hurry(now);
+            changed = attempt.advance(plan, now, effects);
+        }
         Event::Tick => {
             attempt.tend(now, effects);
             changed = attempt.advance(plan, now, effects);
@@ -189,7 +193,9 @@ fn of_container(attempt: &mut Attempt, plan: &Plan, event: Event, now: Now, effe
             }
             attempt.advance(plan, now, effects);
         }
-        Event::NotReady { container, why } if life(attempt, container) == Life::Preparing => {
+        Event::NotReady { container, why }
+            if matches!(life(attempt, container), Life::Preparing | Life::Starting) =>
+        {
             let c = &mut attempt.containers[container];
             let wait = backoff(c.failures);
             c.failures += 1;

@@ -94,6 +94,20 @@ impl Attempt {
         }
     }
 
+    /// What could not be made ready is tried again now.
+    pub(super) fn hurry(&mut self, now: Now) {
+        for container in &mut self.containers {
+            if let Life::Waiting {
+                retry_at: Some(at),
+                prepared: false,
+                ..
+            } = &mut container.life
+            {
+                *at = (*at).min(now.boot);
+            }
+        }
+    }
+
     /// Starts or makes ready what may be next.
     pub(super) fn advance(&mut self, plan: &Plan, now: Now, effects: &mut Vec<Effect>) -> bool {
         let mut changed = false;

@@ -10,7 +10,7 @@ use kerbside_core::ids::PodUid;
 
 use crate::mailbox::{Mailbox, Put};
 use crate::outbox::Lane;
-use crate::proto::{ReadLogs, Run, Stop};
+use crate::proto::{Provide, ReadLogs, Run, Stop};
 
 /// Something that the agent must know or do.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +29,8 @@ pub enum Event {
     Heard(Heard),
     /// Run this attempt, unless the car has taken its uid before. To be answered with a status in either case.
     Run(Run),
+    /// What the Pod of this attempt refers to, as it is now.
+    Provide(Provide),
     /// Stop this attempt. A car that does not know it answers that it is stopped (`DISRUPTED`), and never starts it.
     Stop(Stop),
     /// Nobody needs this attempt any more. What the car holds of it may go, and [`super::Client::forget`] is to be called.
@@ -44,6 +46,7 @@ pub(super) enum Key {
     Connection,
     Heard,
     Run(String),
+    Provide(String),
     Stop(String),
     Forget(String),
     ReadLogs(String),
@@ -62,6 +65,7 @@ pub(super) fn put(events: &EventBox, event: Event) -> bool {
             (Lane::Control, Key::Heard)
         }
         Event::Run(run) => (Lane::State, Key::Run(run.uid.clone())),
+        Event::Provide(provide) => (Lane::State, Key::Provide(provide.uid.clone())),
         Event::Stop(stop) => {
             events.remove(&Key::Run(stop.uid.clone()));
             (Lane::Control, Key::Stop(stop.uid.clone()))

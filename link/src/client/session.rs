@@ -205,6 +205,7 @@ impl Session {
                 return Some(Ended::RetryAfter(Duration::from_millis(retry.delay_ms), retry.reason));
             }
             Some(Message::Run(run)) => uid(&run.uid).then_some(Event::Run(run)),
+            Some(Message::Provide(provide)) => uid(&provide.uid).then_some(Event::Provide(provide)),
             Some(Message::Stop(stop)) => uid(&stop.uid).then_some(Event::Stop(stop)),
             Some(Message::Forget(forget)) => forget.uid.parse().ok().map(Event::Forget),
             Some(Message::ReadLogs(read)) => Some(Event::ReadLogs(read)),

@@ -14,7 +14,7 @@ use crate::mailbox::{Mailbox, Put};
 use crate::outbox::Lane;
 use crate::proto::adapter_message::Message;
 use crate::proto::{
-    AdapterMessage, CancelLogs, Drain, Forget, HeartbeatAck, ReadLogs, Redirect, RetryAfter, Run, StatusAck, Stop,
+    AdapterMessage, CancelLogs, Drain, Forget, HeartbeatAck, Provide, ReadLogs, Redirect, RetryAfter, Run, StatusAck, Stop,
 };
 
 /// What replaces what: of each key only the newest waits.
@@ -22,6 +22,7 @@ use crate::proto::{
 pub(super) enum Key {
     HeartbeatAck { proven: bool },
     Run(String),
+    Provide(String),
     Stop(String),
     Forget(String),
     StatusAck(String),
@@ -61,9 +62,15 @@ impl SessionHandle {
         self.put(Lane::State, Key::Run(run.uid.clone()), Message::Run(run));
     }
 
+    /// Gives the car what the Pod of an attempt refers to. Nothing over 1 MiB reaches a car.
+    pub fn provide(&self, provide: Provide) {
+        self.put(Lane::State, Key::Provide(provide.uid.clone()), Message::Provide(provide));
+    }
+
     /// Asks the car to stop an attempt, whether it has it or not. A `Run` of it that still waits is taken back.
     pub fn stop(&self, stop: Stop) {
         self.mailbox.remove(&Key::Run(stop.uid.clone()));
+        self.mailbox.remove(&Key::Provide(stop.uid.clone()));
         self.put(Lane::Control, Key::Stop(stop.uid.clone()), Message::Stop(stop));
     }
 
@@ -71,6 +78,7 @@ impl SessionHandle {
     pub fn forget(&self, uid: &PodUid) {
         let uid = uid.to_string();
         self.mailbox.remove(&Key::Run(uid.clone()));
+        self.mailbox.remove(&Key::Provide(uid.clone()));
         self.mailbox.remove(&Key::Stop(uid.clone()));
         self.put(Lane::State, Key::Forget(uid.clone()), Message::Forget(Forget { uid }));
     }

@@ -21,15 +21,22 @@ use super::World;
 use crate::{install, tools, wait};
 
 impl World {
-    /// An example's manifest with the testbed's registry, the test's namespace and the test's pool in it.
+    /// The last object of an example's manifest with the testbed's registry, the test's namespace and the test's pool in it.
     pub fn example(&self, file: &str) -> Result<Value> {
+        let objects = self.example_objects(file)?;
+        objects.into_iter().next_back().with_context(|| format!("{file} is empty"))
+    }
+
+    /// Every object of it.
+    pub fn example_objects(&self, file: &str) -> Result<Vec<Value>> {
         let path = tools::checkout()?.join("examples").join(file);
         let text = std::fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))?;
         let text = text.replace("${REGISTRY}", &self.bed.endpoints.registry);
-        let mut documents = install::documents(&text)?;
-        let mut value = documents
-            .pop()
-            .with_context(|| format!("{} is empty", path.display()))?;
+        let documents = install::documents(&text)?;
+        Ok(documents.into_iter().map(|document| self.placed(document)).collect())
+    }
+
+    fn placed(&self, mut value: Value) -> Value {
         value["metadata"]["namespace"] = self.name.as_str().into();
         match value["kind"].as_str() {
             Some("FleetJob") => value["spec"]["pools"] = vec![self.name.as_str()].into(),
@@ -39,7 +46,7 @@ impl World {
             }
             _ => {}
         }
-        Ok(value)
+        value
     }
 
     /// The test's FleetJobs.

@@ -3,6 +3,8 @@
 //! The program in them is the testbed's actor, which does what the test tells it. Where containers cannot run (without root), these tests
 //! say so and end; in CI that is a failure.
 
+#[path = "engine/config.rs"]
+pub(crate) mod config;
 #[path = "engine/first.rs"]
 mod first;
 #[path = "engine/life.rs"]

@@ -8,7 +8,7 @@ mod programs;
 mod upload;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kerbside_core::attempt::{self, Attempt, Effect, Event, Heard, NotReady, Now, Plan, State};
@@ -23,16 +23,17 @@ use tokio::time::sleep;
 
 pub(super) use self::kept::Kept;
 use self::programs::Slot;
-use super::prepare::{self, Prepared};
+use super::prepare::{self, Means, Prepared};
 use super::status::{held, status};
+use super::volumes::{self, Volumes};
 use super::{Context, Note};
 use crate::cgroup::Most;
 use crate::cluster::Cluster;
 use crate::directory::AttemptDirectory;
 use crate::logs::Log;
 use crate::outlook::Posture;
-use crate::pod::Work;
-use crate::runtime::{Ending, Usage};
+use crate::pod::{Around, Given, Work};
+use crate::runtime::{Ending, Layer, Usage};
 
 /// Timers stop while the car's computer sleeps, so a deadline is never waited for longer than this.
 const LOOK: Duration = Duration::from_secs(1);
@@ -105,19 +106,31 @@ struct Departure {
     ended: bool,
 }
 
+/// What an actor watches beside its inbox.
+pub(super) struct Wires {
+    /// Whose turn it is to end when the car leaves.
+    pub(super) turn: watch::Receiver<Turn>,
+    pub(super) wish: watch::Receiver<Wish>,
+    pub(super) heard: watch::Receiver<Heard>,
+    /// What the Pod refers to, as it is now.
+    pub(super) given: watch::Receiver<Arc<Given>>,
+}
+
 pub(super) struct Actor<C> {
     context: Arc<Context<C>>,
     seed: Seed,
     inbox: mpsc::Receiver<Order>,
     me: mpsc::WeakSender<Order>,
-    /// Whose turn it is to end when the car leaves.
-    turn: watch::Receiver<Turn>,
-    wish: watch::Receiver<Wish>,
-    heard: watch::Receiver<Heard>,
+    wires: Wires,
     /// The car leaves.
     departure: Option<Departure>,
     directory: AttemptDirectory,
     slots: Vec<Slot>,
+    /// Something of what the Pod refers to has come.
+    told: bool,
+    volumes: Volumes,
+    /// Where each container's newest run keeps its own files.
+    layers: Arc<Mutex<Vec<Option<Layer>>>>,
     children: JoinSet<()>,
     /// What goes on while the attempt is being ended: hooks, and the watch over its files.
     beside: JoinSet<()>,
@@ -136,12 +149,12 @@ impl<C: Cluster> Actor<C> {
         seed: Seed,
         inbox: mpsc::Receiver<Order>,
         me: mpsc::WeakSender<Order>,
-        turn: watch::Receiver<Turn>,
-        wish: watch::Receiver<Wish>,
-        heard: watch::Receiver<Heard>,
+        wires: Wires,
     ) -> Self {
         let directory = context.directory.attempt(&seed.uid);
-        let slots = seed.plan.containers.iter().map(|_| Slot::default()).collect();
+        let memory = context.outlook.borrow().allocatable.get("memory").units();
+        let volumes = Volumes::new(directory.clone(), u64::try_from(memory).unwrap_or(0));
+        let slots: Vec<_> = seed.plan.containers.iter().map(|_| Slot::default()).collect();
         let told_fence = seed.attempt.fence(&seed.plan);
         let since = Now {
             boot: context.clock.boottime(),
@@ -152,11 +165,12 @@ impl<C: Cluster> Actor<C> {
             seed,
             inbox,
             me,
-            turn,
-            wish,
-            heard,
+            wires,
+            told: false,
+            volumes,
             departure: None,
             directory,
+            layers: Arc::new(Mutex::new(vec![None; slots.len()])),
             slots,
             children: JoinSet::new(),
             beside: JoinSet::new(),
@@ -205,8 +219,8 @@ impl<C: Cluster> Actor<C> {
                     Some(order) => self.take(order).await,
                 },
                 // After the inbox: a program that had ended before it was to be stopped has ended by itself.
-                Ok(()) = self.wish.changed() => {
-                    let Wish { stop, forgotten } = self.wish.borrow_and_update().clone();
+                Ok(()) = self.wires.wish.changed() => {
+                    let Wish { stop, forgotten } = self.wires.wish.borrow_and_update().clone();
                     if forgotten {
                         return true;
                     }
@@ -216,14 +230,15 @@ impl<C: Cluster> Actor<C> {
                     }
                 }
                 // After the wish, which came before it if both are new.
-                Ok(()) = self.heard.changed() => {
-                    let heard = *self.heard.borrow_and_update();
+                Ok(()) = self.wires.heard.changed() => {
+                    let heard = *self.wires.heard.borrow_and_update();
                     if let Some(sent) = heard.counts_for(&self.seed.plan) {
                         self.feed(Event::Heard { sent }).await;
                     }
                 }
+                Ok(()) = self.wires.given.changed() => self.provided().await,
                 // One that has none is at its end with the supervisor.
-                Ok(()) = self.turn.changed() => {}
+                Ok(()) = self.wires.turn.changed() => {}
                 () = sleep(wait), if deadline.is_some() => self.tick().await,
             }
             self.depart_in_turn().await;
@@ -284,7 +299,7 @@ impl<C: Cluster> Actor<C> {
     fn window(&self) -> Option<Window> {
         let Departure { began, until, .. } = self.departure.filter(|departure| !departure.ended)?;
         let priority = self.seed.work.as_ref().map_or(0, |work| work.priority);
-        Some(self.turn.borrow().window(priority, began, until))
+        Some(self.wires.turn.borrow().window(priority, began, until))
     }
 
     /// Ends the attempt if the car leaves and nothing of a lower priority lives, or has had its part of the notice.
@@ -484,12 +499,36 @@ impl<C: Cluster> Actor<C> {
 
     fn prepare(&mut self, container: usize) {
         let Some(work) = self.seed.work.clone() else { return };
-        let (images, runtimes) = (self.context.images.clone(), self.context.runtimes.clone());
-        let (directory, most) = (self.directory.clone(), self.most());
-        self.child(async move {
-            let prepared = prepare::prepare(&work, container, &images, &runtimes, &directory, most).await;
-            Order::Ready(container, prepared)
+        let means = Means {
+            images: self.context.images.clone(),
+            runtimes: self.context.runtimes.clone(),
+            directory: self.directory.clone(),
+            most: self.most(),
+            volumes: self.volumes.clone(),
+            given: self.wires.given.clone(),
+            told: self.told,
+        };
+        self.child(async move { Order::Ready(container, prepare::prepare(&work, container, means).await) });
+    }
+
+    /// What the Pod refers to has changed.
+    async fn provided(&mut self) {
+        self.told = true;
+        let given = self.wires.given.borrow_and_update().clone();
+        let Some(work) = self.seed.work.clone() else { return };
+        let (volumes, address) = (self.volumes.clone(), self.address());
+        let updated = tokio::task::spawn_blocking(move || {
+            let around = Around {
+                pod: &work.pod,
+                given: &given,
+                address,
+            };
+            volumes.update(&work, around);
         });
+        if let Err(error) = updated.await {
+            tracing::warn!(attempt = %self.seed.uid, %error, "volumes are not brought up to date");
+        }
+        self.feed(Event::Provided).await;
     }
 
     /// What an attempt may use, whatever its Pod says: no more than the owner lets the car give.
@@ -528,7 +567,11 @@ impl<C: Cluster> Actor<C> {
         }
         self.context.cluster.forget(uid);
         let root = self.directory.root().to_owned();
-        let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(root)).await;
+        let removed = tokio::task::spawn_blocking(move || {
+            volumes::forget(&root)?;
+            std::fs::remove_dir_all(root)
+        })
+        .await;
         if let Ok(Err(error)) = removed
             && error.kind() != std::io::ErrorKind::NotFound
         {

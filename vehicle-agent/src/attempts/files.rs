@@ -3,11 +3,13 @@
 //! Called when a container is started, and when its output and termination message are read. What must never happen: a path that
 //! leaves the attempt's own directories because a program, or an artefact, put a symbolic link in the way.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
+use super::volumes;
 use crate::directory::{AttemptDirectory, make_private};
 use crate::images::Files;
 use crate::pod::{ContainerWork, Engine, Mount, Output, VolumeWork, Work};
@@ -22,6 +24,7 @@ pub(super) fn lay_out(
     work: &Work,
     index: usize,
     images: &[(String, Files)],
+    known: &BTreeMap<String, String>,
 ) -> io::Result<Vec<SpecDirectory>> {
     let container = &work.containers[index];
     let root = match work.engine {
@@ -39,7 +42,7 @@ pub(super) fn lay_out(
         })
         .collect();
     for mount in &container.mounts {
-        let (host, read_only) = volume(directory, work, mount, images)?;
+        let (host, read_only) = volume(directory, work, mount, images, known)?;
         place(&mount.path)?;
         directories.push(SpecDirectory {
             host,
@@ -133,9 +136,11 @@ fn volume(
     work: &Work,
     mount: &Mount,
     images: &[(String, Files)],
+    known: &BTreeMap<String, String>,
 ) -> io::Result<(PathBuf, bool)> {
     let missing = || io::Error::new(io::ErrorKind::NotFound, format!("volume {} is not ready", mount.volume));
-    let sub_path = Path::new(mount.sub_path.as_deref().unwrap_or(""));
+    let part = mount.part(known).map_err(|m| io::Error::new(io::ErrorKind::InvalidInput, m))?;
+    let sub_path = Path::new(&part);
     match work.volumes.get(&mount.volume).ok_or_else(missing)? {
         VolumeWork::Image { .. } => {
             let (_, files) = images
@@ -143,6 +148,17 @@ fn volume(
                 .find(|(name, _)| *name == mount.volume)
                 .ok_or_else(missing)?;
             Ok((existing_inside(&files.path, sub_path)?, true))
+        }
+        VolumeWork::Files(_) => {
+            let base = directory.volume(&mount.volume);
+            if part.is_empty() {
+                return Ok((base, true));
+            }
+            // A part of a volume stays as it is now, as under a kubelet. There is no link in what the agent wrote.
+            let now = base.join(fs::read_link(base.join(volumes::DATA))?);
+            let path = now.join(sub_path);
+            fs::symlink_metadata(&path)?;
+            Ok((path, true))
         }
         VolumeWork::EmptyDir { .. } => {
             let base = directory.volume(&mount.volume);
@@ -168,9 +184,11 @@ pub(super) fn output_directory(directory: &AttemptDirectory, work: &Work) -> io:
     let Some((mount, rest)) = output_mount(&work.containers[work.first_container()], output) else {
         return Ok(directory.output());
     };
+    // Its expression was expanded when the container was started; the files are looked for where they would be without variables.
+    let part = mount.part(&BTreeMap::new()).unwrap_or_default();
     match work.volumes.get(&mount.volume) {
         Some(VolumeWork::EmptyDir { .. }) if !mount.read_only => {
-            let sub_path = Path::new(mount.sub_path.as_deref().unwrap_or("")).join(rest);
+            let sub_path = Path::new(&part).join(rest);
             make_shared(&directory.volume(&mount.volume), work)?;
             make_inside(&directory.volume(&mount.volume), &sub_path)
         }
@@ -269,6 +287,7 @@ mod tests {
     use super::*;
     use crate::directory::Directory;
     use crate::pod::tests::{pod_json, run_of};
+    use kerbside_core::quantity::Resources;
 
     struct Fixture {
         _temp: tempfile::TempDir,
@@ -282,7 +301,7 @@ mod tests {
         let mut pod = pod_json();
         change(&mut pod);
         let uid: kerbside_core::ids::PodUid = "u-1".parse().unwrap();
-        let work = Work::read(uid.clone(), &run_of(&pod)).unwrap();
+        let work = Work::read(uid.clone(), &run_of(&pod), &Resources::default()).unwrap();
         let model = temp.path().join("model");
         fs::create_dir_all(model.join("v1")).unwrap();
         symlink("/etc", model.join("link")).unwrap();
@@ -297,7 +316,7 @@ mod tests {
 
     impl Fixture {
         fn lay_out(&self) -> io::Result<Vec<SpecDirectory>> {
-            lay_out(&self.directory, &self.work, 0, &self.images)
+            lay_out(&self.directory, &self.work, 0, &self.images, &BTreeMap::new())
         }
     }
 

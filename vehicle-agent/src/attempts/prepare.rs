@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use kerbside_core::attempt::NotReady;
+use tokio::sync::watch;
+
+use super::volumes::Volumes;
 
 use crate::cgroup::Most;
 use crate::directory::AttemptDirectory;
 use crate::images::{Files, Images};
-use crate::pod::{Engine, VolumeWork, Work};
+use crate::pod::{Around, Engine, Given, VolumeWork, Work};
 use crate::runtime::{Program, Runtimes};
 
 /// What a container is started from.
@@ -20,16 +23,39 @@ pub(super) struct Prepared {
     pub(super) volumes: Vec<(String, Files)>,
 }
 
+/// What a container is made ready with.
+#[derive(Clone)]
+pub(super) struct Means {
+    pub(super) images: Images,
+    pub(super) runtimes: Runtimes,
+    pub(super) directory: AttemptDirectory,
+    /// What the attempt may use.
+    pub(super) most: Most,
+    pub(super) volumes: Volumes,
+    /// What the Pod refers to, and whether any of it has come.
+    pub(super) given: watch::Receiver<Arc<Given>>,
+    pub(super) told: bool,
+}
+
 /// Fetches and loads. Dropping the future gives up; what was fetched stays in the cache.
-pub(super) async fn prepare(
-    work: &Arc<Work>,
-    index: usize,
-    images: &Images,
-    runtimes: &Runtimes,
-    directory: &AttemptDirectory,
-    most: Most,
-) -> Result<Prepared, NotReady> {
+pub(super) async fn prepare(work: &Arc<Work>, index: usize, means: Means) -> Result<Prepared, NotReady> {
+    let Means {
+        images,
+        runtimes,
+        directory,
+        most,
+        volumes: filled,
+        mut given,
+        told,
+    } = means;
     let container = &work.containers[index];
+    if work.refers() && !told {
+        // The adapter sends it behind the Run. An error means that the attempt is over.
+        let _ = given.changed().await;
+    }
+    // Before anything is fetched for a container that cannot start.
+    let now = given.borrow_and_update().clone();
+    check(work, index, &now)?;
     let mut volumes = Vec::new();
     for mount in &container.mounts {
         let fetched = volumes.iter().any(|(name, _)| *name == mount.volume);
@@ -62,13 +88,53 @@ pub(super) async fn prepare(
                 message: "the vehicle has no engine for containers".to_owned(),
                 retry: true,
             })?;
-            let (image_id, program) = containers.prepare(work, index, directory, most).await?;
+            let (image_id, program) = containers.prepare(work, index, &directory, most).await?;
             (image_id, Ok(program))
         }
     };
+    let address = program.as_ref().ok().and_then(|program| program.address());
+    let work = Arc::clone(work);
+    tokio::task::spawn_blocking(move || {
+        let around = Around {
+            pod: &work.pod,
+            given: &given.borrow().clone(),
+            address,
+        };
+        filled.write(&work, index, around)
+    })
+    .await
+    .map_err(|e| not_ready(e.to_string()))?
+    .map_err(|e| not_ready(e.to_string()))?;
     Ok(Prepared {
         image_id,
         program,
         volumes,
     })
+}
+
+/// That nothing mandatory is missing of what the container refers to.
+fn check(work: &Work, index: usize, given: &Given) -> Result<(), NotReady> {
+    let around = Around {
+        pod: &work.pod,
+        given,
+        address: None,
+    };
+    let container = &work.containers[index];
+    container.env.resolve(around).map_err(not_ready)?;
+    for mount in &container.mounts {
+        if let Some(volume) = work.volumes.get(&mount.volume) {
+            volume.files(around).map_err(|m| not_ready(format!("volume {}: {m}", mount.volume)))?;
+        }
+    }
+    Ok(())
+}
+
+/// As the kubelet says it; tried again when the cluster gives what is missing.
+pub(super) fn not_ready(message: String) -> NotReady {
+    NotReady {
+        reason: "CreateContainerConfigError".to_owned(),
+        meanwhile: None,
+        message,
+        retry: true,
+    }
 }

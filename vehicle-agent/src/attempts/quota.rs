@@ -21,6 +21,8 @@ pub(super) const PERIOD: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Bound {
     paths: Vec<PathBuf>,
+    /// Containers whose layers count too.
+    layers: Vec<usize>,
     limit: u64,
     reason: &'static str,
     what: String,
@@ -37,6 +39,7 @@ pub(super) struct Broken {
 pub(super) fn bounds(directory: &AttemptDirectory, work: &Work, disk: u64) -> io::Result<Vec<Bound>> {
     let mut bounds = vec![Bound {
         paths: vec![directory.root().to_owned()],
+        layers: (0..work.containers.len()).collect(),
         limit: disk,
         reason: "Evicted",
         what: "the attempt".to_owned(),
@@ -44,6 +47,7 @@ pub(super) fn bounds(directory: &AttemptDirectory, work: &Work, disk: u64) -> io
     if let Some(output) = &work.output {
         bounds.push(Bound {
             paths: vec![output_directory(directory, work)?],
+            layers: Vec::new(),
             limit: output.max_bytes,
             reason: reason::OUTPUT_TOO_LARGE,
             what: format!("the output in {}", output.path),
@@ -52,20 +56,24 @@ pub(super) fn bounds(directory: &AttemptDirectory, work: &Work, disk: u64) -> io
     for (name, volume) in &work.volumes {
         if let VolumeWork::EmptyDir {
             size_limit: Some(limit),
+            // One in memory is bounded by the kernel.
+            memory: false,
         } = volume
         {
             bounds.push(Bound {
                 paths: vec![directory.volume(name)],
+                layers: Vec::new(),
                 limit: *limit,
                 reason: "Evicted",
                 what: format!("the emptyDir volume {name}"),
             });
         }
     }
-    for container in &work.containers {
+    for (index, container) in work.containers.iter().enumerate() {
         if let Some(limit) = container.storage_limit {
             bounds.push(Bound {
                 paths: vec![directory.rootfs(&container.name), directory.logs(&container.name)],
+                layers: vec![index],
                 limit,
                 reason: "Evicted",
                 what: format!("ephemeral-storage of container {}", container.name),
@@ -75,12 +83,14 @@ pub(super) fn bounds(directory: &AttemptDirectory, work: &Work, disk: u64) -> io
     Ok(bounds)
 }
 
-/// The first bound that is broken. A directory that is not there, or changes while it is measured, is measured the next time.
-pub(super) fn check(bounds: &[Bound]) -> Option<Broken> {
+/// The first bound that is broken. `layers` has where each container's own files are, if not in the attempt's directory. A directory that
+/// is not there, or changes while it is measured, is measured the next time.
+pub(super) fn check(bounds: &[Bound], layers: &[Option<PathBuf>]) -> Option<Broken> {
     bounds.iter().find_map(|bound| {
         let used = bound
             .paths
             .iter()
+            .chain(bound.layers.iter().filter_map(|index| layers.get(*index)?.as_ref()))
             .filter_map(|path| size_of(path).ok())
             .fold(0_u64, u64::saturating_add);
         (used > bound.limit).then(|| Broken {
@@ -97,13 +107,14 @@ mod tests {
     use super::*;
     use crate::directory::Directory;
     use crate::pod::tests::{pod_json, run_of};
+    use kerbside_core::quantity::Resources;
 
     #[test]
     fn each_bound_breaks_by_itself() {
         let uid: kerbside_core::ids::PodUid = "u-1".parse().unwrap();
         let mut pod = pod_json();
         pod["spec"]["containers"][0]["resources"]["limits"]["ephemeral-storage"] = json!("10");
-        let work = Work::read(uid.clone(), &run_of(&pod)).unwrap();
+        let work = Work::read(uid.clone(), &run_of(&pod), &Resources::default()).unwrap();
         for (reason, file, size) in [
             (reason::OUTPUT_TOO_LARGE, "output/x", 1001),
             ("Evicted", "volumes/scratch/deep/x", (1 << 20) + 1),
@@ -114,15 +125,32 @@ mod tests {
             let temp = tempfile::tempdir().unwrap();
             let directory = Directory::open(temp.path()).unwrap().attempt(&uid);
             let bounds = bounds(&directory, &work, 2 << 20).unwrap();
-            assert_eq!(check(&bounds), None);
+            assert_eq!(check(&bounds, &[]), None);
             let path = directory.root().join(file);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(&path, vec![0; size - 1]).unwrap();
-            assert_eq!(check(&bounds), None, "{file}");
+            assert_eq!(check(&bounds, &[]), None, "{file}");
             std::fs::write(&path, vec![0; size]).unwrap();
-            let broken = check(&bounds).unwrap();
+            let broken = check(&bounds, &[]).unwrap();
             assert_eq!(broken.reason, reason);
             assert!(broken.message.contains(&size.to_string()), "{}", broken.message);
         }
+    }
+
+    #[test]
+    fn what_a_container_writes_to_its_images_files_counts_as_its_own() {
+        let uid: kerbside_core::ids::PodUid = "u-1".parse().unwrap();
+        let mut pod = pod_json();
+        pod["spec"]["containers"][0]["resources"]["limits"]["ephemeral-storage"] = json!("10");
+        let work = Work::read(uid.clone(), &run_of(&pod), &Resources::default()).unwrap();
+        let temp = tempfile::tempdir().unwrap();
+        let directory = Directory::open(&temp.path().join("car")).unwrap().attempt(&uid);
+        let bounds = bounds(&directory, &work, 2 << 20).unwrap();
+        let layer = temp.path().join("layer");
+        std::fs::create_dir(&layer).unwrap();
+        std::fs::write(layer.join("x"), "12345678901").unwrap();
+        assert_eq!(check(&bounds, &[None]), None);
+        let broken = check(&bounds, &[Some(layer)]).unwrap();
+        assert!(broken.message.contains("ephemeral-storage of container classify"), "{}", broken.message);
     }
 }

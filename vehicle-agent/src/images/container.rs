@@ -9,10 +9,12 @@ use std::io;
 use std::path::PathBuf;
 
 use futures::future::BoxFuture;
+use kerbside_core::names::RUNTIME_CLASS_WASM;
 use oci_client::Reference;
 use serde::{Deserialize, Serialize};
 use tokio::fs;
 
+use super::manifest::Manifest;
 use super::registry::{digest_of, hex_of};
 use super::{ImageError, Images, id, parse, used};
 use crate::directory;
@@ -79,7 +81,12 @@ impl Images {
             Some(pulled) if may_remember => found(&pulled),
             _ if policy == PullPolicy::Never => Err(ImageError::Never(whole)),
             known => {
-                let (_, digest) = self.inner.registry.manifest(&image, credentials).await?;
+                let (manifest, digest) = self.inner.registry.manifest(&image, credentials).await?;
+                if Manifest::parse(&manifest).is_ok_and(|manifest| manifest.is_wasm()) {
+                    return Err(ImageError::Pull(format!(
+                        "{whole} is a WebAssembly artefact; set runtimeClassName: {RUNTIME_CLASS_WASM}"
+                    )));
+                }
                 if let Some(pulled) = known.filter(|pulled| pulled.digest == digest) {
                     return found(&pulled);
                 }

@@ -77,6 +77,11 @@ impl Manifest {
             .ok_or_else(|| format!("it has nothing for wasi/wasm or linux/{}", architecture()))
     }
 
+    /// Whether this is a WebAssembly artefact.
+    pub(super) fn is_wasm(&self) -> bool {
+        self.config.as_ref().is_some_and(|config| config.media_type == WASM_CONFIG)
+    }
+
     /// The one module of a WebAssembly artefact.
     pub(super) fn module(&self) -> Result<&Descriptor, String> {
         let config = self.config.as_ref().map_or("none", |config| config.media_type.as_str());

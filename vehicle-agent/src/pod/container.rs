@@ -1,16 +1,16 @@
 //! One container of a Pod, as a car carries it out.
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, Pod, PodSpec};
 use kerbside_core::attempt::probe::Kind;
 use kerbside_core::attempt::{ExitRule, Restart, Role};
+use kerbside_core::quantity::Resources;
 
+use super::env::Environment;
 use super::handler::{Handler, ProbeWork, hook, probe};
 use super::path::{absolute, check_name};
 use super::pull::{PullPolicy, pull_policy};
 use super::volume::{Mount, mounts};
-use super::{Engine, amount, bytes, env, security};
+use super::{Engine, amount, bytes, security};
 use crate::runtime::Security;
 
 /// One container.
@@ -40,10 +40,10 @@ pub struct ContainerWork {
     pub pull: PullPolicy,
     /// The program's name, and arguments; empty: what the image says. A module has a name always.
     pub command: Vec<String>,
-    /// More arguments.
+    /// More arguments, both with `$(NAME)` in them.
     pub args: Vec<String>,
-    /// The environment, in order.
-    pub env: Vec<(String, String)>,
+    /// The environment.
+    pub env: Environment,
     /// Where it starts.
     pub working_dir: Option<String>,
     /// Its volumes.
@@ -76,7 +76,13 @@ impl ContainerWork {
 }
 
 /// Reads a container. `Err`: the field that this vehicle does not give, or what is wrong with it.
-pub(super) fn container(container: &Container, init: bool, pod: &Pod, engine: Engine) -> Result<ContainerWork, String> {
+pub(super) fn container(
+    container: &Container,
+    init: bool,
+    pod: &Pod,
+    engine: Engine,
+    allocatable: &Resources,
+) -> Result<ContainerWork, String> {
     check_name(&container.name)?;
     refuse(container, engine)?;
     let none = PodSpec::default();
@@ -95,8 +101,6 @@ pub(super) fn container(container: &Container, init: bool, pod: &Pod, engine: En
     let rules = container.restart_policy_rules.iter().flatten();
     let lifecycle = container.lifecycle.as_ref();
     let image = container.image.clone().unwrap_or_default();
-    let env = env::environment(container.env.as_deref().unwrap_or_default(), pod)?;
-    let known: BTreeMap<String, String> = env.iter().cloned().collect();
     let command = container.command.clone().filter(|command| !command.is_empty());
     let command = match (command, engine) {
         (Some(command), _) => command,
@@ -104,7 +108,6 @@ pub(super) fn container(container: &Container, init: bool, pod: &Pod, engine: En
         (None, Engine::Wasm) => vec![container.name.clone()],
         (None, Engine::Container) => Vec::new(),
     };
-    let expand = |words: &[String]| words.iter().map(|word| env::expand(word, &known)).collect();
     let resources = container.resources.as_ref();
     let limit = |resource: &str| amount(resources.and_then(|r| r.limits.as_ref()), resource);
     let request = amount(resources.and_then(|r| r.requests.as_ref()), "cpu")?;
@@ -122,11 +125,11 @@ pub(super) fn container(container: &Container, init: bool, pod: &Pod, engine: En
         liveness: probe(container.liveness_probe.as_ref(), container).map_err(named("livenessProbe"))?,
         readiness: probe(container.readiness_probe.as_ref(), container).map_err(named("readinessProbe"))?,
         pull: pull_policy(container.image_pull_policy.as_deref(), &image),
-        command: expand(&command),
-        args: expand(container.args.as_deref().unwrap_or_default()),
+        command,
+        args: container.args.clone().unwrap_or_default(),
         working_dir: container.working_dir.as_deref().map(absolute).transpose()?,
-        mounts: mounts(container, &known)?,
-        env,
+        mounts: mounts(container)?,
+        env: Environment::read(container, pod, engine, allocatable)?,
         security: match engine {
             Engine::Wasm => Security::default(),
             Engine::Container => security::security(container, spec)?,
@@ -150,8 +153,11 @@ pub(super) fn container(container: &Container, init: bool, pod: &Pod, engine: En
 fn refuse(container: &Container, engine: Engine) -> Result<(), String> {
     let some = |list: Option<usize>| list.is_some_and(|length| length > 0);
     for (set, field) in [
-        (some(container.env_from.as_ref().map(Vec::len)), "envFrom"),
         (some(container.volume_devices.as_ref().map(Vec::len)), "volumeDevices"),
+        (
+            container.ports.iter().flatten().any(|port| port.host_port.is_some_and(|port| port != 0)),
+            "ports.hostPort",
+        ),
         (container.stdin == Some(true), "stdin"),
         (container.tty == Some(true), "tty"),
     ] {

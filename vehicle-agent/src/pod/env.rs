@@ -1,73 +1,306 @@
 //! A container's environment, and the `$(NAME)` in its command and arguments, by the kubelet's rules.
+//!
+//! Read with the Pod; resolved at each start of the container, with what the Pod refers to as it is then.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::{EnvVar, Pod};
+use k8s_openapi::api::core::v1::{Container, EnvVarSource, ObjectFieldSelector, Pod, ResourceFieldSelector};
+use kerbside_core::quantity::{Quantity, Resources};
 
-/// The environment in the order of the Pod. `Err`: which variable cannot be given, and why.
-pub(super) fn environment(vars: &[EnvVar], pod: &Pod) -> Result<Vec<(String, String)>, String> {
-    let mut known: BTreeMap<String, String> = BTreeMap::new();
-    let mut order: Vec<String> = Vec::new();
-    for var in vars {
-        let value = match (&var.value, &var.value_from) {
-            (Some(value), _) => expand(value, &known),
-            (None, None) => String::new(),
-            (None, Some(source)) => {
-                let Some(field) = &source.field_ref else {
-                    return Err(format!(
-                        "env {}: only literal values and fieldRef are given to programs in vehicles yet",
-                        var.name
-                    ));
-                };
-                self::field(&field.field_path, pod).ok_or_else(|| {
-                    format!(
-                        "env {}: fieldRef {} is not known in a vehicle",
-                        var.name, field.field_path
-                    )
-                })?
-            }
-        };
-        if known.insert(var.name.clone(), value).is_none() {
-            order.push(var.name.clone());
-        }
-    }
-    Ok(order
-        .into_iter()
-        .map(|name| (known.remove(&name).unwrap_or_default(), name))
-        .map(|(v, n)| (n, v))
-        .collect())
+use super::{Engine, amount};
+use super::given::{Given, Kind};
+
+/// The environment as the Pod says it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Environment {
+    from: Vec<From>,
+    variables: Vec<(String, Value)>,
+    /// It has the variables of Services.
+    services: bool,
 }
 
-fn field(path: &str, pod: &Pod) -> Option<String> {
-    let metadata = &pod.metadata;
-    let spec = pod.spec.as_ref();
-    let of = |map: Option<&BTreeMap<String, String>>, key: &str| {
-        Some(map.and_then(|map| map.get(key)).cloned().unwrap_or_default())
+/// All of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct From {
+    prefix: String,
+    kind: Kind,
+    name: String,
+    optional: bool,
+}
+
+/// Where a value comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// What the Pod says, with `$(NAME)` in it.
+    Text(String),
+    /// A field of the Pod.
+    Field(String),
+    /// An amount of a container's resources.
+    Amount(String),
+    /// A value of an object.
+    Key {
+        /// Of which kind.
+        kind: Kind,
+        /// Its name.
+        name: String,
+        /// Which value.
+        key: String,
+        /// It may be missing.
+        optional: bool,
+    },
+}
+
+/// What a value is resolved with.
+#[derive(Debug, Clone, Copy)]
+pub struct Around<'a> {
+    /// The Pod.
+    pub pod: &'a Pod,
+    /// What it refers to.
+    pub given: &'a Given,
+    /// Its own address in the car.
+    pub address: Option<IpAddr>,
+}
+
+/// The fields that a container may be told.
+const FIELDS: [&str; 11] = [
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+    "metadata.labels",
+    "metadata.annotations",
+    "spec.nodeName",
+    "spec.serviceAccountName",
+    "status.podIP",
+    "status.podIPs",
+    "status.hostIP",
+    "status.hostIPs",
+];
+
+impl Environment {
+    /// Reads it. `Err`: which variable cannot be given, and why. `allocatable` is what a resource is that has no limit.
+    pub(super) fn read(
+        container: &Container,
+        pod: &Pod,
+        engine: Engine,
+        allocatable: &Resources,
+    ) -> Result<Self, String> {
+        let from = container.env_from.iter().flatten().map(|source| {
+            let prefix = source.prefix.clone().unwrap_or_default();
+            let (kind, name, optional) = match (&source.config_map_ref, &source.secret_ref) {
+                (Some(reference), _) => (Kind::ConfigMap, reference.name.clone(), reference.optional),
+                (None, Some(reference)) => (Kind::Secret, reference.name.clone(), reference.optional),
+                (None, None) => return Err("envFrom has neither configMapRef nor secretRef".to_owned()),
+            };
+            Ok(From {
+                prefix,
+                kind,
+                name,
+                optional: optional == Some(true),
+            })
+        });
+        let variables = container.env.iter().flatten().map(|variable| {
+            let value = match &variable.value_from {
+                None => Value::Text(variable.value.clone().unwrap_or_default()),
+                Some(source) => {
+                    value(source, container, pod, allocatable).map_err(|m| format!("env {}: {m}", variable.name))?
+                }
+            };
+            Ok((variable.name.clone(), value))
+        });
+        let links = pod.spec.as_ref().and_then(|spec| spec.enable_service_links);
+        Ok(Self {
+            from: from.collect::<Result<_, String>>()?,
+            variables: variables.collect::<Result<_, String>>()?,
+            // A WebAssembly program opens no connection.
+            services: engine == Engine::Container && links != Some(false),
+        })
+    }
+
+    /// Whether it needs what the cluster gives beside the Pod.
+    pub(super) fn refers(&self) -> bool {
+        !self.from.is_empty()
+            || self.services
+            || self.variables.iter().any(|(_, value)| match value {
+                Value::Key { .. } => true,
+                Value::Field(path) => path.starts_with("status.hostIP"),
+                Value::Text(_) | Value::Amount(_) => false,
+            })
+    }
+
+    /// The variables in the order of the Pod, those of Services and of whole objects before them. `Err`: what is missing.
+    pub fn resolve(&self, around: Around<'_>) -> Result<Vec<(String, String)>, String> {
+        let mut all = Ordered::default();
+        if self.services {
+            for (name, value) in &around.given.services {
+                all.set(name, value.clone());
+            }
+        }
+        for from in &self.from {
+            let data = around.given.object(from.kind, &from.name, from.optional)?;
+            for (key, value) in data.into_iter().flatten() {
+                all.set(&format!("{}{key}", from.prefix), text(value));
+            }
+        }
+        for (name, value) in &self.variables {
+            let value = match value {
+                Value::Text(value) => Some(expand(value, &all.known)),
+                other => other.resolve(around)?.map(|bytes| text(&bytes)),
+            };
+            if let Some(value) = value {
+                all.set(name, value);
+            }
+        }
+        Ok(all.list())
+    }
+}
+
+/// Variables in the order in which they were first set.
+#[derive(Default)]
+struct Ordered {
+    order: Vec<String>,
+    known: BTreeMap<String, String>,
+}
+
+impl Ordered {
+    fn set(&mut self, name: &str, value: String) {
+        if self.known.insert(name.to_owned(), value).is_none() {
+            self.order.push(name.to_owned());
+        }
+    }
+
+    fn list(mut self) -> Vec<(String, String)> {
+        let mut value = |name: &String| self.known.remove(name).unwrap_or_default();
+        self.order.iter().map(|name| (name.clone(), value(name))).collect()
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+impl Value {
+    /// Its bytes; `None`: it may be missing, and is.
+    pub(super) fn resolve(&self, around: Around<'_>) -> Result<Option<Vec<u8>>, String> {
+        match self {
+            Self::Text(text) | Self::Amount(text) => Ok(Some(text.clone().into_bytes())),
+            Self::Field(path) => Ok(Some(field(path, around).into_bytes())),
+            Self::Key {
+                kind,
+                name,
+                key,
+                optional,
+            } => Ok(around.given.key(*kind, name, key, *optional)?.map(<[u8]>::to_vec)),
+        }
+    }
+}
+
+fn value(source: &EnvVarSource, container: &Container, pod: &Pod, allocatable: &Resources) -> Result<Value, String> {
+    if let Some(field) = &source.field_ref {
+        return of_field(field);
+    }
+    if let Some(resource) = &source.resource_field_ref {
+        return of_resource(resource, container, pod, allocatable);
+    }
+    if let Some(key) = &source.config_map_key_ref {
+        return Ok(Value::Key {
+            kind: Kind::ConfigMap,
+            name: key.name.clone(),
+            key: key.key.clone(),
+            optional: key.optional == Some(true),
+        });
+    }
+    match &source.secret_key_ref {
+        Some(key) => Ok(Value::Key {
+            kind: Kind::Secret,
+            name: key.name.clone(),
+            key: key.key.clone(),
+            optional: key.optional == Some(true),
+        }),
+        None => Err("vehicles know fieldRef, resourceFieldRef, configMapKeyRef and secretKeyRef".to_owned()),
+    }
+}
+
+/// A field of the Pod, if a vehicle knows it.
+pub(super) fn of_field(selector: &ObjectFieldSelector) -> Result<Value, String> {
+    let path = selector.field_path.as_str();
+    let known = match subscript(path) {
+        Some((map, _)) => matches!(map, "metadata.labels" | "metadata.annotations"),
+        None => FIELDS.contains(&path),
     };
+    if known {
+        Ok(Value::Field(path.to_owned()))
+    } else {
+        Err(format!("fieldRef {path} is not known in a vehicle"))
+    }
+}
+
+/// An amount of a container's resources, in units of the divisor, rounded up. What has no limit has what the car gives.
+pub(super) fn of_resource(
+    selector: &ResourceFieldSelector,
+    own: &Container,
+    pod: &Pod,
+    allocatable: &Resources,
+) -> Result<Value, String> {
+    let spec = pod.spec.as_ref();
+    let named = selector.container_name.as_deref().filter(|name| !name.is_empty() && *name != own.name);
+    let container = match named {
+        None => own,
+        Some(name) => spec
+            .iter()
+            .flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers))
+            .find(|container| container.name == name)
+            .ok_or_else(|| format!("resourceFieldRef: no container {name}"))?,
+    };
+    let unknown = || format!("resourceFieldRef {} is not known in a vehicle", selector.resource);
+    let (which, resource) = selector.resource.split_once('.').ok_or_else(unknown)?;
+    let resources = container.resources.as_ref();
+    let (limits, requests) = (resources.and_then(|r| r.limits.as_ref()), resources.and_then(|r| r.requests.as_ref()));
+    let quantity = match which {
+        "limits" => amount(limits, resource)?.unwrap_or_else(|| allocatable.get(resource)),
+        "requests" => amount(requests, resource)?.unwrap_or_default(),
+        _ => return Err(unknown()),
+    };
+    let divisor = selector.divisor.as_ref().map(|q| q.0.parse::<Quantity>().map_err(|e| e.to_string()));
+    let divisor = divisor.transpose()?.unwrap_or_default();
+    let number = if resource == "cpu" {
+        let by = if divisor.millis() > 0 { divisor.millis() } else { 1000 };
+        div_ceil(quantity.millis(), by)
+    } else {
+        div_ceil(quantity.units(), divisor.units().max(1))
+    };
+    Ok(Value::Amount(number.to_string()))
+}
+
+fn div_ceil(amount: i64, by: i64) -> i64 {
+    amount / by + i64::from(amount % by > 0)
+}
+
+fn field(path: &str, around: Around<'_>) -> String {
+    let (metadata, spec) = (&around.pod.metadata, around.pod.spec.as_ref());
     if let Some((map, key)) = subscript(path) {
-        return match map {
-            "metadata.labels" => of(metadata.labels.as_ref(), key),
-            "metadata.annotations" => of(metadata.annotations.as_ref(), key),
-            _ => None,
-        };
+        let map = if map == "metadata.labels" { &metadata.labels } else { &metadata.annotations };
+        return map.as_ref().and_then(|map| map.get(key)).cloned().unwrap_or_default();
     }
     let lines = |map: Option<&BTreeMap<String, String>>| {
         let mut text = String::new();
         for (key, value) in map.into_iter().flatten() {
             writeln!(text, "{key}={value:?}").expect("writing to a String cannot fail");
         }
-        Some(text.trim_end().to_owned())
+        text.trim_end().to_owned()
     };
     match path {
-        "metadata.name" => metadata.name.clone(),
-        "metadata.namespace" => metadata.namespace.clone(),
-        "metadata.uid" => metadata.uid.clone(),
+        "metadata.name" => metadata.name.clone().unwrap_or_default(),
+        "metadata.namespace" => metadata.namespace.clone().unwrap_or_default(),
+        "metadata.uid" => metadata.uid.clone().unwrap_or_default(),
         "metadata.labels" => lines(metadata.labels.as_ref()),
         "metadata.annotations" => lines(metadata.annotations.as_ref()),
-        "spec.nodeName" => spec?.node_name.clone(),
-        "spec.serviceAccountName" => spec?.service_account_name.clone(),
-        _ => None,
+        "spec.nodeName" => spec.and_then(|spec| spec.node_name.clone()).unwrap_or_default(),
+        "spec.serviceAccountName" => spec.and_then(|spec| spec.service_account_name.clone()).unwrap_or_default(),
+        "status.podIP" | "status.podIPs" => around.address.map(|address| address.to_string()).unwrap_or_default(),
+        // The only ones that are left: others are refused when the Pod is read.
+        _ => around.given.host_ip.clone(),
     }
 }
 
@@ -80,7 +313,7 @@ fn subscript(path: &str) -> Option<(&str, &str)> {
 }
 
 /// Replaces `$(NAME)`. A name that is not known stays as it is; `$$` is `$`.
-pub(super) fn expand(text: &str, known: &BTreeMap<String, String>) -> String {
+pub fn expand(text: &str, known: &BTreeMap<String, String>) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('$') {
@@ -105,42 +338,43 @@ pub(super) fn expand(text: &str, known: &BTreeMap<String, String>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use kerbside_link::proto::{ObjectKind, Provide};
     use rstest::rstest;
+    use serde_json::{Value as Json, json};
 
+    use super::super::given::tests::object;
     use super::*;
 
-    #[rstest]
-    #[case("plain", "plain")]
-    #[case("--index=$(INDEX)", "--index=7")]
-    #[case("$(INDEX)$(INDEX)", "77")]
-    #[case("$(NOT_KNOWN)", "$(NOT_KNOWN)")]
-    #[case("$$(INDEX)", "$(INDEX)")]
-    #[case("$$$(INDEX)", "$7")]
-    #[case("costs 5$", "costs 5$")]
-    #[case("$(INDEX", "$(INDEX")]
-    #[case("$INDEX", "$INDEX")]
-    fn text_is_expanded_as_the_kubelet_does(#[case] text: &str, #[case] expected: &str) {
-        assert_eq!(
-            expand(text, &BTreeMap::from([("INDEX".to_owned(), "7".to_owned())])),
-            expected
-        );
-    }
-
     fn pod() -> Pod {
-        serde_json::from_value(serde_json::json!({
-            "metadata": {"name": "p", "namespace": "n", "uid": "u", "labels": {"team": "vision"}, "annotations": {"a": "b\"c"}},
-            "spec": {"nodeName": "car-x", "containers": []},
+        serde_json::from_value(json!({
+            "metadata": {"name": "p", "namespace": "ns", "labels": {"team": "vision"}, "annotations": {"a": "b\"c"}},
+            "spec": {"nodeName": "car-x", "containers": [{"name": "other", "resources": {"limits": {"memory": "64Mi"}}}]},
         }))
         .unwrap()
     }
 
-    fn vars(json: serde_json::Value) -> Vec<EnvVar> {
-        serde_json::from_value(json).unwrap()
+    #[expect(clippy::unwrap_in_result, reason = "the container is written here")]
+    fn read(container: Json) -> Result<Environment, String> {
+        let mut container = container;
+        container["name"] = "c".into();
+        let container = serde_json::from_value(container).unwrap();
+        let allocatable = Resources([("cpu".to_owned(), Quantity::from_units(3))].into());
+        Environment::read(&container, &pod(), Engine::Container, &allocatable)
+    }
+
+    fn resolve(container: Json, given: &Given) -> Result<Vec<String>, String> {
+        let around = Around {
+            pod: &pod(),
+            given,
+            address: "10.98.0.2".parse().ok(),
+        };
+        let resolved = read(container)?.resolve(around)?;
+        Ok(resolved.iter().map(|(name, value)| format!("{name}={value}")).collect())
     }
 
     #[test]
     fn environment_keeps_its_order_and_later_values_see_earlier_ones() {
-        let vars = vars(serde_json::json!([
+        let container = json!({"env": [
             {"name": "Z", "value": "1"},
             {"name": "A", "value": "$(Z)$(LATER)"},
             {"name": "LATER", "value": "2"},
@@ -150,34 +384,74 @@ mod tests {
             {"name": "NONE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['none']"}}},
             {"name": "ALL", "valueFrom": {"fieldRef": {"fieldPath": "metadata.annotations"}}},
             {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
-        ]));
-        let environment = environment(&vars, &pod()).unwrap();
-        let text: Vec<String> = environment
-            .iter()
-            .map(|(name, value)| format!("{name}={value}"))
-            .collect();
-        assert_eq!(
-            text,
-            [
-                "Z=3",
-                "A=1$(LATER)",
-                "LATER=2",
-                "NAME=p",
-                "TEAM=vision",
-                "NONE=",
-                "ALL=a=\"b\\\"c\"",
-                "NODE=car-x"
-            ]
-        );
+            {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+            {"name": "HOST", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}},
+        ]});
+        let given = Given {
+            host_ip: "192.0.2.1".to_owned(),
+            ..Given::default()
+        };
+        let expected = [
+            "Z=3", "A=1$(LATER)", "LATER=2", "NAME=p", "TEAM=vision", "NONE=", "ALL=a=\"b\\\"c\"", "NODE=car-x", "IP=10.98.0.2",
+            "HOST=192.0.2.1",
+        ];
+        assert_eq!(resolve(container, &given).unwrap(), expected);
+    }
+
+    #[test]
+    fn variables_come_from_objects_and_services_and_the_containers_own_win() {
+        let given = Given::from(Provide {
+            objects: vec![
+                object(ObjectKind::ConfigMap, "c", &[("A", "1"), ("B", "2")]),
+                object(ObjectKind::Secret, "s", &[("k", "hush")]),
+            ],
+            services: [("DB_SERVICE_HOST".to_owned(), "192.0.2.9".to_owned())].into(),
+            ..Provide::default()
+        });
+        let container = json!({
+            "envFrom": [{"configMapRef": {"name": "c"}, "prefix": "P_"}, {"configMapRef": {"name": "none", "optional": true}}],
+            "env": [
+                {"name": "P_B", "value": "own"},
+                {"name": "S", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
+                {"name": "O", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "none", "optional": true}}},
+                {"name": "ALL", "value": "$(P_A)$(P_B)$(S)$(DB_SERVICE_HOST)"},
+            ],
+        });
+        let expected = ["DB_SERVICE_HOST=192.0.2.9", "P_A=1", "P_B=own", "S=hush", "ALL=1ownhush192.0.2.9"];
+        assert_eq!(resolve(container, &given).unwrap(), expected);
     }
 
     #[rstest]
-    #[case(serde_json::json!({"secretKeyRef": {"name": "s", "key": "k"}}), "only literal values")]
-    #[case(serde_json::json!({"configMapKeyRef": {"name": "s", "key": "k"}}), "only literal values")]
-    #[case(serde_json::json!({"fieldRef": {"fieldPath": "status.hostIP"}}), "status.hostIP")]
-    fn variable_that_cannot_be_given_is_named(#[case] source: serde_json::Value, #[case] says: &str) {
-        let vars = vars(serde_json::json!([{"name": "X", "valueFrom": source}]));
-        let message = environment(&vars, &pod()).unwrap_err();
-        assert!(message.starts_with("env X") && message.contains(says), "{message}");
+    #[case("limits.cpu", "0", "2")]
+    #[case("limits.cpu", "1m", "1500")]
+    #[case("requests.memory", "1Mi", "34")]
+    #[case("limits.memory", "0", "0")]
+    #[case("requests.cpu", "1", "0")]
+    fn amounts_are_in_units_of_the_divisor_rounded_up(#[case] resource: &str, #[case] divisor: &str, #[case] value: &str) {
+        let container = json!({
+            "resources": {"limits": {"cpu": "1500m"}, "requests": {"memory": "34000Ki"}},
+            "env": [{"name": "X", "valueFrom": {"resourceFieldRef": {"resource": resource, "divisor": divisor}}}],
+        });
+        assert_eq!(resolve(container, &Given::default()).unwrap(), [format!("X={value}")]);
+    }
+
+    #[test]
+    fn amount_of_another_container_and_of_the_car() {
+        let container = json!({"env": [
+            {"name": "OTHER", "valueFrom": {"resourceFieldRef": {"containerName": "other", "resource": "limits.memory", "divisor": "1Mi"}}},
+            {"name": "CAR", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}},
+        ]});
+        assert_eq!(resolve(container, &Given::default()).unwrap(), ["OTHER=64", "CAR=3"]);
+    }
+
+    #[rstest]
+    #[case(json!({"env": [{"name": "X", "valueFrom": {"fieldRef": {"fieldPath": "status.phase"}}}]}), "env X: fieldRef status.phase")]
+    #[case(json!({"env": [{"name": "X", "valueFrom": {"resourceFieldRef": {"resource": "cpu"}}}]}), "env X: resourceFieldRef cpu")]
+    #[case(json!({"env": [{"name": "X", "valueFrom": {}}]}), "env X")]
+    #[case(json!({"env": [{"name": "X", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]}), "secret \"s\" not found")]
+    #[case(json!({"envFrom": [{"configMapRef": {"name": "c"}}]}), "configmap \"c\" not found")]
+    fn variable_that_cannot_be_given_is_named(#[case] container: Json, #[case] says: &str) {
+        let message = resolve(container, &Given::default()).unwrap_err();
+        assert!(message.contains(says), "{message}");
     }
 }

@@ -48,7 +48,7 @@ pub(crate) fn run_of(pod: &Value) -> Run {
 
 #[expect(clippy::unwrap_in_result, reason = "the uid is a valid one")]
 fn read(pod: &Value) -> Result<Work, Refusal> {
-    Work::read("u-1".parse().unwrap(), &run_of(pod))
+    Work::read("u-1".parse().unwrap(), &run_of(pod), &Resources::default())
 }
 
 #[test]
@@ -66,7 +66,8 @@ fn pod_of_a_job_is_read() {
     assert_eq!(
         work.volumes["scratch"],
         VolumeWork::EmptyDir {
-            size_limit: Some(1 << 20)
+            size_limit: Some(1 << 20),
+            memory: false,
         }
     );
     assert_eq!(work.requests.get("cpu"), Quantity::from_millis(500));
@@ -175,7 +176,7 @@ fn pod_that_is_not_a_pod_is_refused() {
         ..run_of(&pod_json())
     };
     assert_eq!(
-        Work::read("u-1".parse().unwrap(), &run).unwrap_err().reason,
+        Work::read("u-1".parse().unwrap(), &run, &Resources::default()).unwrap_err().reason,
         reason::NOT_SUPPORTED
     );
 }

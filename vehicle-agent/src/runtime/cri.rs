@@ -16,12 +16,14 @@
 //! | `container` | one run of one container: its task, from creation to removal |
 //! | `cage` | its control group; the brake |
 //! | `events` | what the engine tells by itself |
+//! | `isolation` | whether a Pod's network leads anywhere |
 
 mod cage;
 mod client;
 mod config;
 mod container;
 mod events;
+mod isolation;
 mod sandbox;
 
 use std::collections::HashMap;

@@ -1,24 +1,26 @@
 //! The programs of an attempt: how they are started, what their end means, where their logs are.
 
+use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
+use std::net::IpAddr;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use kerbside_core::attempt::probe::Kind;
-use kerbside_core::attempt::{Event, Exit, Life};
+use kerbside_core::attempt::{Event, Exit, Life, NotReady};
 use tokio::time::sleep;
 
 use super::{Actor, Order};
 use crate::ask::{NO_LIMIT, ask};
-use crate::attempts::prepare::Prepared;
+use crate::attempts::prepare::{Prepared, not_ready};
 use crate::attempts::{files, quota};
 use crate::cluster::Cluster;
 use crate::logs::writer::LogWriter;
 use crate::logs::{Log, reader};
-use crate::pod::{ContainerWork, Handler};
-use crate::runtime::{Ending, Process, Running, Spec, SpecDirectory, Usage};
+use crate::pod::{Around, ContainerWork, Handler, expand};
+use crate::runtime::{Ending, Layer, Process, Running, Spec, SpecDirectory, Usage};
 
 /// Of a log that stands in for a termination message, as in the kubelet.
 const FALLBACK_LINES: u64 = 80;
@@ -117,7 +119,12 @@ impl<C: Cluster> Actor<C> {
 
     /// Starts a container. Says what became of it, or will say it later.
     pub(super) fn start(&mut self, container: usize) -> Option<Event> {
-        match self.try_start(container) {
+        let env = match self.environment(container) {
+            Ok(env) => env,
+            // It was there when the container was made ready.
+            Err(why) => return Some(Event::NotReady { container, why }),
+        };
+        match self.try_start(container, env) {
             Ok(true) => Some(Event::Started { container }),
             Ok(false) => None,
             Err(message) => {
@@ -135,16 +142,36 @@ impl<C: Cluster> Actor<C> {
         }
     }
 
+    /// The address of the Pod in the car, if it has one.
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        let mut programs = self.slots.iter().filter_map(|slot| slot.prepared.as_ref()?.program.as_ref().ok());
+        programs.find_map(|program| program.address())
+    }
+
+    /// The environment of a container as it is now. `Err`: what is missing of it.
+    fn environment(&self, index: usize) -> Result<Vec<(String, String)>, NotReady> {
+        let work = self.seed.work.as_ref().filter(|work| index < work.containers.len());
+        let Some(work) = work else { return Ok(Vec::new()) };
+        let around = Around {
+            pod: &work.pod,
+            given: &self.wires.given.borrow().clone(),
+            address: self.address(),
+        };
+        work.containers[index].env.resolve(around).map_err(not_ready)
+    }
+
     /// Whether it runs already.
-    fn try_start(&mut self, index: usize) -> Result<bool, String> {
+    fn try_start(&mut self, index: usize, env: Vec<(String, String)>) -> Result<bool, String> {
         let work = self.seed.work.clone().ok_or("the Pod is not known")?;
         let container = work.containers.get(index).ok_or("the Pod has no such container")?;
+        let known: BTreeMap<String, String> = env.iter().cloned().collect();
+        let expanded = |words: &[String]| words.iter().map(|word| expand(word, &known)).collect();
         let slot = &mut self.slots[index];
         slot.directories.clear();
         let prepared = slot.prepared.as_ref().ok_or("the container is not ready")?;
         let program = prepared.program.clone()?;
         let said = |e: io::Error| e.to_string();
-        slot.directories = files::lay_out(&self.directory, &work, index, &prepared.volumes).map_err(said)?;
+        slot.directories = files::lay_out(&self.directory, &work, index, &prepared.volumes, &known).map_err(said)?;
         let restart = self.seed.attempt.containers[index].restarts;
         let log = LogWriter::create(
             &self.directory.log(&container.name, restart),
@@ -160,22 +187,25 @@ impl<C: Cluster> Actor<C> {
                 .then(|| u64::try_from(amount).unwrap_or(0));
             limit.into_iter().chain(most).min()
         };
+        let layer = Layer::default();
         let running = program.start(Spec {
             name: container.name.clone(),
             attempt: self.seed.uid.to_string(),
             restarts: restart,
-            command: container.command.clone(),
-            args: container.args.clone(),
-            env: container.env.clone(),
+            command: expanded(&container.command),
+            args: expanded(&container.args),
+            env,
             working_dir: container.working_dir.clone(),
             directories: slot.directories.clone(),
             memory_limit: most("memory", container.memory_limit, given.get("memory").units()).unwrap_or(0),
             cpu_limit: most("cpu", container.cpu_limit, given.get("cpu").millis()),
             cpu_request: container.cpu_request,
             security: container.security.clone(),
+            layer: layer.clone(),
             log: log.clone(),
         });
         slot.log = Some(log);
+        self.layers.lock().unwrap_or_else(PoisonError::into_inner)[index] = Some(layer);
         let Running {
             process,
             started,
@@ -225,11 +255,16 @@ impl<C: Cluster> Actor<C> {
                 return;
             }
         };
+        let layers = Arc::clone(&self.layers);
         self.watch = Some(self.beside(async move {
             loop {
                 sleep(quota::PERIOD).await;
                 let bounds = Arc::clone(&bounds);
-                let broken = tokio::task::spawn_blocking(move || quota::check(&bounds)).await;
+                let layers: Vec<_> = {
+                    let layers = layers.lock().unwrap_or_else(PoisonError::into_inner);
+                    layers.iter().map(|layer| layer.as_ref()?.get().cloned()).collect()
+                };
+                let broken = tokio::task::spawn_blocking(move || quota::check(&bounds, &layers)).await;
                 if let Ok(Some(broken)) = broken {
                     return Order::Event(Event::Fail {
                         reason: broken.reason.to_owned(),

@@ -32,6 +32,11 @@ pub(super) struct CallError {
 }
 
 impl CallError {
+    /// The engine's own words.
+    pub(super) fn message(&self) -> &str {
+        self.status.message()
+    }
+
     /// The engine is away or busy: the same call may succeed later.
     pub(super) fn is_transient(&self) -> bool {
         matches!(

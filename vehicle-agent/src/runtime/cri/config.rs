@@ -2,6 +2,8 @@
 //!
 //! What must never happen: a privilege, a device, a namespace of the car or a path of the car that the agent did not make for the attempt.
 
+use std::collections::BTreeMap;
+
 use super::proto::{
     Capability, ContainerConfig, ContainerMetadata, DnsConfig, ImageSpec, Int64Value, KeyValue, LinuxContainerConfig,
     LinuxContainerResources, LinuxContainerSecurityContext, LinuxPodSandboxConfig, LinuxSandboxSecurityContext, Mount,
@@ -73,9 +75,18 @@ pub(super) fn sandbox(work: &Work, car: &str, group: &Cgroup, logs: String) -> P
                 seccomp: Some(seccomp()),
                 ..LinuxSandboxSecurityContext::default()
             }),
-            sysctls: work.shared.sysctls.clone(),
+            sysctls: sysctls(work),
         }),
     }
+}
+
+/// Link-local addresses of IPv6 come by themselves, and with them a way to the car's end of the wire.
+fn sysctls(work: &Work) -> BTreeMap<String, String> {
+    let mut all = work.shared.sysctls.clone();
+    for scope in ["all", "default"] {
+        all.insert(format!("net.ipv6.conf.{scope}.disable_ipv6"), "1".to_owned());
+    }
+    all
 }
 
 fn dns(dns: &Dns) -> DnsConfig {
@@ -110,7 +121,7 @@ fn seccomp() -> SecurityProfile {
 
 /// One run of a container of the image that the engine calls `image`. `log` is its log's path below the sandbox's.
 pub(super) fn container(work: &Work, spec: &Spec, image: &str, log: String) -> ContainerConfig {
-    let mut labels: std::collections::BTreeMap<_, _> = [
+    let mut labels: BTreeMap<_, _> = [
         (POD_NAME.to_owned(), work.name.clone()),
         (POD_NAMESPACE.to_owned(), work.namespace.clone()),
         (POD_UID.to_owned(), work.uid.to_string()),

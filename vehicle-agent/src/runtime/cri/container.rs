@@ -8,11 +8,13 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::AsFd as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use rustix::process::Pid;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -34,6 +36,8 @@ const LOOK: Duration = Duration::from_millis(250);
 const NEVER_S: i64 = 7 * 24 * 3600;
 /// Of what a command printed, so much is told.
 const PRINTED: usize = 10 << 10;
+/// Where every container has its hosts file.
+const HOSTS: &str = "/etc/hosts";
 const KILLED: i32 = 137;
 /// As of a program that cannot be started.
 const NO_START: i32 = 128;
@@ -54,6 +58,10 @@ struct Wish {
 }
 
 impl Program for Loaded {
+    fn address(&self) -> Option<IpAddr> {
+        self.sandbox.address
+    }
+
     fn start(&self, spec: Spec) -> io::Result<Running> {
         let cage = Arc::new(Cage::new(spec.name.clone()));
         self.inner.cages.add(&cage);
@@ -296,7 +304,7 @@ impl Run {
                     tracing::debug!(container = self.spec.name, %error, "not created yet");
                     sleep(RETRY).await;
                 }
-                Err(error) => return Err(Ended::not_started(error.to_string())),
+                Err(error) => return Err(Ended::not_started(error.message().to_owned())),
             }
         }
     }
@@ -324,10 +332,13 @@ impl Run {
         if let Err(error) = begun {
             // It may have begun all the same, if only the answer was lost.
             self.kill().await;
-            return Ended::not_started(error.to_string());
+            return Ended::not_started(error.message().to_owned());
         }
         // What was told before the program was there told nobody.
         self.cage.settle();
+        if let Some(layer) = self.cage.process().ok().and_then(layer_of) {
+            self.spec.layer.set(layer);
+        }
         // The attempt may be gone.
         let _ = started.send(());
         let mut asked: Option<BoxFuture<'static, ()>> = None;
@@ -475,5 +486,27 @@ impl Run {
     }
 }
 
-/// Where every container has its hosts file.
-const HOSTS: &str = "/etc/hosts";
+/// Where what a process writes to its root is kept, if that is an overlay, as engines make it.
+fn layer_of(process: Pid) -> Option<PathBuf> {
+    let mounts = fs::read_to_string(format!("/proc/{}/mounts", process.as_raw_pid())).ok()?;
+    upper(&mounts)
+}
+
+fn upper(mounts: &str) -> Option<PathBuf> {
+    let root = mounts.lines().find(|line| line.split(' ').nth(1) == Some("/"))?;
+    let options = root.split(' ').nth(3)?;
+    let upper = options.split(',').find_map(|option| option.strip_prefix("upperdir="))?;
+    Some(PathBuf::from(upper))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layer_is_the_upper_directory_of_the_root_alone() {
+        let mounts = "overlay / overlay rw,relatime,lowerdir=/a:/b,upperdir=/c/7/fs,workdir=/c/7/work 0 0\nproc /proc proc rw 0 0\n";
+        assert_eq!(upper(mounts), Some(PathBuf::from("/c/7/fs")));
+        assert_eq!(upper("/dev/vda / ext4 rw 0 0\n"), None);
+    }
+}

@@ -14,7 +14,7 @@ use tokio::sync::OnceCell;
 
 use super::cage::Cage;
 use super::client::{CallError, Engine};
-use super::{config, proto};
+use super::{config, isolation, proto};
 use crate::cgroup::{Cgroup, Most};
 use crate::directory::{self, AttemptDirectory};
 use crate::pod::Work;
@@ -73,6 +73,7 @@ impl Sandbox {
         let hosts = directory.hosts();
         let written = address
             .map_err(|e| e.to_string())
+            .and_then(|address| isolated(&group).map(|()| address))
             .and_then(|address| match write_hosts(&hosts, work, address) {
                 Ok(()) => Ok(address),
                 Err(e) => Err(format!("{}: {e}", hosts.display())),
@@ -160,6 +161,13 @@ pub(super) async fn remove(engine: &Engine, id: &str) -> Result<(), CallError> {
             .await
             .map(|_| ()),
     )
+}
+
+/// That the network of what is in a group, now the sandbox alone, leads nowhere.
+fn isolated(group: &Cgroup) -> Result<(), String> {
+    let pids = group.pids().map_err(|e| e.to_string())?;
+    let process = pids.first().ok_or("the sandbox has no process in its control group; does the engine make its control groups itself (cgroupfs)?")?;
+    isolation::check(*process)
 }
 
 async fn address(engine: &Engine, id: &str) -> Result<Option<IpAddr>, CallError> {

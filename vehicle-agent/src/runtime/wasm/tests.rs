@@ -71,6 +71,7 @@ impl Car {
             cpu_limit: None,
             cpu_request: 0,
             security: Security::default(),
+            layer: Layer::default(),
             log,
         }
     }

@@ -1,0 +1,147 @@
+//! What a Pod refers to and its JSON does not hold: ConfigMaps, Secrets, tokens, what the cluster says of its host and of Services.
+//!
+//! The adapter gives it, and again whenever it changes. It is kept in memory only.
+
+use std::collections::BTreeMap;
+
+use kerbside_link::proto::{ObjectKind, Provide};
+
+/// Which kind of object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// A ConfigMap.
+    ConfigMap,
+    /// A Secret.
+    Secret,
+}
+
+impl Kind {
+    /// In the kubelet's words.
+    fn word(self) -> &'static str {
+        match self {
+            Self::ConfigMap => "configmap",
+            Self::Secret => "secret",
+        }
+    }
+}
+
+type Data = BTreeMap<String, Vec<u8>>;
+
+/// All of it, as it is now. Debug shows no content.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Given {
+    objects: BTreeMap<(Kind, String), Result<Data, String>>,
+    tokens: BTreeMap<(String, i64), Result<String, String>>,
+    /// The address of the Pod's host, as the cluster sees it.
+    pub host_ip: String,
+    /// The variables that tell of Services.
+    pub services: BTreeMap<String, String>,
+}
+
+impl std::fmt::Debug for Given {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Given").field("objects", &self.objects.keys()).finish_non_exhaustive()
+    }
+}
+
+impl From<Provide> for Given {
+    fn from(provide: Provide) -> Self {
+        let or = |missing: String| if missing.is_empty() { None } else { Some(missing) };
+        let objects = provide.objects.into_iter().filter_map(|object| {
+            let kind = match object.kind() {
+                ObjectKind::ConfigMap => Kind::ConfigMap,
+                ObjectKind::Secret => Kind::Secret,
+                // Of a newer adapter; whoever needs it misses it by name.
+                ObjectKind::Unspecified => return None,
+            };
+            let data = object.data.into_iter().map(|(key, value)| (key, value.to_vec())).collect();
+            Some(((kind, object.name), or(object.missing).map_or(Ok(data), Err)))
+        });
+        let tokens = provide.tokens.into_iter().map(|token| {
+            let key = (token.audience, token.expiration_seconds);
+            (key, or(token.missing).map_or(Ok(token.token), Err))
+        });
+        Self {
+            objects: objects.collect(),
+            tokens: tokens.collect(),
+            host_ip: provide.host_ip,
+            services: provide.services.into_iter().collect(),
+        }
+    }
+}
+
+impl Given {
+    /// The data of an object; `Ok(None)`: it may be missing, and is. `Err`: why it is missing, in the kubelet's words.
+    pub fn object(&self, kind: Kind, name: &str, optional: bool) -> Result<Option<&Data>, String> {
+        match self.objects.get(&(kind, name.to_owned())) {
+            Some(Ok(data)) => Ok(Some(data)),
+            _ if optional => Ok(None),
+            Some(Err(missing)) => Err(missing.clone()),
+            None => Err(format!("{} \"{name}\" not found", kind.word())),
+        }
+    }
+
+    /// One value of an object.
+    pub fn key(&self, kind: Kind, name: &str, key: &str, optional: bool) -> Result<Option<&[u8]>, String> {
+        let Some(data) = self.object(kind, name, optional)? else { return Ok(None) };
+        match data.get(key) {
+            Some(value) => Ok(Some(value)),
+            None if optional => Ok(None),
+            None => Err(format!("couldn't find key {key} in {} {name}", kind.word())),
+        }
+    }
+
+    /// A token.
+    pub fn token(&self, audience: &str, expiration_seconds: i64) -> Result<&str, String> {
+        match self.tokens.get(&(audience.to_owned(), expiration_seconds)) {
+            Some(Ok(token)) => Ok(token),
+            Some(Err(missing)) => Err(missing.clone()),
+            None => Err("the cluster gave no token of the Pod's ServiceAccount".to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use kerbside_link::proto::{Object, ServiceAccountToken};
+
+    use super::*;
+
+    /// An object that is there.
+    pub(crate) fn object(kind: ObjectKind, name: &str, data: &[(&str, &str)]) -> Object {
+        Object {
+            kind: kind.into(),
+            name: name.to_owned(),
+            data: data.iter().map(|(key, value)| ((*key).to_owned(), value.as_bytes().to_vec().into())).collect(),
+            missing: String::new(),
+        }
+    }
+
+    #[test]
+    fn what_is_missing_says_so_unless_it_may_be() {
+        let gone = Object {
+            missing: "configmap \"gone\" not found".to_owned(),
+            ..object(ObjectKind::ConfigMap, "gone", &[])
+        };
+        let given = Given::from(Provide {
+            objects: vec![object(ObjectKind::Secret, "s", &[("k", "v")]), gone],
+            tokens: vec![ServiceAccountToken {
+                token: "t".to_owned(),
+                expiration_seconds: 3600,
+                ..ServiceAccountToken::default()
+            }],
+            ..Provide::default()
+        });
+        assert_eq!(given.key(Kind::Secret, "s", "k", false), Ok(Some(b"v".as_slice())));
+        assert_eq!(given.key(Kind::Secret, "s", "none", true), Ok(None));
+        assert_eq!(given.key(Kind::Secret, "s", "none", false).unwrap_err(), "couldn't find key none in secret s");
+        assert_eq!(given.object(Kind::ConfigMap, "gone", true), Ok(None));
+        for name in ["gone", "never"] {
+            let message = given.object(Kind::ConfigMap, name, false).unwrap_err();
+            assert_eq!(message, format!("configmap \"{name}\" not found"));
+        }
+        assert_eq!(given.token("", 3600), Ok("t"));
+        assert!(given.token("other", 3600).is_err());
+        assert!(!format!("{given:?}").contains("118"), "no content is shown");
+    }
+}

@@ -1,0 +1,168 @@
+//! What a Pod refers to and does not hold itself: ConfigMaps, Secrets, tokens of its ServiceAccount, its host, Services. Pure.
+//!
+//! Read once per Pod by its vehicle's actor. What is not named here is never read.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::{Container, EnvVarSource, Pod, VolumeProjection};
+
+/// Which kind of object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Kind {
+    ConfigMap,
+    Secret,
+    /// Not one object: the variables of all Services of a namespace, as the kubelet makes them.
+    Services,
+}
+
+/// How long a token is good for that does not say it, as by the API.
+const EXPIRATION: i64 = 3600;
+
+/// All that a Pod refers to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct References {
+    /// By kind and name, in the Pod's namespace.
+    pub(crate) objects: BTreeSet<(Kind, String)>,
+    /// By audience (empty: the API server) and the seconds for which one is to be good.
+    pub(crate) tokens: BTreeSet<(String, i64)>,
+    /// The address of its host.
+    pub(crate) host: bool,
+    /// The variables of Services.
+    pub(crate) services: bool,
+    /// It has a volume that the vehicle fills.
+    volumes: bool,
+}
+
+impl References {
+    /// Those of a Pod.
+    pub(crate) fn of(pod: &Pod) -> Self {
+        let mut all = Self::default();
+        let Some(spec) = &pod.spec else { return all };
+        for volume in spec.volumes.iter().flatten() {
+            all.volumes |= volume.config_map.is_some()
+                || volume.secret.is_some()
+                || volume.downward_api.is_some()
+                || volume.projected.is_some();
+            if let Some(map) = &volume.config_map {
+                all.object(Kind::ConfigMap, &map.name);
+            }
+            if let Some(name) = volume.secret.as_ref().and_then(|secret| secret.secret_name.as_ref()) {
+                all.object(Kind::Secret, name);
+            }
+            let downward = volume.downward_api.iter().flat_map(|downward| downward.items.iter().flatten());
+            for file in downward {
+                all.host |= is_host(file.field_ref.as_ref().map(|field| field.field_path.as_str()));
+            }
+            for source in volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten()) {
+                all.projection(source);
+            }
+        }
+        for container in spec.init_containers.iter().flatten().chain(&spec.containers) {
+            all.container(container);
+        }
+        // As the vehicle reads it: a WebAssembly program opens no connection.
+        let wasm = spec.runtime_class_name.as_deref() == Some(kerbside_core::names::RUNTIME_CLASS_WASM);
+        all.services = !wasm && spec.enable_service_links != Some(false);
+        all
+    }
+
+    /// Whether a vehicle waits for anything of it.
+    pub(crate) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn object(&mut self, kind: Kind, name: &str) {
+        self.objects.insert((kind, name.to_owned()));
+    }
+
+    fn projection(&mut self, source: &VolumeProjection) {
+        if let Some(map) = &source.config_map {
+            self.object(Kind::ConfigMap, &map.name);
+        }
+        if let Some(secret) = &source.secret {
+            self.object(Kind::Secret, &secret.name);
+        }
+        let downward = source.downward_api.iter().flat_map(|downward| downward.items.iter().flatten());
+        for file in downward {
+            self.host |= is_host(file.field_ref.as_ref().map(|field| field.field_path.as_str()));
+        }
+        if let Some(token) = &source.service_account_token {
+            let seconds = token.expiration_seconds.unwrap_or(EXPIRATION);
+            self.tokens.insert((token.audience.clone().unwrap_or_default(), seconds));
+        }
+    }
+
+    fn container(&mut self, container: &Container) {
+        for from in container.env_from.iter().flatten() {
+            if let Some(map) = &from.config_map_ref {
+                self.object(Kind::ConfigMap, &map.name);
+            }
+            if let Some(secret) = &from.secret_ref {
+                self.object(Kind::Secret, &secret.name);
+            }
+        }
+        for source in container.env.iter().flatten().filter_map(|variable| variable.value_from.as_ref()) {
+            self.variable(source);
+        }
+    }
+
+    fn variable(&mut self, source: &EnvVarSource) {
+        if let Some(key) = &source.config_map_key_ref {
+            self.object(Kind::ConfigMap, &key.name);
+        }
+        if let Some(key) = &source.secret_key_ref {
+            self.object(Kind::Secret, &key.name);
+        }
+        self.host |= is_host(source.field_ref.as_ref().map(|field| field.field_path.as_str()));
+    }
+}
+
+fn is_host(path: Option<&str>) -> bool {
+    matches!(path, Some("status.hostIP" | "status.hostIPs"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn of(spec: serde_json::Value) -> References {
+        References::of(&serde_json::from_value(json!({"spec": spec})).unwrap())
+    }
+
+    #[test]
+    fn every_place_that_can_name_an_object_is_read() {
+        let found = of(json!({
+            "enableServiceLinks": false,
+            "volumes": [
+                {"name": "a", "configMap": {"name": "c1"}},
+                {"name": "b", "secret": {"secretName": "s1"}},
+                {"name": "p", "projected": {"sources": [
+                    {"configMap": {"name": "c2"}}, {"secret": {"name": "s2"}},
+                    {"serviceAccountToken": {"path": "t"}}, {"serviceAccountToken": {"path": "u", "audience": "vault", "expirationSeconds": 600}},
+                ]}},
+            ],
+            "initContainers": [{"name": "i", "envFrom": [{"configMapRef": {"name": "c3"}}, {"secretRef": {"name": "s3"}}]}],
+            "containers": [{"name": "m", "env": [
+                {"name": "A", "valueFrom": {"configMapKeyRef": {"name": "c4", "key": "k"}}},
+                {"name": "B", "valueFrom": {"secretKeyRef": {"name": "s4", "key": "k"}}},
+                {"name": "C", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}},
+            ]}],
+        }));
+        let names: Vec<_> = found.objects.iter().map(|(_, name)| name.as_str()).collect();
+        assert_eq!(names, ["c1", "c2", "c3", "c4", "s1", "s2", "s3", "s4"]);
+        assert_eq!(found.tokens, [(String::new(), 3600), ("vault".to_owned(), 600)].into());
+        assert!(found.host && !found.services);
+    }
+
+    #[test]
+    fn pod_that_refers_to_nothing_needs_nothing() {
+        assert!(of(json!({"enableServiceLinks": false, "containers": [{"name": "m", "env": [{"name": "A", "value": "1"}]}]})).is_empty());
+        assert!(of(json!({"runtimeClassName": "kerbside-wasm", "containers": []})).is_empty());
+        assert!(!of(json!({"containers": []})).is_empty(), "Services, unless it says no");
+        // The vehicle waits for what fills its volumes, though there is nothing that must be read for them.
+        let volume = json!({"name": "d", "downwardAPI": {"items": [{"path": "n", "fieldRef": {"fieldPath": "metadata.name"}}]}});
+        assert!(!of(json!({"enableServiceLinks": false, "containers": [], "volumes": [volume]})).is_empty());
+    }
+}
