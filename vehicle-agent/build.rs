@@ -7,14 +7,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     for proto in protos {
         println!("cargo:rerun-if-changed={proto}");
     }
-    let files = protox::compile(protos, ["proto"])?;
-    tonic_prost_build::configure()
-        .build_server(false)
-        // Equal messages have equal bytes.
-        .btree_map(".runtime.v1")
-        // Channels are made where they are used: over a Unix socket, and over a connection into a Pod's network.
-        .build_transport(false)
-        .emit_rerun_if_changed(false)
-        .compile_fds(files)?;
+    for proto in protos {
+        let files = protox::compile([proto], ["proto"])?;
+        tonic_prost_build::configure()
+            // A test is the other side of a probe.
+            .build_server(proto.contains("health"))
+            // Equal messages have equal bytes.
+            .btree_map(".runtime.v1")
+            // Channels are made where they are used: over a Unix socket, and over a connection into a Pod's network.
+            .build_transport(false)
+            .emit_rerun_if_changed(false)
+            .compile_fds(files)?;
+    }
     Ok(())
 }

@@ -14,6 +14,7 @@
 //! | Waiting | Stop, Depart, deadline reached | Ended | Report |
 //! | Active | Prepared, its turn, not frozen | Active | Start |
 //! | Active | NotReady | Active | wait, Prepare again at a Tick, or when something was Provided |
+//! | Active | NotStarted | Active | as NotReady |
 //! | Active | Exited, to be restarted | Active | wait, Start again at a Tick |
 //! | Active | Started | Active | PostStart, Report |
 //! | Active | PostStarted | Active | Start the next container; of one whose hook failed: PreStop or Ask; Report |
@@ -173,11 +174,18 @@ pub enum Event {
         /// The image with its digest.
         image_id: String,
     },
-    /// They are not, or not any more when it was to be started.
+    /// They are not.
     NotReady {
         /// Which.
         container: usize,
         /// Why.
+        why: NotReady,
+    },
+    /// What a container needs was gone when it was to be started: nothing of it runs.
+    NotStarted {
+        /// Which.
+        container: usize,
+        /// What.
         why: NotReady,
     },
     /// What the Pod refers to has changed: what waits for a part of it need not wait longer.

@@ -169,8 +169,16 @@ impl Audit {
 
     /// What was asked for since, reads too. The next reading goes on from here.
     pub fn requests(&mut self) -> Result<Vec<Request>> {
-        let received = self.lines()?.into_iter().filter(|line| line.stage == "RequestReceived");
-        Ok(received
+        // Once each: a watch is complete only when it ends.
+        let stage = |verb: &str| {
+            if verb == "watch" {
+                "ResponseStarted"
+            } else {
+                "ResponseComplete"
+            }
+        };
+        let answered = self.lines()?.into_iter().filter(|line| line.stage == stage(&line.verb));
+        Ok(answered
             .map(|line| Request {
                 agent: line.user_agent,
                 verb: line.verb,

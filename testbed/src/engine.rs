@@ -97,7 +97,11 @@ pub async fn ctr(layout: &Layout, arguments: &[&str]) -> Result<String> {
         .await
         .context("failed to run ctr")?;
     if !output.status.success() {
-        bail!("ctr {} failed: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+        bail!(
+            "ctr {} failed: {}",
+            arguments.join(" "),
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -118,7 +122,10 @@ async fn runc() -> Result<PathBuf> {
 /// Short enough for the name of a network device, and of this testbed alone.
 fn bridge(layout: &Layout) -> String {
     let digest = crate::registry::artifact::digest(layout.root().as_os_str().as_encoded_bytes());
-    format!("kb{}", digest.trim_start_matches("sha256:").get(..8).unwrap_or_default())
+    format!(
+        "kb{}",
+        digest.trim_start_matches("sha256:").get(..8).unwrap_or_default()
+    )
 }
 
 fn network(layout: &Layout) -> Result<()> {
@@ -178,9 +185,20 @@ async fn pause(layout: &Layout) -> Result<()> {
         .await
         .with_context(|| format!("failed to run {}", script.display()))?;
     if !output.status.success() {
-        bail!("failed to build the pause image: {}", String::from_utf8_lossy(&output.stderr).trim());
+        bail!(
+            "failed to build the pause image: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
     }
     let archive = out.join("pause.tar");
-    ctr(layout, &["images", "import", archive.to_str().context("a testbed's path is text")?]).await?;
+    ctr(
+        layout,
+        &[
+            "images",
+            "import",
+            archive.to_str().context("a testbed's path is text")?,
+        ],
+    )
+    .await?;
     Ok(())
 }

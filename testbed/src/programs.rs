@@ -110,7 +110,14 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 pub async fn publish_actor(layout: &Layout, registry: &str) -> Result<String> {
     let path = layout.dir("programs")?.join(ACTOR);
     let output = Command::new("go")
-        .args(["build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -buildid=", "-o"])
+        .args([
+            "build",
+            "-trimpath",
+            "-buildvcs=false",
+            "-ldflags",
+            "-s -w -buildid=",
+            "-o",
+        ])
         .arg(&path)
         .arg(".")
         .env("CGO_ENABLED", "0")
@@ -120,7 +127,10 @@ pub async fn publish_actor(layout: &Layout, registry: &str) -> Result<String> {
         .await
         .context("failed to run go")?;
     if !output.status.success() {
-        bail!("the tests' program does not build: {}", String::from_utf8_lossy(&output.stderr).trim());
+        bail!(
+            "the tests' program does not build: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
     }
     let program = std::fs::read(&path).with_context(|| format!("failed to read {}", path.display()))?;
     let config = json!({"Entrypoint": [format!("/{ACTOR}")]});

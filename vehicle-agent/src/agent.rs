@@ -17,8 +17,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
-use crate::cgroup::Cgroup;
 use crate::boot::{self, BootError, Parts};
+use crate::cgroup::Cgroup;
 use crate::config::{Car, ConfigError};
 use crate::control;
 use crate::directory::Directory;

@@ -58,10 +58,14 @@ pub(crate) fn ask(
             match (way, handler) {
                 (Way::Ran(ran), _) => match ran.await? {
                     Executed { code: 0, .. } => Ok(()),
-                    Executed { code, output } if output.is_empty() => Err(format!("the command ended with code {code}")),
+                    Executed { code, output } if output.is_empty() => {
+                        Err(format!("the command ended with code {code}"))
+                    }
                     Executed { output, .. } => Err(output),
                 },
-                (Way::Connected(connected), Handler::Http(get)) => http::get(asynchronous(connected.await?)?, &get).await,
+                (Way::Connected(connected), Handler::Http(get)) => {
+                    http::get(asynchronous(connected.await?)?, &get).await
+                }
                 (Way::Connected(connected), Handler::Grpc { service, .. }) => {
                     grpc(asynchronous(connected.await?)?, service).await
                 }
@@ -88,7 +92,9 @@ async fn grpc(stream: TcpStream, service: String) -> Result<(), String> {
     let mut stream = Some(stream);
     let channel = Endpoint::from_static("http://pod")
         .connect_with_connector(service_fn(move |_| {
-            let stream = stream.take().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected));
+            let stream = stream
+                .take()
+                .ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected));
             async move { Ok::<_, io::Error>(TokioIo::new(stream?)) }
         }))
         .await

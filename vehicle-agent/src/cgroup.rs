@@ -191,7 +191,11 @@ impl Cgroup {
 
     fn thaw_all(&self) -> io::Result<()> {
         for directory in self.tree()? {
-            let (file, word) = if self.unified { ("cgroup.freeze", "0") } else { ("freezer.state", "THAWED") };
+            let (file, word) = if self.unified {
+                ("cgroup.freeze", "0")
+            } else {
+                ("freezer.state", "THAWED")
+            };
             match fs::write(directory.join(file), word) {
                 Err(e) if !gone(&e) => return Err(e),
                 _ => {}
@@ -232,7 +236,9 @@ impl Cgroup {
         };
         if self.unified {
             let stat = fs::read_to_string(self.directory("").join("cpu.stat")).unwrap_or_default();
-            let micros = stat.lines().find_map(|line| line.strip_prefix("usage_usec ")?.parse::<u64>().ok());
+            let micros = stat
+                .lines()
+                .find_map(|line| line.strip_prefix("usage_usec ")?.parse::<u64>().ok());
             return Usage {
                 cpu_ms: micros.unwrap_or(0) / 1000,
                 memory_peak: number("", "memory.peak").unwrap_or(0),

@@ -230,8 +230,14 @@ impl Car {
         for (name, amount) in Self::default().allocatable {
             car.allocatable.entry(name).or_insert(amount);
         }
-        if car.containers.as_ref().is_some_and(|containers| !containers.socket.is_absolute()) {
-            return Err(refuse("containers.socket must be the absolute path of a container engine's socket"));
+        if car
+            .containers
+            .as_ref()
+            .is_some_and(|containers| !containers.socket.is_absolute())
+        {
+            return Err(refuse(
+                "containers.socket must be the absolute path of a container engine's socket",
+            ));
         }
         if car.parked.doors.is_empty() || car.parked.seats.is_empty() {
             return Err(refuse(

@@ -82,9 +82,7 @@ impl From<ImageError> for NotReady {
             | ImageError::Engine(_)
             | ImageError::Door(_)
             | ImageError::Unpack(_)
-            | ImageError::Disk(_) => {
-                ("ErrImagePull", Some("ImagePullBackOff".to_owned()), true)
-            }
+            | ImageError::Disk(_) => ("ErrImagePull", Some("ImagePullBackOff".to_owned()), true),
         };
         Self {
             reason: reason.to_owned(),

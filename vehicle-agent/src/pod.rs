@@ -43,10 +43,10 @@ pub use self::container::ContainerWork;
 pub use self::env::{Around, expand};
 pub use self::given::Given;
 pub use self::handler::{Handler, HttpGet, ProbeWork};
+use self::path::absolute;
 pub use self::pull::PullPolicy;
 pub use self::shared::{Dns, Shared};
 pub use self::volume::{File, Mount, VolumeWork};
-use self::path::absolute;
 
 /// What runs the programs of a Pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,7 +141,10 @@ impl Work {
         let inits = spec.init_containers.iter().flatten().map(|container| (container, true));
         let containers = inits
             .chain(spec.containers.iter().map(|container| (container, false)))
-            .map(|(c, init)| container::container(c, init, &pod, engine, allocatable).map_err(|m| unsupported(format!("container {}: {m}", c.name))))
+            .map(|(c, init)| {
+                container::container(c, init, &pod, engine, allocatable)
+                    .map_err(|m| unsupported(format!("container {}: {m}", c.name)))
+            })
             .collect::<Result<Vec<_>, _>>()?;
         let volumes = spec
             .volumes
@@ -150,7 +153,8 @@ impl Work {
             .map(|v| {
                 Ok((
                     v.name.clone(),
-                    volume::volume(v, &pod, engine, allocatable).map_err(|m| unsupported(format!("volume {}: {m}", v.name)))?,
+                    volume::volume(v, &pod, engine, allocatable)
+                        .map_err(|m| unsupported(format!("volume {}: {m}", v.name)))?,
                 ))
             })
             .collect::<Result<BTreeMap<_, _>, Refusal>>()?;
@@ -227,7 +231,10 @@ impl Work {
 
     /// Whether it needs what the cluster gives beside the Pod: nothing of it begins before that is there.
     pub fn refers(&self) -> bool {
-        let volumes = self.volumes.values().any(|volume| matches!(volume, VolumeWork::Files(_)));
+        let volumes = self
+            .volumes
+            .values()
+            .any(|volume| matches!(volume, VolumeWork::Files(_)));
         volumes || self.containers.iter().any(|container| container.env.refers())
     }
 

@@ -201,7 +201,11 @@ fn volume(volume: &Volume, pool: &VehiclePoolSpec) -> Result<(), Refusal> {
         );
         return refuse(NOT_TRUSTED, message);
     }
-    if volume.config_map.is_some() || volume.downward_api.is_some() || volume.secret.is_some() || volume.projected.is_some() {
+    if volume.config_map.is_some()
+        || volume.downward_api.is_some()
+        || volume.secret.is_some()
+        || volume.projected.is_some()
+    {
         return Ok(());
     }
     let kind = if volume.host_path.is_some() {
@@ -223,7 +227,11 @@ fn environment(container: &Container, pool: &VehiclePoolSpec) -> Result<(), Refu
         let secret = variable.value_from.as_ref()?.secret_key_ref.as_ref();
         secret.map(|_| variable.name.as_str())
     });
-    let whole = container.env_from.iter().flatten().filter(|from| from.secret_ref.is_some());
+    let whole = container
+        .env_from
+        .iter()
+        .flatten()
+        .filter(|from| from.secret_ref.is_some());
     let first = variables.chain(whole.map(|_| "envFrom")).next();
     match first {
         Some(name) if pool.trust.secrets == Access::Deny => {

@@ -113,21 +113,38 @@ type Data = BTreeMap<String, bytes::Bytes>;
 async fn get(client: &Client, key: &Key) -> Result<Result<Data, String>, String> {
     let Key { kind, namespace, name } = key;
     let got = match kind {
-        Kind::ConfigMap => Api::<ConfigMap>::namespaced(client.clone(), namespace).get(name).await.map(|map| {
-            let text = map.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.into_bytes().into()));
-            let binary = map.binary_data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0.into()));
-            text.chain(binary).collect()
-        }),
-        Kind::Secret => Api::<Secret>::namespaced(client.clone(), namespace).get(name).await.map(|secret| {
-            let data = secret.data.unwrap_or_default();
-            data.into_iter().map(|(key, value)| (key, value.0.into())).collect()
-        }),
+        Kind::ConfigMap => Api::<ConfigMap>::namespaced(client.clone(), namespace)
+            .get(name)
+            .await
+            .map(|map| {
+                let text = map
+                    .data
+                    .unwrap_or_default()
+                    .into_iter()
+                    .map(|(key, value)| (key, value.into_bytes().into()));
+                let binary = map
+                    .binary_data
+                    .unwrap_or_default()
+                    .into_iter()
+                    .map(|(key, value)| (key, value.0.into()));
+                text.chain(binary).collect()
+            }),
+        Kind::Secret => Api::<Secret>::namespaced(client.clone(), namespace)
+            .get(name)
+            .await
+            .map(|secret| {
+                let data = secret.data.unwrap_or_default();
+                data.into_iter().map(|(key, value)| (key, value.0.into())).collect()
+            }),
         Kind::Services => {
             let api = Api::<Service>::namespaced(client.clone(), namespace);
             let services = api.list(&ListParams::default()).await;
             services.map(|services| {
                 let variables = variables(&services.items);
-                variables.into_iter().map(|(name, value)| (name, value.into_bytes().into())).collect()
+                variables
+                    .into_iter()
+                    .map(|(name, value)| (name, value.into_bytes().into()))
+                    .collect()
             })
         }
     };
@@ -154,7 +171,9 @@ fn variables(services: &[Service]) -> BTreeMap<String, String> {
         let Some(address) = spec.cluster_ip.as_deref().filter(|ip| !ip.is_empty() && *ip != "None") else {
             continue;
         };
-        let Some(ports) = spec.ports.as_ref().filter(|ports| !ports.is_empty()) else { continue };
+        let Some(ports) = spec.ports.as_ref().filter(|ports| !ports.is_empty()) else {
+            continue;
+        };
         let upper = |name: &str| name.replace('-', "_").to_uppercase();
         let name = upper(service.metadata.name.as_deref().unwrap_or_default());
         all.insert(format!("{name}_SERVICE_HOST"), address.to_owned());
@@ -164,7 +183,11 @@ fn variables(services: &[Service]) -> BTreeMap<String, String> {
                 all.insert(format!("{name}_SERVICE_PORT_{}", upper(named)), port.port.to_string());
             }
             let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
-            let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
+            let host = if address.contains(':') {
+                format!("[{address}]")
+            } else {
+                address.to_owned()
+            };
             let url = format!("{}://{host}:{}", protocol.to_lowercase(), port.port);
             if index == 0 {
                 all.insert(format!("{name}_PORT"), url.clone());

@@ -11,6 +11,7 @@ use std::time::Duration;
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
 use kerbside_api::v1alpha1::{Access, Trust};
+use kerbside_core::clock::Clock;
 use kerbside_link::proto::{Object, Provide, ServiceAccountToken};
 use kerbside_link::server::SessionHandle;
 use kube::Client;
@@ -44,6 +45,7 @@ impl Drop for Provider {
 /// What a provider works with.
 pub(crate) struct Order {
     pub(crate) client: Client,
+    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) objects: Objects,
     pub(crate) session: SessionHandle,
     pub(crate) pod: Arc<Pod>,
@@ -89,10 +91,14 @@ impl Order {
         }
         let (tokens, mut given) = watch::channel(Tokens::new());
         let mut tasks = JoinSet::new();
-        let wanted = if self.trust.service_account_tokens == Access::Allow { self.references.tokens.len() } else { 0 };
+        let wanted = if self.trust.service_account_tokens == Access::Allow {
+            self.references.tokens.len()
+        } else {
+            0
+        };
         if wanted > 0 {
             for (audience, seconds) in self.references.tokens.clone() {
-                let account = Account::of(&self.client, &self.pod);
+                let account = Account::of(&self.client, &self.clock, &self.pod);
                 tasks.spawn(account.renew(audience, seconds, tokens.clone()));
             }
         }
@@ -115,7 +121,7 @@ impl Order {
             }
             let changes = newest.iter_mut().map(|(.., read)| Box::pin(read.changed()));
             tokio::select! {
-                _ = any(changes.collect()) => {}
+                () = any(changes.collect()) => {}
                 _ = given.changed() => {}
             }
         }
@@ -194,16 +200,18 @@ async fn any<F: Future + Unpin>(futures: Vec<F>) {
 
 /// The ServiceAccount of a Pod.
 struct Account {
+    clock: Arc<dyn Clock>,
     api: Api<ServiceAccount>,
     name: String,
     pod: BoundObjectReference,
 }
 
 impl Account {
-    fn of(client: &Client, pod: &Pod) -> Self {
+    fn of(client: &Client, clock: &Arc<dyn Clock>, pod: &Pod) -> Self {
         let metadata = &pod.metadata;
         let name = pod.spec.as_ref().and_then(|spec| spec.service_account_name.clone());
         Self {
+            clock: Arc::clone(clock),
             api: Api::namespaced(client.clone(), metadata.namespace.as_deref().unwrap_or_default()),
             name: name.unwrap_or_else(|| "default".to_owned()),
             pod: BoundObjectReference {
@@ -253,16 +261,24 @@ impl Account {
             spec: Some(spec),
             ..TokenRequest::default()
         };
-        let answer = self.api.create_token_request(&self.name, &PostParams::default(), &request).await;
+        let answer = self
+            .api
+            .create_token_request(&self.name, &PostParams::default(), &request)
+            .await;
         let status = match answer {
             Ok(answer) => answer.status.ok_or("the API server gave no token")?,
             Err(kube::Error::Api(status)) if status.code == 403 => {
-                return Err("no token may be asked for Pods on vehicles: add the namespace to the chart's workloadNamespaces".to_owned());
+                return Err(
+                    "no token may be asked for Pods on vehicles: add the namespace to the chart's workloadNamespaces"
+                        .to_owned(),
+                );
             }
             Err(error) => return Err(error.to_string()),
         };
         let token = status.token.ok_or("the API server gave no token")?;
-        let end = status.expiration_timestamp.map(|end| end.0.duration_since(jiff::Timestamp::now()));
+        let end = status
+            .expiration_timestamp
+            .map(|end| end.0.duration_since(self.clock.wall()));
         let life = end.and_then(|life| Duration::try_from(life).ok());
         Ok((token, life.unwrap_or(RETRY)))
     }
@@ -282,7 +298,11 @@ mod tests {
         let mut room = 100;
         assert_eq!(fitting(object("a", 60), &mut room).missing, "");
         let large = fitting(object("b", 60), &mut room);
-        assert!(large.data.is_empty() && large.missing.contains("\"b\" does not fit"), "{}", large.missing);
+        assert!(
+            large.data.is_empty() && large.missing.contains("\"b\" does not fit"),
+            "{}",
+            large.missing
+        );
         assert_eq!(fitting(object("c", 30), &mut room).missing, "");
     }
 }

@@ -49,11 +49,18 @@ impl References {
             if let Some(name) = volume.secret.as_ref().and_then(|secret| secret.secret_name.as_ref()) {
                 all.object(Kind::Secret, name);
             }
-            let downward = volume.downward_api.iter().flat_map(|downward| downward.items.iter().flatten());
+            let downward = volume
+                .downward_api
+                .iter()
+                .flat_map(|downward| downward.items.iter().flatten());
             for file in downward {
                 all.host |= is_host(file.field_ref.as_ref().map(|field| field.field_path.as_str()));
             }
-            for source in volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten()) {
+            for source in volume
+                .projected
+                .iter()
+                .flat_map(|projected| projected.sources.iter().flatten())
+            {
                 all.projection(source);
             }
         }
@@ -82,13 +89,17 @@ impl References {
         if let Some(secret) = &source.secret {
             self.object(Kind::Secret, &secret.name);
         }
-        let downward = source.downward_api.iter().flat_map(|downward| downward.items.iter().flatten());
+        let downward = source
+            .downward_api
+            .iter()
+            .flat_map(|downward| downward.items.iter().flatten());
         for file in downward {
             self.host |= is_host(file.field_ref.as_ref().map(|field| field.field_path.as_str()));
         }
         if let Some(token) = &source.service_account_token {
             let seconds = token.expiration_seconds.unwrap_or(EXPIRATION);
-            self.tokens.insert((token.audience.clone().unwrap_or_default(), seconds));
+            self.tokens
+                .insert((token.audience.clone().unwrap_or_default(), seconds));
         }
     }
 
@@ -101,7 +112,12 @@ impl References {
                 self.object(Kind::Secret, &secret.name);
             }
         }
-        for source in container.env.iter().flatten().filter_map(|variable| variable.value_from.as_ref()) {
+        for source in container
+            .env
+            .iter()
+            .flatten()
+            .filter_map(|variable| variable.value_from.as_ref())
+        {
             self.variable(source);
         }
     }
@@ -127,13 +143,13 @@ mod tests {
 
     use super::*;
 
-    fn of(spec: serde_json::Value) -> References {
+    fn of(spec: &serde_json::Value) -> References {
         References::of(&serde_json::from_value(json!({"spec": spec})).unwrap())
     }
 
     #[test]
     fn every_place_that_can_name_an_object_is_read() {
-        let found = of(json!({
+        let found = of(&json!({
             "enableServiceLinks": false,
             "volumes": [
                 {"name": "a", "configMap": {"name": "c1"}},
@@ -158,11 +174,15 @@ mod tests {
 
     #[test]
     fn pod_that_refers_to_nothing_needs_nothing() {
-        assert!(of(json!({"enableServiceLinks": false, "containers": [{"name": "m", "env": [{"name": "A", "value": "1"}]}]})).is_empty());
-        assert!(of(json!({"runtimeClassName": "kerbside-wasm", "containers": []})).is_empty());
-        assert!(!of(json!({"containers": []})).is_empty(), "Services, unless it says no");
+        assert!(of(&json!({"enableServiceLinks": false, "containers": [{"name": "m", "env": [{"name": "A", "value": "1"}]}]})).is_empty());
+        assert!(of(&json!({"runtimeClassName": "kerbside-wasm", "containers": []})).is_empty());
+        assert!(
+            !of(&json!({"containers": []})).is_empty(),
+            "Services, unless it says no"
+        );
         // The vehicle waits for what fills its volumes, though there is nothing that must be read for them.
-        let volume = json!({"name": "d", "downwardAPI": {"items": [{"path": "n", "fieldRef": {"fieldPath": "metadata.name"}}]}});
-        assert!(!of(json!({"enableServiceLinks": false, "containers": [], "volumes": [volume]})).is_empty());
+        let volume =
+            json!({"name": "d", "downwardAPI": {"items": [{"path": "n", "fieldRef": {"fieldPath": "metadata.name"}}]}});
+        assert!(!of(&json!({"enableServiceLinks": false, "containers": [], "volumes": [volume]})).is_empty());
     }
 }

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::probe::{Kind, Probe};
-use super::{ContainerPlan, Effect, Exit, Now};
+use super::{ContainerPlan, Effect, Exit, MEANWHILE_AFTER, NotReady, Now, backoff};
 use crate::clock::Boottime;
 
 /// What a program gets at least between being asked and being killed, where nothing binds that cannot wait.
@@ -115,6 +115,20 @@ impl Container {
             probes: Vec::new(),
             end: None,
         }
+    }
+
+    /// It could not be made ready, or started: tried again after a back-off, if that can help.
+    pub(super) fn not_ready(&mut self, why: NotReady, now: Now) {
+        let wait = backoff(self.failures);
+        self.failures += 1;
+        self.end = None;
+        self.life = Life::Waiting {
+            reason: why.reason,
+            message: why.message,
+            retry_at: why.retry.then(|| now.boot + wait),
+            meanwhile: why.meanwhile.map(|word| (now.boot + MEANWHILE_AFTER, word)),
+            prepared: false,
+        };
     }
 
     /// Whether a process of it may be alive.

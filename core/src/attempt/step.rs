@@ -3,9 +3,7 @@
 //! Called through [`super::step`] only. Methods of the attempt change it; here it is decided which of them, and whether it is reported.
 
 use super::container::LEAST_GRACE;
-use super::{
-    Attempt, Boottime, Container, Effect, Event, Kind, Life, MEANWHILE_AFTER, Now, Outcome, Plan, State, Until, backoff,
-};
+use super::{Attempt, Boottime, Container, Effect, Event, Kind, Life, Now, Outcome, Plan, State, Until};
 
 /// The next state of an attempt and what has to be done.
 pub fn step(mut attempt: Attempt, plan: &Plan, event: Event, now: Now) -> (Attempt, Vec<Effect>) {
@@ -99,6 +97,7 @@ fn active(attempt: &mut Attempt, plan: &Plan, event: Event, now: Now, effects: &
     match event {
         Event::Prepared { container, .. }
         | Event::NotReady { container, .. }
+        | Event::NotStarted { container, .. }
         | Event::Started { container }
         | Event::PostStarted { container, .. }
         | Event::PreStopped { container, .. }
@@ -193,19 +192,12 @@ fn of_container(attempt: &mut Attempt, plan: &Plan, event: Event, now: Now, effe
             }
             attempt.advance(plan, now, effects);
         }
-        Event::NotReady { container, why }
-            if matches!(life(attempt, container), Life::Preparing | Life::Starting) =>
-        {
-            let c = &mut attempt.containers[container];
-            let wait = backoff(c.failures);
-            c.failures += 1;
-            c.life = Life::Waiting {
-                reason: why.reason,
-                message: why.message,
-                retry_at: why.retry.then(|| now.boot + wait),
-                meanwhile: why.meanwhile.map(|word| (now.boot + MEANWHILE_AFTER, word)),
-                prepared: false,
-            };
+        Event::NotReady { container, why } if life(attempt, container) == Life::Preparing => {
+            attempt.containers[container].not_ready(why, now);
+            changed = true;
+        }
+        Event::NotStarted { container, why } if life(attempt, container) == Life::Starting => {
+            attempt.containers[container].not_ready(why, now);
             changed = true;
         }
         Event::Started { container } if life(attempt, container) == Life::Starting => {
@@ -276,6 +268,21 @@ fn stopping(
                 // Its turn to end may not have come, but nothing begins in it any more.
                 c.begin(&plan.containers[container], container, true, now, effects);
             }
+            false
+        }
+        Event::NotStarted { container, why }
+            if attempt
+                .containers
+                .get(container)
+                .is_some_and(|c| c.life == Life::Starting) =>
+        {
+            // It was about to begin, and never will.
+            attempt.containers[container].not_ready(why, now);
+            if attempt.any_alive() {
+                attempt.close_in_turn(plan, kill_at, effects);
+                return true;
+            }
+            attempt.finish(plan, outcome, effects);
             false
         }
         Event::PreStopped { container, result, .. } if container < attempt.containers.len() => {

@@ -14,7 +14,8 @@ use crate::mailbox::{Mailbox, Put};
 use crate::outbox::Lane;
 use crate::proto::adapter_message::Message;
 use crate::proto::{
-    AdapterMessage, CancelLogs, Drain, Forget, HeartbeatAck, Provide, ReadLogs, Redirect, RetryAfter, Run, StatusAck, Stop,
+    AdapterMessage, CancelLogs, Drain, Forget, HeartbeatAck, Provide, ReadLogs, Redirect, RetryAfter, Run, StatusAck,
+    Stop,
 };
 
 /// What replaces what: of each key only the newest waits.
@@ -64,7 +65,11 @@ impl SessionHandle {
 
     /// Gives the car what the Pod of an attempt refers to. Nothing over 1 MiB reaches a car.
     pub fn provide(&self, provide: Provide) {
-        self.put(Lane::State, Key::Provide(provide.uid.clone()), Message::Provide(provide));
+        self.put(
+            Lane::State,
+            Key::Provide(provide.uid.clone()),
+            Message::Provide(provide),
+        );
     }
 
     /// Asks the car to stop an attempt, whether it has it or not. A `Run` of it that still waits is taken back.

@@ -24,7 +24,10 @@ impl World {
     /// The last object of an example's manifest with the testbed's registry, the test's namespace and the test's pool in it.
     pub fn example(&self, file: &str) -> Result<Value> {
         let objects = self.example_objects(file)?;
-        objects.into_iter().next_back().with_context(|| format!("{file} is empty"))
+        objects
+            .into_iter()
+            .next_back()
+            .with_context(|| format!("{file} is empty"))
     }
 
     /// Every object of it.

@@ -5,6 +5,8 @@
 
 #[path = "engine/config.rs"]
 pub(crate) mod config;
+#[path = "engine/fence.rs"]
+mod fence;
 #[path = "engine/first.rs"]
 mod first;
 #[path = "engine/life.rs"]

@@ -45,7 +45,12 @@ pub(super) async fn get(stream: TcpStream, get: &HttpGet) -> Result<(), String> 
                 // One that leads elsewhere is an answer, too.
                 None if status.is_success() || status.is_redirection() => return Ok(()),
                 None => {
-                    let body = response.into_body().collect().await.map(Collected::to_bytes).unwrap_or_default();
+                    let body = response
+                        .into_body()
+                        .collect()
+                        .await
+                        .map(Collected::to_bytes)
+                        .unwrap_or_default();
                     let text = String::from_utf8_lossy(&body[..body.len().min(TOLD)]).trim().to_owned();
                     let text = if text.is_empty() { text } else { format!(": {text}") };
                     return Err(format!("HTTP probe failed with statuscode: {}{text}", status.as_u16()));
@@ -54,12 +59,12 @@ pub(super) async fn get(stream: TcpStream, get: &HttpGet) -> Result<(), String> 
         }
         Err(format!("more than {REDIRECTS} redirects"))
     };
+    let (mut talk, mut connection) = (std::pin::pin!(talk), std::pin::pin!(connection));
     tokio::select! {
-        said = talk => said,
-        ended = connection => Err(match ended {
-            Ok(()) => "the connection was closed without an answer".to_owned(),
-            Err(e) => e.to_string(),
-        }),
+        biased;
+        said = &mut talk => said,
+        // A server that closes with its last word has said it: the rest is there to be read.
+        _ = &mut connection => talk.await,
     }
 }
 
@@ -81,7 +86,9 @@ async fn send(
     for (name, value) in headers {
         request = request.header(name, value);
     }
-    let request = request.body(Empty::<Bytes>::new()).map_err(|e| format!("the request cannot be made: {e}"))?;
+    let request = request
+        .body(Empty::<Bytes>::new())
+        .map_err(|e| format!("the request cannot be made: {e}"))?;
     sender.ready().await.map_err(|e| e.to_string())?;
     sender.send_request(request).await.map_err(|e| e.to_string())
 }
@@ -100,4 +107,3 @@ fn within(response: &Response<impl Sized>, get: &HttpGet, server: &str) -> Optio
         _ => None,
     }
 }
-

@@ -139,7 +139,9 @@ fn volume(
     known: &BTreeMap<String, String>,
 ) -> io::Result<(PathBuf, bool)> {
     let missing = || io::Error::new(io::ErrorKind::NotFound, format!("volume {} is not ready", mount.volume));
-    let part = mount.part(known).map_err(|m| io::Error::new(io::ErrorKind::InvalidInput, m))?;
+    let part = mount
+        .part(known)
+        .map_err(|m| io::Error::new(io::ErrorKind::InvalidInput, m))?;
     let sub_path = Path::new(&part);
     match work.volumes.get(&mount.volume).ok_or_else(missing)? {
         VolumeWork::Image { .. } => {

@@ -123,7 +123,9 @@ fn check(work: &Work, index: usize, given: &Given) -> Result<(), NotReady> {
     container.env.resolve(around).map_err(not_ready)?;
     for mount in &container.mounts {
         if let Some(volume) = work.volumes.get(&mount.volume) {
-            volume.files(around).map_err(|m| not_ready(format!("volume {}: {m}", mount.volume)))?;
+            volume
+                .files(around)
+                .map_err(|m| not_ready(format!("volume {}: {m}", mount.volume)))?;
         }
     }
     Ok(())

@@ -151,6 +151,10 @@ mod tests {
         std::fs::write(layer.join("x"), "12345678901").unwrap();
         assert_eq!(check(&bounds, &[None]), None);
         let broken = check(&bounds, &[Some(layer)]).unwrap();
-        assert!(broken.message.contains("ephemeral-storage of container classify"), "{}", broken.message);
+        assert!(
+            broken.message.contains("ephemeral-storage of container classify"),
+            "{}",
+            broken.message
+        );
     }
 }

@@ -26,7 +26,7 @@ pub(super) fn status(uid: &str, attempt: &Attempt, work: Option<&Work>, usage: U
                 name: work.name.clone(),
                 image: work.image.clone(),
                 image_id: container.image_id.clone(),
-                restart_count: container.restarts,
+                restart_count: restarts(container),
                 ready: ready(work.role, container, attempt.frozen),
                 // As the kubelet, which says it of an init container only if it stays.
                 started: Some(work.role != Role::Init && container.started),
@@ -103,6 +103,12 @@ fn phase(attempt: &Attempt) -> (proto::AttemptPhase, String, String) {
         State::Active if started => said(Phase::Running, "", ""),
         State::Active | State::Waiting | State::Admitted => said(Phase::Pending, "", ""),
     }
+}
+
+/// As the kubelet, which counts a restart when it happens, and not while it is waited for.
+fn restarts(container: &Container) -> u32 {
+    let waits = matches!(container.life, Life::Waiting { .. } | Life::Preparing | Life::Starting);
+    container.restarts.saturating_sub(u32::from(waits))
 }
 
 /// As the kubelet: an init container is ready when it has succeeded, another one while it runs and says so.

@@ -14,6 +14,7 @@ use super::*;
 use crate::journal::testing::Faulty;
 use crate::logs::writer::Stream;
 use crate::pod::tests::{pod_json, run_of};
+use crate::runtime::Runtime;
 use crate::testing::{FakeCluster, FakeProcess, FakeRuntime, SetClock, TokioClock, owner};
 
 mod departure;
@@ -126,7 +127,7 @@ impl Fixture {
             clock: Arc::clone(&clock),
             journal,
             cluster: cluster.clone(),
-            runtime: Arc::new(runtime.clone()),
+            runtimes: (Arc::new(runtime.clone()) as Arc<dyn Runtime>).into(),
             images,
             outlook: seen,
             notes,
@@ -230,7 +231,13 @@ fn terminated(status: &AttemptStatus) -> &kerbside_link::proto::Terminated {
 async fn attempt_runs_and_succeeds_once_its_output_and_log_are_stored() {
     let fixture = Fixture::new();
     let process = fixture.running("u-1").await;
-    assert_eq!(process.spec.args, ["classify", "--index", "3"]);
+    assert_eq!(
+        (&*process.spec.command, &*process.spec.args),
+        (
+            &["classify".to_owned()][..],
+            &["--index".to_owned(), "3".to_owned()][..]
+        )
+    );
     assert_eq!(
         (process.spec.memory_limit, process.spec.cpu_limit),
         (128 << 20, Some(1000))

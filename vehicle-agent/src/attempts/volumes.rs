@@ -60,13 +60,23 @@ impl Volumes {
 
     /// Makes the volumes of a container ready. Blocks.
     pub(super) fn write(&self, work: &Work, index: usize, around: Around<'_>) -> Result<(), VolumeError> {
-        let names: BTreeSet<_> = work.containers[index].mounts.iter().map(|mount| &mount.volume).collect();
-        names.into_iter().try_for_each(|name| self.write_one(work, name, around))
+        let names: BTreeSet<_> = work.containers[index]
+            .mounts
+            .iter()
+            .map(|mount| &mount.volume)
+            .collect();
+        names
+            .into_iter()
+            .try_for_each(|name| self.write_one(work, name, around))
     }
 
     /// Brings those up to date that are there. One that cannot be is left as it is: a program keeps what it had. Blocks.
     pub(super) fn update(&self, work: &Work, around: Around<'_>) {
-        for name in work.volumes.keys().filter(|name| self.directory.volume(name).join(DATA).exists()) {
+        for name in work
+            .volumes
+            .keys()
+            .filter(|name| self.directory.volume(name).join(DATA).exists())
+        {
             if let Err(error) = self.write_one(work, name, around) {
                 tracing::warn!(attempt = %work.uid, %error, "a volume is not brought up to date");
             }
@@ -74,7 +84,9 @@ impl Volumes {
     }
 
     fn write_one(&self, work: &Work, name: &str, around: Around<'_>) -> Result<(), VolumeError> {
-        let Some(volume) = work.volumes.get(name) else { return Ok(()) };
+        let Some(volume) = work.volumes.get(name) else {
+            return Ok(());
+        };
         let files = volume.files(around).map_err(|missing| VolumeError::Missing {
             volume: name.to_owned(),
             missing,
@@ -86,7 +98,11 @@ impl Volumes {
                     VolumeWork::EmptyDir { size_limit, .. } => size_limit.unwrap_or(self.memory),
                     VolumeWork::Files(_) | VolumeWork::Image { .. } => self.memory,
                 };
-                let mode = if matches!(volume, VolumeWork::EmptyDir { .. }) { 0o777 } else { 0o755 };
+                let mode = if matches!(volume, VolumeWork::EmptyDir { .. }) {
+                    0o777
+                } else {
+                    0o755
+                };
                 in_memory(&place, size.min(self.memory), mode)?;
             }
             match &files {
@@ -228,7 +244,10 @@ mod tests {
             bytes: text.as_bytes().to_vec(),
             mode: 0o640,
         };
-        files.iter().map(|(path, text)| ((*path).to_owned(), file(text))).collect()
+        files
+            .iter()
+            .map(|(path, text)| ((*path).to_owned(), file(text)))
+            .collect()
     }
 
     fn read(place: &Path, path: &str) -> Option<String> {
@@ -252,10 +271,17 @@ mod tests {
         fill(temp.path(), &files(&[("a", "1"), ("b", "2")]), None).unwrap();
         let first = fs::read_link(temp.path().join(DATA)).unwrap();
         fill(temp.path(), &files(&[("a", "1"), ("b", "2")]), None).unwrap();
-        assert_eq!(fs::read_link(temp.path().join(DATA)).unwrap(), first, "nothing has changed");
+        assert_eq!(
+            fs::read_link(temp.path().join(DATA)).unwrap(),
+            first,
+            "nothing has changed"
+        );
         fill(temp.path(), &files(&[("a", "3"), ("c", "4")]), None).unwrap();
         assert_eq!(read(temp.path(), "a").as_deref(), Some("3"));
-        assert_eq!((read(temp.path(), "b"), read(temp.path(), "c").as_deref()), (None, Some("4")));
+        assert_eq!(
+            (read(temp.path(), "b"), read(temp.path(), "c").as_deref()),
+            (None, Some("4"))
+        );
         let names: BTreeSet<_> = fs::read_dir(temp.path())
             .unwrap()
             .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
@@ -281,8 +307,11 @@ mod tests {
             return;
         }
         in_memory(&place, 1 << 20, 0o755).unwrap();
-        assert_eq!(mounts_below(temp.path()).unwrap(), [place.clone()]);
-        assert!(fs::write(place.join("large"), vec![0; 2 << 20]).is_err(), "it is bounded");
+        assert_eq!(mounts_below(temp.path()).unwrap(), std::slice::from_ref(&place));
+        assert!(
+            fs::write(place.join("large"), vec![0; 2 << 20]).is_err(),
+            "it is bounded"
+        );
         forget(temp.path()).unwrap();
         assert_eq!(mounts_below(temp.path()).unwrap(), [] as [PathBuf; 0]);
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use kerbside_vehicle_agent::cgroup::{self, Cgroup};
-use kerbside_vehicle_agent::guard::process::{Guarded, GuardError, SystemClocks, open, watch};
+use kerbside_vehicle_agent::guard::process::{GuardError, Guarded, SystemClocks, open, watch};
 use kerbside_vehicle_agent::guard::waker;
 
 fn main() -> ExitCode {

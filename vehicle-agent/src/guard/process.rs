@@ -112,7 +112,10 @@ impl Guarded {
 
     /// Stops the containers, or lets them go on. None may be there yet.
     fn freeze_group(&self, frozen: bool) {
-        let told = self.group.as_ref().map(|group| if frozen { group.freeze() } else { group.thaw() });
+        let told = self
+            .group
+            .as_ref()
+            .map(|group| if frozen { group.freeze() } else { group.thaw() });
         if let Some(Err(error)) = told
             && error.kind() != io::ErrorKind::NotFound
         {

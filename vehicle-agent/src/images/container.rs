@@ -109,7 +109,11 @@ impl Images {
         let name = format!("{}@{digest}", ticket.name());
         let said = |message: String| {
             // The name at the door means nothing to whoever reads this.
-            ImageError::Pull(message.replace(&name, &image.whole()).replace(ticket.name(), &image.whole()))
+            ImageError::Pull(
+                message
+                    .replace(&name, &image.whole())
+                    .replace(ticket.name(), &image.whole()),
+            )
         };
         let pulled = engine.pull(&name).await.map_err(said)?;
         let bytes = engine.has(&pulled).await.map_err(ImageError::Engine)?;

@@ -147,7 +147,13 @@ async fn answer(inner: Option<Arc<Inner>>, request: &Request<Incoming>) -> Respo
     let given = match kind {
         "manifests" => manifest(&inner, &admitted, what).await,
         "blobs" => blob(&inner, &admitted, what).await,
-        _ => return refuse(StatusCode::NOT_FOUND, "UNSUPPORTED", "only manifests and blobs are given here"),
+        _ => {
+            return refuse(
+                StatusCode::NOT_FOUND,
+                "UNSUPPORTED",
+                "only manifests and blobs are given here",
+            );
+        }
     };
     match given {
         Ok(response) if request.method() == Method::HEAD => {
@@ -169,10 +175,17 @@ struct Typed {
 async fn manifest(inner: &Inner, admitted: &Admitted, digest: &str) -> Result<Response<Body>, ImageError> {
     let wanted = admitted.image.clone_with_digest(digest.to_owned());
     let (bytes, digest) = inner.registry.manifest(&wanted, &admitted.credentials).await?;
-    let said = serde_json::from_slice::<Typed>(&bytes).ok().and_then(|typed| typed.media_type);
+    let said = serde_json::from_slice::<Typed>(&bytes)
+        .ok()
+        .and_then(|typed| typed.media_type);
     let length = bytes.len() as u64;
     let mut response = Response::new(full(bytes.into()));
-    describe(&mut response, &said.unwrap_or_else(|| MANIFEST.to_owned()), &digest, Some(length));
+    describe(
+        &mut response,
+        &said.unwrap_or_else(|| MANIFEST.to_owned()),
+        &digest,
+        Some(length),
+    );
     Ok(response)
 }
 
@@ -206,6 +219,8 @@ fn refuse(status: StatusCode, code: &str, message: &str) -> Response<Body> {
     let text = serde_json::json!({"errors": [{"code": code, "message": message}]}).to_string();
     let mut response = Response::new(full(text.into()));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }

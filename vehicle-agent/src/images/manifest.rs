@@ -79,7 +79,9 @@ impl Manifest {
 
     /// Whether this is a WebAssembly artefact.
     pub(super) fn is_wasm(&self) -> bool {
-        self.config.as_ref().is_some_and(|config| config.media_type == WASM_CONFIG)
+        self.config
+            .as_ref()
+            .is_some_and(|config| config.media_type == WASM_CONFIG)
     }
 
     /// The one module of a WebAssembly artefact.

@@ -155,7 +155,11 @@ fn refuse(container: &Container, engine: Engine) -> Result<(), String> {
     for (set, field) in [
         (some(container.volume_devices.as_ref().map(Vec::len)), "volumeDevices"),
         (
-            container.ports.iter().flatten().any(|port| port.host_port.is_some_and(|port| port != 0)),
+            container
+                .ports
+                .iter()
+                .flatten()
+                .any(|port| port.host_port.is_some_and(|port| port != 0)),
             "ports.hostPort",
         ),
         (container.stdin == Some(true), "stdin"),
@@ -180,8 +184,14 @@ fn refuse(container: &Container, engine: Engine) -> Result<(), String> {
         (container.readiness_probe.is_some(), "readinessProbe"),
         (container.startup_probe.is_some(), "startupProbe"),
         (privileged, "securityContext.privileged"),
-        (post_start.is_some_and(|hook| hook.sleep.is_none()), "lifecycle.postStart other than sleep"),
-        (pre_stop.is_some_and(|hook| hook.sleep.is_none()), "lifecycle.preStop other than sleep"),
+        (
+            post_start.is_some_and(|hook| hook.sleep.is_none()),
+            "lifecycle.postStart other than sleep",
+        ),
+        (
+            pre_stop.is_some_and(|hook| hook.sleep.is_none()),
+            "lifecycle.preStop other than sleep",
+        ),
     ] {
         if set {
             return Err(format!("{field} is not possible with {}", engine.runtime_class()));

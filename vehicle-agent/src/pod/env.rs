@@ -9,8 +9,8 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::{Container, EnvVarSource, ObjectFieldSelector, Pod, ResourceFieldSelector};
 use kerbside_core::quantity::{Quantity, Resources};
 
-use super::{Engine, amount};
 use super::given::{Given, Kind};
+use super::{Engine, amount};
 
 /// The environment as the Pod says it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -244,7 +244,10 @@ pub(super) fn of_resource(
     allocatable: &Resources,
 ) -> Result<Value, String> {
     let spec = pod.spec.as_ref();
-    let named = selector.container_name.as_deref().filter(|name| !name.is_empty() && *name != own.name);
+    let named = selector
+        .container_name
+        .as_deref()
+        .filter(|name| !name.is_empty() && *name != own.name);
     let container = match named {
         None => own,
         Some(name) => spec
@@ -256,13 +259,19 @@ pub(super) fn of_resource(
     let unknown = || format!("resourceFieldRef {} is not known in a vehicle", selector.resource);
     let (which, resource) = selector.resource.split_once('.').ok_or_else(unknown)?;
     let resources = container.resources.as_ref();
-    let (limits, requests) = (resources.and_then(|r| r.limits.as_ref()), resources.and_then(|r| r.requests.as_ref()));
+    let (limits, requests) = (
+        resources.and_then(|r| r.limits.as_ref()),
+        resources.and_then(|r| r.requests.as_ref()),
+    );
     let quantity = match which {
         "limits" => amount(limits, resource)?.unwrap_or_else(|| allocatable.get(resource)),
         "requests" => amount(requests, resource)?.unwrap_or_default(),
         _ => return Err(unknown()),
     };
-    let divisor = selector.divisor.as_ref().map(|q| q.0.parse::<Quantity>().map_err(|e| e.to_string()));
+    let divisor = selector
+        .divisor
+        .as_ref()
+        .map(|q| q.0.parse::<Quantity>().map_err(|e| e.to_string()));
     let divisor = divisor.transpose()?.unwrap_or_default();
     let number = if resource == "cpu" {
         let by = if divisor.millis() > 0 { divisor.millis() } else { 1000 };
@@ -280,7 +289,11 @@ fn div_ceil(amount: i64, by: i64) -> i64 {
 fn field(path: &str, around: Around<'_>) -> String {
     let (metadata, spec) = (&around.pod.metadata, around.pod.spec.as_ref());
     if let Some((map, key)) = subscript(path) {
-        let map = if map == "metadata.labels" { &metadata.labels } else { &metadata.annotations };
+        let map = if map == "metadata.labels" {
+            &metadata.labels
+        } else {
+            &metadata.annotations
+        };
         return map.as_ref().and_then(|map| map.get(key)).cloned().unwrap_or_default();
     }
     let lines = |map: Option<&BTreeMap<String, String>>| {
@@ -297,7 +310,9 @@ fn field(path: &str, around: Around<'_>) -> String {
         "metadata.labels" => lines(metadata.labels.as_ref()),
         "metadata.annotations" => lines(metadata.annotations.as_ref()),
         "spec.nodeName" => spec.and_then(|spec| spec.node_name.clone()).unwrap_or_default(),
-        "spec.serviceAccountName" => spec.and_then(|spec| spec.service_account_name.clone()).unwrap_or_default(),
+        "spec.serviceAccountName" => spec
+            .and_then(|spec| spec.service_account_name.clone())
+            .unwrap_or_default(),
         "status.podIP" | "status.podIPs" => around.address.map(|address| address.to_string()).unwrap_or_default(),
         // The only ones that are left: others are refused when the Pod is read.
         _ => around.given.host_ip.clone(),
@@ -387,12 +402,20 @@ mod tests {
             {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
             {"name": "HOST", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}},
         ]});
-        let given = Given {
+        let given = Given::from(Provide {
             host_ip: "192.0.2.1".to_owned(),
-            ..Given::default()
-        };
+            ..Provide::default()
+        });
         let expected = [
-            "Z=3", "A=1$(LATER)", "LATER=2", "NAME=p", "TEAM=vision", "NONE=", "ALL=a=\"b\\\"c\"", "NODE=car-x", "IP=10.98.0.2",
+            "Z=3",
+            "A=1$(LATER)",
+            "LATER=2",
+            "NAME=p",
+            "TEAM=vision",
+            "NONE=",
+            "ALL=a=\"b\\\"c\"",
+            "NODE=car-x",
+            "IP=10.98.0.2",
             "HOST=192.0.2.1",
         ];
         assert_eq!(resolve(container, &given).unwrap(), expected);
@@ -417,7 +440,13 @@ mod tests {
                 {"name": "ALL", "value": "$(P_A)$(P_B)$(S)$(DB_SERVICE_HOST)"},
             ],
         });
-        let expected = ["DB_SERVICE_HOST=192.0.2.9", "P_A=1", "P_B=own", "S=hush", "ALL=1ownhush192.0.2.9"];
+        let expected = [
+            "DB_SERVICE_HOST=192.0.2.9",
+            "P_A=1",
+            "P_B=own",
+            "S=hush",
+            "ALL=1ownhush192.0.2.9",
+        ];
         assert_eq!(resolve(container, &given).unwrap(), expected);
     }
 
@@ -427,7 +456,11 @@ mod tests {
     #[case("requests.memory", "1Mi", "34")]
     #[case("limits.memory", "0", "0")]
     #[case("requests.cpu", "1", "0")]
-    fn amounts_are_in_units_of_the_divisor_rounded_up(#[case] resource: &str, #[case] divisor: &str, #[case] value: &str) {
+    fn amounts_are_in_units_of_the_divisor_rounded_up(
+        #[case] resource: &str,
+        #[case] divisor: &str,
+        #[case] value: &str,
+    ) {
         let container = json!({
             "resources": {"limits": {"cpu": "1500m"}, "requests": {"memory": "34000Ki"}},
             "env": [{"name": "X", "valueFrom": {"resourceFieldRef": {"resource": resource, "divisor": divisor}}}],

@@ -40,7 +40,9 @@ pub struct Given {
 
 impl std::fmt::Debug for Given {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Given").field("objects", &self.objects.keys()).finish_non_exhaustive()
+        f.debug_struct("Given")
+            .field("objects", &self.objects.keys())
+            .finish_non_exhaustive()
     }
 }
 
@@ -54,7 +56,11 @@ impl From<Provide> for Given {
                 // Of a newer adapter; whoever needs it misses it by name.
                 ObjectKind::Unspecified => return None,
             };
-            let data = object.data.into_iter().map(|(key, value)| (key, value.to_vec())).collect();
+            let data = object
+                .data
+                .into_iter()
+                .map(|(key, value)| (key, value.to_vec()))
+                .collect();
             Some(((kind, object.name), or(object.missing).map_or(Ok(data), Err)))
         });
         let tokens = provide.tokens.into_iter().map(|token| {
@@ -83,7 +89,9 @@ impl Given {
 
     /// One value of an object.
     pub fn key(&self, kind: Kind, name: &str, key: &str, optional: bool) -> Result<Option<&[u8]>, String> {
-        let Some(data) = self.object(kind, name, optional)? else { return Ok(None) };
+        let Some(data) = self.object(kind, name, optional)? else {
+            return Ok(None);
+        };
         match data.get(key) {
             Some(value) => Ok(Some(value)),
             None if optional => Ok(None),
@@ -112,7 +120,10 @@ pub(crate) mod tests {
         Object {
             kind: kind.into(),
             name: name.to_owned(),
-            data: data.iter().map(|(key, value)| ((*key).to_owned(), value.as_bytes().to_vec().into())).collect(),
+            data: data
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), value.as_bytes().to_vec().into()))
+                .collect(),
             missing: String::new(),
         }
     }
@@ -134,7 +145,10 @@ pub(crate) mod tests {
         });
         assert_eq!(given.key(Kind::Secret, "s", "k", false), Ok(Some(b"v".as_slice())));
         assert_eq!(given.key(Kind::Secret, "s", "none", true), Ok(None));
-        assert_eq!(given.key(Kind::Secret, "s", "none", false).unwrap_err(), "couldn't find key none in secret s");
+        assert_eq!(
+            given.key(Kind::Secret, "s", "none", false).unwrap_err(),
+            "couldn't find key none in secret s"
+        );
         assert_eq!(given.object(Kind::ConfigMap, "gone", true), Ok(None));
         for name in ["gone", "never"] {
             let message = given.object(Kind::ConfigMap, name, false).unwrap_err();

@@ -57,7 +57,10 @@ pub(super) fn probe(probe: Option<&Probe>, container: &Container) -> Result<Opti
         Duration::from_secs(seconds.and_then(|s| u64::try_from(s).ok()).unwrap_or(otherwise))
     };
     let times = |times: Option<i32>, otherwise: u32| {
-        times.and_then(|n| u32::try_from(n).ok()).filter(|n| *n > 0).unwrap_or(otherwise)
+        times
+            .and_then(|n| u32::try_from(n).ok())
+            .filter(|n| *n > 0)
+            .unwrap_or(otherwise)
     };
     let handler = if let Some(exec) = &probe.exec {
         command(exec)
@@ -112,13 +115,23 @@ fn command(exec: &ExecAction) -> Handler {
 
 fn http_get(http: &HTTPGetAction, container: &Container) -> Result<HttpGet, String> {
     nowhere_else(http.host.as_deref())?;
-    let path = http.path.clone().filter(|path| !path.is_empty()).unwrap_or_else(|| "/".to_owned());
+    let path = http
+        .path
+        .clone()
+        .filter(|path| !path.is_empty())
+        .unwrap_or_else(|| "/".to_owned());
     let headers = http.http_headers.iter().flatten();
     Ok(HttpGet {
         tls: http.scheme.as_deref() == Some("HTTPS"),
         port: port(&http.port, container)?,
-        path: if path.starts_with('/') { path } else { format!("/{path}") },
-        headers: headers.map(|header| (header.name.clone(), header.value.clone())).collect(),
+        path: if path.starts_with('/') {
+            path
+        } else {
+            format!("/{path}")
+        },
+        headers: headers
+            .map(|header| (header.name.clone(), header.value.clone()))
+            .collect(),
     })
 }
 
@@ -135,11 +148,15 @@ fn port(port: &IntOrString, container: &Container) -> Result<u16, String> {
         IntOrString::Int(number) => Some(*number),
         IntOrString::String(name) => {
             let ports = container.ports.iter().flatten();
-            let mut named = ports.filter(|port| port.name.as_ref() == Some(name)).map(|port| port.container_port);
+            let mut named = ports
+                .filter(|port| port.name.as_ref() == Some(name))
+                .map(|port| port.container_port);
             named.next_back().or_else(|| name.parse().ok())
         }
     };
-    let number = number.and_then(|number| u16::try_from(number).ok()).filter(|number| *number > 0);
+    let number = number
+        .and_then(|number| u16::try_from(number).ok())
+        .filter(|number| *number > 0);
     number.ok_or_else(|| match port {
         IntOrString::Int(number) => format!("has the port {number}"),
         IntOrString::String(name) => format!("has the port {name}, which the container does not name"),

@@ -28,4 +28,3 @@ pub(super) fn pull_policy(policy: Option<&str>, image: &str) -> PullPolicy {
         }
     }
 }
-

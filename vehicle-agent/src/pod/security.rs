@@ -41,7 +41,10 @@ pub(super) fn security(container: &Container, spec: &PodSpec) -> Result<Security
     for (set, field) in [
         (own.privileged == Some(true), "privileged"),
         (own.allow_privilege_escalation == Some(true), "allowPrivilegeEscalation"),
-        (own.proc_mount.as_deref().is_some_and(|kind| kind != "Default"), "procMount"),
+        (
+            own.proc_mount.as_deref().is_some_and(|kind| kind != "Default"),
+            "procMount",
+        ),
     ] {
         if set {
             return Err(format!("securityContext.{field} is not possible in a vehicle"));
@@ -51,8 +54,14 @@ pub(super) fn security(container: &Container, spec: &PodSpec) -> Result<Security
         seccomp(profile)?;
     }
     let profiles = [own.app_armor_profile.as_ref(), pod.app_armor_profile.as_ref()];
-    if profiles.iter().flatten().any(|profile| profile.type_ != "RuntimeDefault") {
-        return Err("securityContext.appArmorProfile other than RuntimeDefault is not possible in a vehicle".to_owned());
+    if profiles
+        .iter()
+        .flatten()
+        .any(|profile| profile.type_ != "RuntimeDefault")
+    {
+        return Err(
+            "securityContext.appArmorProfile other than RuntimeDefault is not possible in a vehicle".to_owned(),
+        );
     }
     let (add, drop) = capabilities(own.capabilities.as_ref())?;
     let groups = pod.supplemental_groups.iter().flatten().chain(&pod.fs_group).copied();
@@ -77,7 +86,9 @@ fn seccomp(profile: Option<&SeccompProfile>) -> Result<(), String> {
 }
 
 fn capabilities(asked: Option<&Capabilities>) -> Result<(Vec<String>, Vec<String>), String> {
-    let Some(asked) = asked else { return Ok(Default::default()) };
+    let Some(asked) = asked else {
+        return Ok(Default::default());
+    };
     let plain = |name: &String| name.trim_start_matches("CAP_").to_uppercase();
     let add: Vec<_> = asked.add.iter().flatten().map(plain).collect();
     if let Some(refused) = add.iter().find(|name| !MAY_ADD.contains(&name.as_str())) {
@@ -91,12 +102,18 @@ fn capabilities(asked: Option<&Capabilities>) -> Result<(Vec<String>, Vec<String
 
 /// The kernel settings of the Pod.
 pub(super) fn sysctls(spec: &PodSpec) -> Result<std::collections::BTreeMap<String, String>, String> {
-    let asked = spec.security_context.as_ref().and_then(|security| security.sysctls.as_ref());
+    let asked = spec
+        .security_context
+        .as_ref()
+        .and_then(|security| security.sysctls.as_ref());
     let allowed = asked.into_iter().flatten().map(|sysctl| {
         if SYSCTLS.contains(&sysctl.name.as_str()) {
             Ok((sysctl.name.clone(), sysctl.value.clone()))
         } else {
-            Err(format!("securityContext.sysctls: {} is not given to Pods in a vehicle", sysctl.name))
+            Err(format!(
+                "securityContext.sysctls: {} is not given to Pods in a vehicle",
+                sysctl.name
+            ))
         }
     });
     allowed.collect()
@@ -110,7 +127,7 @@ mod tests {
     use super::*;
 
     #[expect(clippy::unwrap_in_result, reason = "the objects are written here")]
-    fn of(pod: Value, own: Value) -> Result<Security, String> {
+    fn of(pod: &Value, own: &Value) -> Result<Security, String> {
         let container = json!({"name": "c", "securityContext": own});
         let spec = json!({"containers": [], "securityContext": pod});
         security(
@@ -121,9 +138,10 @@ mod tests {
 
     #[test]
     fn container_says_for_itself_what_its_pod_says_for_all() {
-        let pod = json!({"runAsUser": 1, "runAsGroup": 2, "runAsNonRoot": true, "fsGroup": 7, "supplementalGroups": [5]});
+        let pod =
+            json!({"runAsUser": 1, "runAsGroup": 2, "runAsNonRoot": true, "fsGroup": 7, "supplementalGroups": [5]});
         let own = json!({"runAsUser": 9, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"], "add": ["CAP_CHOWN"]}});
-        let security = of(pod, own).unwrap();
+        let security = of(&pod, &own).unwrap();
         let expected = Security {
             user: Some(9),
             group: Some(2),
@@ -134,7 +152,7 @@ mod tests {
             drop: vec!["ALL".to_owned()],
         };
         assert_eq!(security, expected);
-        assert_eq!(of(json!({}), json!({})).unwrap(), Security::default());
+        assert_eq!(of(&json!({}), &json!({})).unwrap(), Security::default());
     }
 
     #[rstest]
@@ -151,7 +169,7 @@ mod tests {
         #[case] own: Value,
         #[case] says: &str,
     ) {
-        let message = of(pod, own).unwrap_err();
+        let message = of(&pod, &own).unwrap_err();
         assert!(message.contains(says), "{message}");
     }
 
@@ -163,7 +181,10 @@ mod tests {
             )
             .unwrap()
         };
-        assert_eq!(sysctls(&spec("net.ipv4.tcp_syncookies")).unwrap()["net.ipv4.tcp_syncookies"], "1");
+        assert_eq!(
+            sysctls(&spec("net.ipv4.tcp_syncookies")).unwrap()["net.ipv4.tcp_syncookies"],
+            "1"
+        );
         assert!(sysctls(&spec("kernel.msgmax")).unwrap_err().contains("kernel.msgmax"));
     }
 }

@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[expect(clippy::unwrap_in_result, reason = "the object is written here")]
-    fn of(name: &str, spec: Value) -> Result<Shared, String> {
+    fn of(name: &str, spec: &Value) -> Result<Shared, String> {
         let pod = json!({"metadata": {"name": name}, "spec": spec});
         shared(&serde_json::from_value(pod).unwrap(), Engine::Container)
     }
@@ -141,21 +141,24 @@ mod tests {
     #[test]
     fn host_is_named_after_the_pod_in_what_a_host_name_may_have() {
         let long = format!("{}-0", "a".repeat(62));
-        assert_eq!(of(&long, json!({"containers": []})).unwrap().hostname, "a".repeat(62));
-        let named = of("p", json!({"containers": [], "hostname": "depot"})).unwrap();
+        assert_eq!(of(&long, &json!({"containers": []})).unwrap().hostname, "a".repeat(62));
+        let named = of("p", &json!({"containers": [], "hostname": "depot"})).unwrap();
         assert_eq!(named.hostname, "depot");
     }
 
     #[test]
     fn names_are_found_as_the_pod_says_or_as_the_car_does() {
-        assert_eq!(of("p", json!({"containers": []})).unwrap().dns, None);
+        assert_eq!(of("p", &json!({"containers": []})).unwrap().dns, None);
         let own = json!({"containers": [], "dnsPolicy": "None", "dnsConfig": {
             "nameservers": ["192.0.2.1"], "searches": ["example"], "options": [{"name": "ndots", "value": "2"}, {"name": "edns0"}],
         }});
-        let dns = of("p", own).unwrap().dns.unwrap();
-        assert_eq!((dns.servers, dns.searches), (vec!["192.0.2.1".to_owned()], vec!["example".to_owned()]));
+        let dns = of("p", &own).unwrap().dns.unwrap();
+        assert_eq!(
+            (dns.servers, dns.searches),
+            (vec!["192.0.2.1".to_owned()], vec!["example".to_owned()])
+        );
         assert_eq!(dns.options, ["ndots:2", "edns0"]);
-        let nobody = of("p", json!({"containers": [], "dnsPolicy": "None"})).unwrap_err();
+        let nobody = of("p", &json!({"containers": [], "dnsPolicy": "None"})).unwrap_err();
         assert!(nobody.contains("nameservers"), "{nobody}");
     }
 

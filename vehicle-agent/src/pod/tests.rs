@@ -4,6 +4,9 @@ use kerbside_link::proto::OutputRequest;
 use rstest::rstest;
 use serde_json::{Value, json};
 
+use kerbside_core::attempt::{ExitRule, Restart};
+
+use super::pull::pull_policy;
 use super::*;
 
 /// A Pod of a FleetJob with one container.
@@ -55,7 +58,8 @@ fn read(pod: &Value) -> Result<Work, Refusal> {
 fn pod_of_a_job_is_read() {
     let work = read(&pod_json()).unwrap();
     let container = &work.containers[0];
-    assert_eq!(container.args, ["classify", "--index", "3"]);
+    assert_eq!(container.command, ["classify"], "a module is called as its container");
+    assert_eq!(container.args, ["--index", "$(JOB_COMPLETION_INDEX)"]);
     assert_eq!(container.pull, PullPolicy::IfNotPresent);
     assert_eq!(
         (container.memory_limit, container.cpu_limit),
@@ -82,8 +86,8 @@ fn pod_of_a_job_is_read() {
 #[case::probe("/spec/containers/0", json!({"livenessProbe": {"exec": {"command": ["x"]}}}), "livenessProbe")]
 #[case::hook("/spec/containers/0", json!({"lifecycle": {"preStop": {"exec": {"command": ["x"]}}}}), "lifecycle.preStop")]
 #[case::rule("/spec/containers/0", json!({"restartPolicyRules": [{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [3]}}]}), "restartPolicyRules")]
-#[case::env_from("/spec/containers/0", json!({"envFrom": [{"secretRef": {"name": "s"}}]}), "envFrom")]
-#[case::secret_env("/spec/containers/0", json!({"env": [{"name": "T", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]}), "env T")]
+#[case::env("/spec/containers/0", json!({"env": [{"name": "T", "valueFrom": {"fieldRef": {"fieldPath": "status.phase"}}}]}), "env T")]
+#[case::host_port("/spec/containers/0", json!({"ports": [{"containerPort": 80, "hostPort": 80}]}), "hostPort")]
 #[case::privileged("/spec/containers/0", json!({"securityContext": {"privileged": true}}), "privileged")]
 #[case::tty("/spec/containers/0", json!({"tty": true}), "tty")]
 #[case::relative("/spec/containers/0", json!({"workingDir": "work"}), "absolute")]
@@ -92,7 +96,7 @@ fn pod_of_a_job_is_read() {
 #[case::name("/spec/containers/0", json!({"name": "../x"}), "DNS label")]
 #[case::no_volume("/spec/containers/0/volumeMounts/0", json!({"name": "none"}), "no volume none")]
 #[case::host_path("/spec/volumes/0", json!({"image": null, "hostPath": {"path": "/"}}), "volume model: hostPath")]
-#[case::token("/spec/volumes/0", json!({"image": null, "projected": {"sources": []}}), "projected")]
+#[case::trust_bundle("/spec/volumes/0", json!({"image": null, "projected": {"sources": [{"clusterTrustBundle": {"path": "x"}}]}}), "projected")]
 #[case::memory_medium("/spec/volumes/1/emptyDir", json!({"medium": "Memory"}), "medium")]
 #[case::no_containers("/spec", json!({"containers": []}), "containers")]
 fn pod_that_asks_for_what_a_car_has_not_is_refused_by_field(
@@ -149,7 +153,10 @@ fn container_has_the_role_the_policy_and_the_hooks_that_its_pod_says() {
             (Role::Main, Restart::OnFailure, false),
         ]
     );
-    assert_eq!(work.containers[0].pre_stop, Some(Hook::Sleep(Duration::from_secs(3))));
+    assert_eq!(
+        work.containers[0].pre_stop,
+        Some(Handler::Sleep(Duration::from_secs(3)))
+    );
     assert_eq!(
         plan.containers[2].rules,
         [ExitRule {
@@ -161,11 +168,40 @@ fn container_has_the_role_the_policy_and_the_hooks_that_its_pod_says() {
 }
 
 #[test]
-fn pod_for_another_runtime_is_refused() {
-    for class in [Value::Null, json!("gvisor")] {
+fn pod_is_run_by_what_its_runtime_class_says_and_without_one_in_containers() {
+    let of = |class: Value| {
         let mut pod = pod_json();
         pod["spec"]["runtimeClassName"] = class;
-        assert_eq!(read(&pod).unwrap_err().reason, reason::RUNTIME_MISSING);
+        read(&pod).map(|work| work.engine)
+    };
+    assert_eq!(of(json!("kerbside-wasm")).unwrap(), Engine::Wasm);
+    assert_eq!(of(Value::Null).unwrap(), Engine::Container);
+    assert_eq!(of(json!("kerbside-container")).unwrap(), Engine::Container);
+    assert_eq!(of(json!("gvisor")).unwrap_err().reason, reason::RUNTIME_MISSING);
+}
+
+#[test]
+fn container_has_probes_hooks_and_a_security_context() {
+    let mut pod = pod_json();
+    pod["spec"]["runtimeClassName"] = json!("kerbside-container");
+    let probe = json!({"exec": {"command": ["x"]}, "periodSeconds": 7});
+    pod["spec"]["containers"][0].as_object_mut().unwrap().extend(
+        json!({
+            "startupProbe": probe, "livenessProbe": probe, "readinessProbe": probe,
+            "lifecycle": {"preStop": {"httpGet": {"port": 80}}},
+            "securityContext": {"runAsUser": 7},
+        })
+        .as_object()
+        .unwrap()
+        .clone(),
+    );
+    let work = read(&pod).unwrap();
+    let (container, plan) = (&work.containers[0], &work.plan().containers[0]);
+    assert!(container.command.is_empty(), "what it runs, its image says");
+    assert_eq!(container.security.user, Some(7));
+    assert!(plan.pre_stop && !plan.post_start);
+    for probe in [plan.startup, plan.liveness, plan.readiness] {
+        assert_eq!(probe.map(|probe| probe.period), Some(Duration::from_secs(7)));
     }
 }
 
@@ -176,7 +212,9 @@ fn pod_that_is_not_a_pod_is_refused() {
         ..run_of(&pod_json())
     };
     assert_eq!(
-        Work::read("u-1".parse().unwrap(), &run, &Resources::default()).unwrap_err().reason,
+        Work::read("u-1".parse().unwrap(), &run, &Resources::default())
+            .unwrap_err()
+            .reason,
         reason::NOT_SUPPORTED
     );
 }

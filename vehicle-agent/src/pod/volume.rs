@@ -134,9 +134,9 @@ impl VolumeWork {
     pub fn is_in_memory(&self) -> bool {
         match self {
             Self::EmptyDir { memory, .. } => *memory,
-            Self::Files(sources) => sources.iter().any(|source| {
-                matches!(source, Source::Token { .. } | Source::Object { kind: Kind::Secret, .. })
-            }),
+            Self::Files(sources) => sources
+                .iter()
+                .any(|source| matches!(source, Source::Token { .. } | Source::Object { kind: Kind::Secret, .. })),
             Self::Image { .. } => false,
         }
     }
@@ -162,7 +162,9 @@ impl Source {
                 optional,
                 mode,
             } => {
-                let Some(data) = around.given.object(*kind, name, *optional)? else { return Ok(()) };
+                let Some(data) = around.given.object(*kind, name, *optional)? else {
+                    return Ok(());
+                };
                 let Some(items) = items else {
                     files.extend(data.iter().map(|(key, bytes)| {
                         let file = File {
@@ -237,7 +239,11 @@ pub(super) fn volume(
         });
     }
     let own = Container::default();
-    let read = Reading { pod, own: &own, allocatable };
+    let read = Reading {
+        pod,
+        own: &own,
+        allocatable,
+    };
     if let Some(map) = &volume.config_map {
         let projection = ConfigMapProjection {
             name: map.name.clone(),
@@ -360,7 +366,8 @@ fn items(items: Option<&[KeyToPath]>) -> Result<Option<Vec<Item>>, String> {
 
 fn mode(mode: Option<i32>, default: Option<u32>) -> u32 {
     let otherwise = default.unwrap_or_else(|| u32::try_from(MODE).unwrap_or_default());
-    mode.and_then(|mode| u32::try_from(mode).ok()).map_or(otherwise, |mode| mode & 0o777)
+    mode.and_then(|mode| u32::try_from(mode).ok())
+        .map_or(otherwise, |mode| mode & 0o777)
 }
 
 /// Where a container has its volumes. `Err`: which of the paths is none.
@@ -394,11 +401,17 @@ mod tests {
     fn read(mut json: Json) -> Result<VolumeWork, String> {
         json["name"] = "v".into();
         let pod = Pod::default();
-        volume(&serde_json::from_value(json).unwrap(), &pod, Engine::Container, &Resources::default())
+        volume(
+            &serde_json::from_value(json).unwrap(),
+            &pod,
+            Engine::Container,
+            &Resources::default(),
+        )
     }
 
     fn files(json: Json, given: &Given) -> Result<Vec<String>, String> {
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "labels": {"a": "1"}}})).map_err(|e| e.to_string())?;
+        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "labels": {"a": "1"}}}))
+            .map_err(|e| e.to_string())?;
         let around = Around {
             pod: &pod,
             given,
@@ -444,16 +457,28 @@ mod tests {
             {"secret": {"name": "none", "optional": true}},
         ]}});
         assert!(read(all.clone()).unwrap().is_in_memory());
-        assert_eq!(files(all, &given()).unwrap(), ["a 440 1", "labels 440 a=\"1\"", "token 440 t"]);
+        assert_eq!(
+            files(all, &given()).unwrap(),
+            ["a 440 1", "labels 440 a=\"1\"", "token 440 t"]
+        );
     }
 
     #[test]
     fn what_is_missing_or_leads_out_of_the_volume_is_named() {
         for (json, says) in [
             (json!({"configMap": {"name": "none"}}), "configmap \"none\" not found"),
-            (json!({"secret": {"secretName": "s", "items": [{"key": "x", "path": "x"}]}}), "couldn't find key x in secret s"),
-            (json!({"configMap": {"name": "c", "items": [{"key": "a", "path": "../a"}]}}), ".."),
-            (json!({"projected": {"sources": [{"clusterTrustBundle": {"path": "x"}}]}}), "serviceAccountToken"),
+            (
+                json!({"secret": {"secretName": "s", "items": [{"key": "x", "path": "x"}]}}),
+                "couldn't find key x in secret s",
+            ),
+            (
+                json!({"configMap": {"name": "c", "items": [{"key": "a", "path": "../a"}]}}),
+                "..",
+            ),
+            (
+                json!({"projected": {"sources": [{"clusterTrustBundle": {"path": "x"}}]}}),
+                "serviceAccountToken",
+            ),
             (json!({"hostPath": {"path": "/"}}), "hostPath"),
             (json!({"emptyDir": {"medium": "HugePages"}}), "HugePages"),
         ] {

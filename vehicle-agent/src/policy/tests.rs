@@ -96,6 +96,7 @@ impl Fixture {
             live: lives,
             held: watch::channel(Vec::new()).1,
             requests: requested,
+            containers: watch::channel(false).1,
             connection: connected,
             ending: ends,
         };

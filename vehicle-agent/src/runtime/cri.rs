@@ -201,7 +201,12 @@ impl Cri {
 }
 
 impl Inner {
-    async fn sandbox(&self, work: &Arc<Work>, directory: &AttemptDirectory, most: Most) -> Result<Arc<Sandbox>, String> {
+    async fn sandbox(
+        &self,
+        work: &Arc<Work>,
+        directory: &AttemptDirectory,
+        most: Most,
+    ) -> Result<Arc<Sandbox>, String> {
         let cell = self.sandboxes.of(&work.uid);
         let made = cell.get_or_try_init(|| async {
             let group = self.group.child(work.uid.as_str());
@@ -377,7 +382,9 @@ async fn keep_looking(inner: std::sync::Weak<Inner>) {
                 }
             }
             let ready = looked.is_ok();
-            inner.ready.send_if_modified(|known| std::mem::replace(known, ready) != ready);
+            inner
+                .ready
+                .send_if_modified(|known| std::mem::replace(known, ready) != ready);
             looked
         };
         sleep(if looked.is_ok() { LOOK.0 } else { LOOK.1 }).await;

@@ -20,13 +20,19 @@ impl Actor {
             .retain(|uid, (of, _)| *of == epoch && pods.contains_key(uid) && lives(uid));
         // Told to run it, or said to have it: only then was the Pod judged.
         let wanted = self.asked.keys().chain(said.keys()).filter(|uid| lives(uid));
-        let missing: Vec<_> = wanted.filter(|uid| !self.providers.contains_key(*uid)).cloned().collect();
+        let missing: Vec<_> = wanted
+            .filter(|uid| !self.providers.contains_key(*uid))
+            .cloned()
+            .collect();
         for uid in missing {
-            let (Some(pod), Some(pool)) = (self.pods.get(&uid), self.pool.as_ref()) else { continue };
+            let (Some(pod), Some(pool)) = (self.pods.get(&uid), self.pool.as_ref()) else {
+                continue;
+            };
             let references = References::of(pod);
             let provider = (!references.is_empty()).then(|| {
                 Provider::begin(Order {
                     client: self.context.client.clone(),
+                    clock: self.context.clock.clone(),
                     objects: self.context.objects.clone(),
                     session: session.clone(),
                     pod: pod.clone(),

@@ -608,3 +608,51 @@ fn container_that_is_told_to_end_while_it_starts_is_told_again_when_it_runs() {
     driver.after(30, Event::Tick);
     assert_eq!(driver.feed(exited(0, 137)), [Effect::WriteJournal, Effect::Report]);
 }
+
+#[test]
+fn what_waits_for_something_that_the_pod_refers_to_is_made_ready_anew_when_that_is_there() {
+    let mut driver = Driver::admitted(of(vec![container("main", Role::Main)]));
+    driver.feed(Event::Journaled);
+    let missing = || NotReady {
+        reason: "CreateContainerConfigError".to_owned(),
+        meanwhile: None,
+        message: "configmap \"c\" not found".to_owned(),
+        retry: true,
+    };
+    driver.feed(Event::NotReady {
+        container: 0,
+        why: missing(),
+    });
+    assert_eq!(driver.waiting(0).0, "CreateContainerConfigError");
+    assert_eq!(driver.feed(Event::Tick), [], "its back-off is not over");
+    assert!(driver.feed(Event::Provided).contains(&Effect::Prepare(0)));
+    // Once more: it is being made ready already.
+    assert!(!driver.feed(Event::Provided).contains(&Effect::Prepare(0)));
+    driver.feed(prepared(0));
+    assert_eq!(driver.attempt.containers[0].life, Life::Starting);
+    // It was taken away in between.
+    driver.feed(Event::NotStarted {
+        container: 0,
+        why: missing(),
+    });
+    assert_eq!(driver.waiting(0).1, "configmap \"c\" not found");
+    assert!(driver.feed(Event::Provided).contains(&Effect::Prepare(0)));
+}
+
+#[test]
+fn container_that_could_not_start_holds_up_no_end() {
+    let mut driver = Driver::admitted(of(vec![container("main", Role::Main)]));
+    driver.feed(Event::Journaled);
+    driver.feed(prepared(0));
+    driver.feed(stop(30));
+    driver.feed(Event::NotStarted {
+        container: 0,
+        why: NotReady {
+            reason: "CreateContainerConfigError".to_owned(),
+            meanwhile: None,
+            message: String::new(),
+            retry: true,
+        },
+    });
+    assert!(driver.attempt.is_stopped());
+}

@@ -101,9 +101,14 @@ async fn pod_whose_config_is_missing_waits_says_what_and_goes_on_when_it_is_ther
         })
         .await?;
         ensure!(message == "configmap \"late\" not found", "{message}");
-        world.apply(&map(world, "ConfigMap", "late", &json!({"a": "here"}))).await?;
+        world
+            .apply(&map(world, "ConfigMap", "late", &json!({"a": "here"})))
+            .await?;
         // The adapter looks once a minute.
-        let ended = until(world, "waits", "to end", |pod| (phase(pod) == "Succeeded").then(|| pod.clone())).await?;
+        let ended = until(world, "waits", "to end", |pod| {
+            (phase(pod) == "Succeeded").then(|| pod.clone())
+        })
+        .await?;
         ensure!(super::end(&ended, "main").is_some(), "{:?}", ended.status);
         ensure!(log(world, "waits", "main").await? == "A=here\nhere\n", "its config");
         Ok(())
@@ -115,7 +120,9 @@ async fn pod_whose_config_is_missing_waits_says_what_and_goes_on_when_it_is_ther
 async fn mounted_config_changes_while_the_program_runs_and_a_part_of_it_does_not() -> Result<()> {
     run("engine-live", async |world, _| {
         bind(world).await?;
-        world.apply(&map(world, "ConfigMap", "conf", &json!({"motd": "old"}))).await?;
+        world
+            .apply(&map(world, "ConfigMap", "conf", &json!({"motd": "old"})))
+            .await?;
         let mut pod = pod(world, "live", "cat /conf/motd ; until /conf/motd new ; cat /part");
         pod["spec"]["volumes"] = json!([{"name": "conf", "configMap": {"name": "conf"}}]);
         pod["spec"]["containers"][0]["volumeMounts"] = json!([
@@ -123,7 +130,9 @@ async fn mounted_config_changes_while_the_program_runs_and_a_part_of_it_does_not
         ]);
         world.apply(&pod).await?;
         until(world, "live", "to run", |pod| status(pod, "main")?.ready.then_some(())).await?;
-        world.apply(&map(world, "ConfigMap", "conf", &json!({"motd": "new"}))).await?;
+        world
+            .apply(&map(world, "ConfigMap", "conf", &json!({"motd": "new"})))
+            .await?;
         until(world, "live", "to end", |pod| (phase(pod) == "Succeeded").then_some(())).await?;
         let said = log(world, "live", "main").await?;
         ensure!(said == "old\n/conf/motd is new\nold\n", "{said}");
@@ -156,17 +165,29 @@ async fn token_of_the_pods_account_is_bound_to_the_pod_and_known_by_the_api_serv
             "apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview",
             "spec": {"token": token, "audiences": ["depot"]},
         });
-        let answer = world.kubectl().run(&["create", "-f", "-", "-o", "json"], &review.to_string()).await?;
+        let answer = world
+            .kubectl()
+            .run(&["create", "-f", "-", "-o", "json"], &review.to_string())
+            .await?;
         let answer: Value = serde_json::from_str(&answer).context("an answer is JSON")?;
         ensure!(answer["status"]["authenticated"] == true, "{answer}");
         let extra = &answer["status"]["user"]["extra"];
-        ensure!(extra["authentication.kubernetes.io/pod-uid"][0] == uid.as_str(), "{answer}");
+        ensure!(
+            extra["authentication.kubernetes.io/pod-uid"][0] == uid.as_str(),
+            "{answer}"
+        );
         // In memory only, and gone with the Pod.
         let place = car.dir().join("attempts").join(&uid).join("volumes/token");
         let mounts = std::fs::read_to_string("/proc/mounts").context("mounts can be read")?;
         ensure!(mounts.contains(&format!("tmpfs {} tmpfs", place.display())), "{mounts}");
-        world.kubectl().run(&["delete", "pod", "-n", &world.name, "token", "--wait=true"], "").await?;
-        wait::until("its files to be gone", world::DEADLINE, async || Ok((!place.exists()).then_some(()))).await
+        world
+            .kubectl()
+            .run(&["delete", "pod", "-n", &world.name, "token", "--wait=true"], "")
+            .await?;
+        wait::until("its files to be gone", world::DEADLINE, async || {
+            Ok((!place.exists()).then_some(()))
+        })
+        .await
     })
     .await
 }
@@ -175,19 +196,35 @@ async fn token_of_the_pods_account_is_bound_to_the_pod_and_known_by_the_api_serv
 async fn secret_does_not_go_into_a_car_whose_pool_denies_it_and_memory_is_no_disk() -> Result<()> {
     run("engine-denied", async |world, car| {
         bind(world).await?;
-        world.apply(&map(world, "Secret", "hush", &json!({"key": "s3cret"}))).await?;
+        world
+            .apply(&map(world, "Secret", "hush", &json!({"key": "s3cret"})))
+            .await?;
         let mut denied = pod(world, "denied", "say never");
         denied["spec"]["volumes"] = json!([{"name": "hush", "secret": {"secretName": "hush"}}]);
         world.apply(&denied).await?;
         let message = until(world, "denied", "its refusal", |pod| {
             let conditions = pod.status.as_ref()?.conditions.as_ref()?;
-            conditions.iter().find(|c| c.type_ == "kerbside.dev/Refused")?.message.clone()
+            conditions
+                .iter()
+                .find(|c| c.type_ == "kerbside.dev/Refused")?
+                .message
+                .clone()
         })
         .await?;
         ensure!(message.contains("trust.secrets"), "{message}");
-        world.kubectl().run(&["delete", "pod", "-n", &world.name, "denied", "--wait=false", "--force"], "").await?;
+        world
+            .kubectl()
+            .run(
+                &["delete", "pod", "-n", &world.name, "denied", "--wait=false", "--force"],
+                "",
+            )
+            .await?;
 
-        let mut memory = pod(world, "memory", "fill /memory/x 1000000 ; try fill /memory/y 9000000 ; wait");
+        let mut memory = pod(
+            world,
+            "memory",
+            "fill /memory/x 1000000 ; try fill /memory/y 9000000 ; wait",
+        );
         memory["spec"]["volumes"] = json!([{"name": "memory", "emptyDir": {"medium": "Memory", "sizeLimit": "2Mi"}}]);
         memory["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "memory", "mountPath": "/memory"}]);
         world.apply(&memory).await?;
@@ -200,7 +237,10 @@ async fn secret_does_not_go_into_a_car_whose_pool_denies_it_and_memory_is_no_dis
         ensure!(said.contains("no space left on device"), "{said}");
         car.stop().await?;
         let mounts = std::fs::read_to_string("/proc/mounts").context("mounts can be read")?;
-        ensure!(mounts.contains(&format!("{}/attempts", car.dir().display())), "it is in memory: {mounts}");
+        ensure!(
+            mounts.contains(&format!("{}/attempts", car.dir().display())),
+            "it is in memory: {mounts}"
+        );
         // What an agent that ended left in memory is taken away by the next.
         car.start()?;
         wait::until("the memory to be given back", world::DEADLINE, async || {
@@ -234,7 +274,10 @@ async fn adapter_reads_what_pods_name_one_by_one_and_never_lists_or_watches_it()
         }
         let seen = Audit::whole(&world.bed.layout).requests()?;
         let objects = |r: &&Request| r.resource == "configmaps" || r.resource == "secrets";
-        let of_adapter = seen.iter().filter(|r| r.agent.starts_with("kerbside-kubelet/")).filter(objects);
+        let of_adapter = seen
+            .iter()
+            .filter(|r| r.agent.starts_with("kerbside-kubelet/"))
+            .filter(objects);
         // Everywhere counts as here.
         let reads: Vec<_> = of_adapter
             .filter(|r| r.namespace == world.name || r.namespace.is_empty())
@@ -242,7 +285,10 @@ async fn adapter_reads_what_pods_name_one_by_one_and_never_lists_or_watches_it()
             .collect();
         let mut sorted = reads.clone();
         sorted.sort();
-        ensure!(sorted == ["get configmaps named", "get secrets named"], "one read of each: {reads:?}");
+        ensure!(
+            sorted == ["get configmaps named", "get secrets named"],
+            "one read of each: {reads:?}"
+        );
         Ok(())
     })
     .await

@@ -11,16 +11,25 @@ use super::{end, log, played, pod, run, status};
 #[tokio::test]
 async fn container_runs_from_its_image_prints_leaves_a_message_and_ends() -> Result<()> {
     run("engine-first", async |world, _| {
-        let pod = pod(world, "one", "say hello ; complain trouble ; write /dev/termination-log good bye ; exit 3");
+        let pod = pod(
+            world,
+            "one",
+            "say hello ; complain trouble ; write /dev/termination-log good bye ; exit 3",
+        );
         let ended = played(world, &pod).await?;
         ensure!(world::phase(&ended) == "Failed", "it ended with code 3");
         let how = end(&ended, "main").context("the container has ended")?;
         ensure!((how.exit_code, how.reason.as_deref()) == (3, Some("Error")), "{how:?}");
         ensure!(how.message.as_deref() == Some("good bye"), "{how:?}");
-        let id = status(&ended, "main").map(|status| status.image_id.clone()).unwrap_or_default();
+        let id = status(&ended, "main")
+            .map(|status| status.image_id.clone())
+            .unwrap_or_default();
         ensure!(id.contains("/actor@sha256:"), "the image is known by its digest: {id}");
         let printed = log(world, "one", "main").await?;
-        ensure!(printed.contains("hello\n") && printed.contains("trouble\n"), "{printed}");
+        ensure!(
+            printed.contains("hello\n") && printed.contains("trouble\n"),
+            "{printed}"
+        );
         Ok(())
     })
     .await
@@ -34,13 +43,19 @@ async fn service_of_the_examples_runs_with_its_config_probes_hooks_and_init_cont
             world.apply(&object).await?;
         }
         let deployments: Api<Deployment> = Api::namespaced(world.client(), &world.name);
-        wait::object(&deployments, "service", "the service to be ready", world::DEADLINE, |deployment| {
-            (deployment?.status.as_ref()?.ready_replicas? == 1).then_some(())
-        })
+        wait::object(
+            &deployments,
+            "service",
+            "the service to be ready",
+            world::DEADLINE,
+            |deployment| (deployment?.status.as_ref()?.ready_replicas? == 1).then_some(()),
+        )
         .await?;
         let pod = world.wait_pods("its Pod", |pods| pods.first().cloned()).await?;
         let name = pod.name_any();
-        let follow = world.kubectl().stream(&["logs", "-n", &world.name, "-f", &name, "-c", "server"])?;
+        let follow = world
+            .kubectl()
+            .stream(&["logs", "-n", &world.name, "-f", &name, "-c", "server"])?;
         let mut changed = world.example_objects("service/deployment.yaml")?.swap_remove(0);
         changed["data"]["motd"] = "roads are wet".into();
         world.apply(&changed).await?;
@@ -50,7 +65,10 @@ async fn service_of_the_examples_runs_with_its_config_probes_hooks_and_init_cont
             Ok(())
         })
         .await?;
-        world.kubectl().run(&["delete", "deployment", "-n", &world.name, "service"], "").await?;
+        world
+            .kubectl()
+            .run(&["delete", "deployment", "-n", &world.name, "service"], "")
+            .await?;
         let said = follow.wait_with_output().await.context("kubectl ends with the log")?;
         let said = String::from_utf8_lossy(&said.stdout).into_owned();
         let first = format!("serves as {name}: hello from a parked car; motd: drive safely\n");

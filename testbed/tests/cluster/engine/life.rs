@@ -34,8 +34,14 @@ async fn init_container_ends_before_a_sidecar_starts_and_that_before_the_work() 
             world,
             "stages",
             &[
-                ("first", "append /work/story first ; sleep 1s ; append /work/story first-ends"),
-                ("beside", "append /work/story beside ; wait ; append /work/story beside-ends ; cat /work/story"),
+                (
+                    "first",
+                    "append /work/story first ; sleep 1s ; append /work/story first-ends",
+                ),
+                (
+                    "beside",
+                    "append /work/story beside ; wait ; append /work/story beside-ends ; cat /work/story",
+                ),
             ],
         );
         let mut inits = stages["spec"]["containers"].clone();
@@ -48,7 +54,10 @@ async fn init_container_ends_before_a_sidecar_starts_and_that_before_the_work() 
         let story = log(world, "order", "main").await?;
         ensure!(story == "first\nfirst-ends\nbeside\nmain\n", "{story}");
         let last = log(world, "order", "beside").await?;
-        ensure!(last.ends_with("got terminated\nfirst\nfirst-ends\nbeside\nmain\nbeside-ends\n"), "{last}");
+        ensure!(
+            last.ends_with("got terminated\nfirst\nfirst-ends\nbeside\nmain\nbeside-ends\n"),
+            "{last}"
+        );
         Ok(())
     })
     .await
@@ -73,8 +82,14 @@ async fn container_that_fails_is_started_again_after_a_back_off() -> Result<()> 
         })
         .await?;
         ensure!(since.elapsed() >= Duration::from_secs(8), "the back-off is 10 s");
-        ensure!((last.exit_code, last.reason.as_deref()) == (3, Some("Error")), "{last:?}");
-        let before = world.kubectl().run(&["logs", "-n", &world.name, "-p", "again"], "").await?;
+        ensure!(
+            (last.exit_code, last.reason.as_deref()) == (3, Some("Error")),
+            "{last:?}"
+        );
+        let before = world
+            .kubectl()
+            .run(&["logs", "-n", &world.name, "-p", "again"], "")
+            .await?;
         ensure!(before == "run\n", "{before}");
         Ok(())
     })
@@ -98,7 +113,10 @@ async fn container_that_fails_its_liveness_probe_is_ended_and_started_again() ->
             "{event}"
         );
         // Asked to end it ends well; a program that was ended for a probe is started again all the same.
-        until(world, "alive", "its second run", |pod| (restarts(pod, "main") >= 1).then_some(())).await
+        until(world, "alive", "its second run", |pod| {
+            (restarts(pod, "main") >= 1).then_some(())
+        })
+        .await
     })
     .await
 }
@@ -137,7 +155,11 @@ async fn probes_of_each_kind_ask_the_program_in_its_own_network() -> Result<()> 
 #[tokio::test]
 async fn hooks_run_in_the_container_and_the_last_one_before_the_signal() -> Result<()> {
     run("engine-hooks", async |world, car| {
-        let mut pod = shared(world, "hooks", &[("main", "wait ; append /work/story asked ; cat /work/story")]);
+        let mut pod = shared(
+            world,
+            "hooks",
+            &[("main", "wait ; append /work/story asked ; cat /work/story")],
+        );
         pod["spec"]["containers"][0]["lifecycle"] = json!({
             "postStart": {"exec": {"command": ["/actor", "append", "/work/story", "begun"]}},
             "preStop": {"exec": {"command": ["/actor", "append", "/work/story", "ending", ";", "sleep", "1s"]}},
@@ -146,7 +168,10 @@ async fn hooks_run_in_the_container_and_the_last_one_before_the_signal() -> Resu
         world.apply(&pod).await?;
         until(world, "hooks", "to run", |pod| status(pod, "main")?.ready.then_some(())).await?;
         let follow = world.kubectl().stream(&["logs", "-n", &world.name, "-f", "hooks"])?;
-        world.kubectl().run(&["delete", "pod", "-n", &world.name, "hooks", "--wait=true"], "").await?;
+        world
+            .kubectl()
+            .run(&["delete", "pod", "-n", &world.name, "hooks", "--wait=true"], "")
+            .await?;
         let said = follow.wait_with_output().await.context("kubectl ends with the log")?;
         let said = String::from_utf8_lossy(&said.stdout).into_owned();
         ensure!(said == "got terminated\nbegun\nending\nasked\n", "{said}");
@@ -163,9 +188,15 @@ async fn program_that_does_not_end_is_killed_after_its_grace() -> Result<()> {
         world.apply(&pod).await?;
         until(world, "stays", "to run", |pod| status(pod, "main")?.ready.then_some(())).await?;
         let began = tokio::time::Instant::now();
-        world.kubectl().run(&["delete", "pod", "-n", &world.name, "stays", "--wait=true"], "").await?;
+        world
+            .kubectl()
+            .run(&["delete", "pod", "-n", &world.name, "stays", "--wait=true"], "")
+            .await?;
         let took = began.elapsed();
-        ensure!(took >= Duration::from_secs(3) && took < Duration::from_secs(15), "it took {took:?}");
+        ensure!(
+            took >= Duration::from_secs(3) && took < Duration::from_secs(15),
+            "it took {took:?}"
+        );
         crate::support::idle(car).await
     })
     .await
@@ -179,7 +210,11 @@ async fn deadline_of_the_pod_ends_it() -> Result<()> {
         pod["spec"]["terminationGracePeriodSeconds"] = 0.into();
         let ended = played(world, &pod).await?;
         let reason = ended.status.as_ref().and_then(|status| status.reason.clone());
-        ensure!(phase(&ended) == "Failed" && reason.as_deref() == Some("DeadlineExceeded"), "{:?}", ended.status);
+        ensure!(
+            phase(&ended) == "Failed" && reason.as_deref() == Some("DeadlineExceeded"),
+            "{:?}",
+            ended.status
+        );
         Ok(())
     })
     .await
@@ -191,7 +226,10 @@ async fn program_that_takes_more_memory_than_its_limit_is_oom_killed_and_more_di
         let hungry = pod(world, "hungry", "hog 200000000 ; say never");
         let ended = played(world, &hungry).await?;
         let how = end(&ended, "main").context("it has ended")?;
-        ensure!((how.exit_code, how.reason.as_deref()) == (137, Some("OOMKilled")), "{how:?}");
+        ensure!(
+            (how.exit_code, how.reason.as_deref()) == (137, Some("OOMKilled")),
+            "{how:?}"
+        );
         let mut full = shared(world, "full", &[("main", "fill /work/big 30000000 ; sleep 1h")]);
         full["spec"]["volumes"][0]["emptyDir"]["sizeLimit"] = "10M".into();
         let ended = played(world, &full).await?;
@@ -207,7 +245,10 @@ async fn program_that_takes_more_memory_than_its_limit_is_oom_killed_and_more_di
             .nth(1)
             .and_then(|word| word.parse().ok())
             .with_context(|| format!("it says what it used: {said}"))?;
-        ensure!((500..1500).contains(&used), "of 2,000 ms a limit of 500m gives about 1,000: {said}");
+        ensure!(
+            (500..1500).contains(&used),
+            "of 2,000 ms a limit of 500m gives about 1,000: {said}"
+        );
         Ok(())
     })
     .await
@@ -223,20 +264,32 @@ async fn driver_who_opens_the_door_freezes_a_container_and_its_program_goes_on_a
         })
         .await?;
         let file = car.dir().join("attempts").join(&uid).join("volumes/work/n");
-        let read = || std::fs::read_to_string(&file).ok().and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+        let read = || {
+            std::fs::read_to_string(&file)
+                .ok()
+                .and_then(|text| text.parse::<u64>().ok())
+                .unwrap_or(0)
+        };
         kerbside_testbed::wait::until("it to count", world::DEADLINE, async || Ok((read() > 5).then_some(()))).await?;
         car.owner("pause").await?;
-        world.wait_pods("the Pod to be paused", |pods| {
-            let pod = pods.first()?;
-            (condition(pod, "Ready")?.0 == "False").then_some(())
-        })
-        .await?;
+        world
+            .wait_pods("the Pod to be paused", |pods| {
+                let pod = pods.first()?;
+                (condition(pod, "Ready")?.0 == "False").then_some(())
+            })
+            .await?;
         let stands = read();
         crate::support::for_as_long_as(world, Duration::from_secs(2), "it to stand still").await?;
         ensure!(read() == stands, "it counted from {stands} to {}", read());
         car.owner("resume").await?;
-        kerbside_testbed::wait::until("it to go on", world::DEADLINE, async || Ok((read() > stands).then_some(()))).await?;
-        let pod = until(world, "counts", "to be ready again", |pod| status(pod, "main")?.ready.then(|| pod.clone())).await?;
+        kerbside_testbed::wait::until("it to go on", world::DEADLINE, async || {
+            Ok((read() > stands).then_some(()))
+        })
+        .await?;
+        let pod = until(world, "counts", "to be ready again", |pod| {
+            status(pod, "main")?.ready.then(|| pod.clone())
+        })
+        .await?;
         ensure!(restarts(&pod, "main") == 0, "it was not started anew");
         Ok(())
     })

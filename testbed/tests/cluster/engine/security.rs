@@ -83,7 +83,11 @@ async fn image_that_is_not_there_or_is_none_says_so_and_the_pod_waits() -> Resul
             world.apply(pod).await?;
             let message = until(world, name, "its pull to fail", |pod| {
                 let waiting = super::status(pod, "main")?.state.as_ref()?.waiting.as_ref()?;
-                waiting.reason.as_deref()?.contains("Pull").then(|| waiting.message.clone())?
+                waiting
+                    .reason
+                    .as_deref()?
+                    .contains("Pull")
+                    .then(|| waiting.message.clone())?
             })
             .await?;
             ensure!(message.contains(says), "{message}");
@@ -92,8 +96,14 @@ async fn image_that_is_not_there_or_is_none_says_so_and_the_pod_waits() -> Resul
         command["spec"]["containers"][0]["command"] = json!(["/none"]);
         let ended = played(world, &command).await?;
         let how = end(&ended, "main").context("it has ended")?;
-        ensure!((how.exit_code, how.reason.as_deref()) == (128, Some("StartError")), "{how:?}");
-        ensure!(how.message.as_deref().is_some_and(|message| message.contains("/none")), "{how:?}");
+        ensure!(
+            (how.exit_code, how.reason.as_deref()) == (128, Some("StartError")),
+            "{how:?}"
+        );
+        ensure!(
+            how.message.as_deref().is_some_and(|message| message.contains("/none")),
+            "{how:?}"
+        );
         Ok(())
     })
     .await
@@ -106,12 +116,32 @@ fn refusals() -> Vec<(&'static str, Value, &'static str)> {
         ("/spec", json!({"hostNetwork": true}), "hostNetwork"),
         ("/spec", json!({"hostPID": true}), "hostPID"),
         ("/spec", json!({"hostIPC": true}), "hostIPC"),
-        ("/spec", json!({"volumes": [{"name": "can", "hostPath": {"path": "/dev"}}]}), "hostPath"),
+        (
+            "/spec",
+            json!({"volumes": [{"name": "can", "hostPath": {"path": "/dev"}}]}),
+            "hostPath",
+        ),
         (own, json!({"securityContext": {"privileged": true}}), "privileged"),
-        (own, json!({"securityContext": {"allowPrivilegeEscalation": true}}), "allowPrivilegeEscalation"),
-        (own, json!({"securityContext": {"capabilities": {"add": ["NET_ADMIN"]}}}), "NET_ADMIN"),
-        (own, json!({"securityContext": {"seccompProfile": {"type": "Unconfined"}}}), "seccompProfile"),
-        (own, json!({"ports": [{"containerPort": 80, "hostPort": 80}]}), "hostPort"),
+        (
+            own,
+            json!({"securityContext": {"allowPrivilegeEscalation": true}}),
+            "allowPrivilegeEscalation",
+        ),
+        (
+            own,
+            json!({"securityContext": {"capabilities": {"add": ["NET_ADMIN"]}}}),
+            "NET_ADMIN",
+        ),
+        (
+            own,
+            json!({"securityContext": {"seccompProfile": {"type": "Unconfined"}}}),
+            "seccompProfile",
+        ),
+        (
+            own,
+            json!({"ports": [{"containerPort": 80, "hostPort": 80}]}),
+            "hostPort",
+        ),
     ]
 }
 
@@ -121,16 +151,31 @@ async fn pod_that_asks_for_a_part_of_the_car_is_refused_by_the_field() -> Result
         for (index, (at, change, says)) in refusals().into_iter().enumerate() {
             let name = format!("wants-{index}");
             let mut pod = pod(world, &name, "say never");
-            let target = pod.pointer_mut(at).and_then(Value::as_object_mut).context("the Pod has it")?;
+            let target = pod
+                .pointer_mut(at)
+                .and_then(Value::as_object_mut)
+                .context("the Pod has it")?;
             target.extend(change.as_object().context("a change is an object")?.clone());
             world.apply(&pod).await?;
             let (_, message) = until(world, &name, "its refusal", |pod| {
-                let refused = pod.status.as_ref()?.conditions.as_ref()?.iter().find(|c| c.type_ == "kerbside.dev/Refused")?;
+                let refused = pod
+                    .status
+                    .as_ref()?
+                    .conditions
+                    .as_ref()?
+                    .iter()
+                    .find(|c| c.type_ == "kerbside.dev/Refused")?;
                 Some((refused.reason.clone(), refused.message.clone().unwrap_or_default()))
             })
             .await?;
             ensure!(message.contains(says), "{says}: {message}");
-            world.kubectl().run(&["delete", "pod", "-n", &world.name, &name, "--wait=false", "--force"], "").await?;
+            world
+                .kubectl()
+                .run(
+                    &["delete", "pod", "-n", &world.name, &name, "--wait=false", "--force"],
+                    "",
+                )
+                .await?;
         }
         Ok(())
     })

@@ -122,7 +122,7 @@ impl<C: Cluster> Actor<C> {
         let env = match self.environment(container) {
             Ok(env) => env,
             // It was there when the container was made ready.
-            Err(why) => return Some(Event::NotReady { container, why }),
+            Err(why) => return Some(Event::NotStarted { container, why }),
         };
         match self.try_start(container, env) {
             Ok(true) => Some(Event::Started { container }),
@@ -144,7 +144,10 @@ impl<C: Cluster> Actor<C> {
 
     /// The address of the Pod in the car, if it has one.
     pub(super) fn address(&self) -> Option<IpAddr> {
-        let mut programs = self.slots.iter().filter_map(|slot| slot.prepared.as_ref()?.program.as_ref().ok());
+        let mut programs = self
+            .slots
+            .iter()
+            .filter_map(|slot| slot.prepared.as_ref()?.program.as_ref().ok());
         programs.find_map(|program| program.address())
     }
 

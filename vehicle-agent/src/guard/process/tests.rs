@@ -64,13 +64,20 @@ struct Guarded {
 
 impl Guarded {
     fn new(script: &str) -> Self {
+        Self::with(script, None)
+    }
+
+    fn with(script: &str, group: Option<Cgroup>) -> Self {
         let agent = Command::new("sh")
             .args(["-c", script])
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let pid = Pid::from_child(&agent);
-        let held = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+        let held = crate::guard::process::Guarded {
+            process: pidfd_open(pid, PidfdFlags::empty()).unwrap(),
+            group,
+        };
         let (reader, orders) = io::pipe().unwrap();
         let clocks = Slept::default();
         let theirs = clocks.clone();
@@ -190,4 +197,24 @@ fn guard_is_only_for_the_process_that_started_it() {
     assert!(matches!(error, GuardError::NotMine(_)), "{error}");
     assert!(matches!(open("agent").unwrap_err(), GuardError::NotANumber(_)));
     assert!(matches!(open("").unwrap_err(), GuardError::NotANumber(_)));
+}
+
+#[test]
+fn containers_of_an_agent_that_ends_are_ended_with_it_whatever_ended_it() {
+    let mount = tempfile::tempdir().unwrap();
+    let directory = mount.path().join("freezer/kerbside/car");
+    std::fs::create_dir_all(&directory).unwrap();
+    // It stands for a container: in the group, and no child of the agent.
+    let mut container = Command::new("sleep").arg("1000").spawn().unwrap();
+    let procs = directory.join("cgroup.procs");
+    std::fs::write(&procs, format!("{}\n", container.id())).unwrap();
+    let group = Cgroup::at(mount.path(), "/kerbside/car");
+    let guarded = Guarded::with("kill -9 $$", Some(group));
+    let status = container.wait().unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));
+    // As the kernel does with a process that has ended.
+    std::fs::write(&procs, "").unwrap();
+    assert_eq!(guarded.ended_by(), Some(9));
+    let state = std::fs::read_to_string(directory.join("freezer.state")).unwrap();
+    assert_eq!(state, "THAWED", "one that stands still cannot end");
 }

@@ -116,9 +116,7 @@ impl Engine {
     }
 
     /// What happens to containers, as it happens. Engines before containerd 1.7 do not say it.
-    pub(super) async fn container_events(
-        &self,
-    ) -> Result<tonic::Streaming<proto::ContainerEventResponse>, CallError> {
+    pub(super) async fn container_events(&self) -> Result<tonic::Streaming<proto::ContainerEventResponse>, CallError> {
         let mut client = self.runtime.clone();
         let answered = client.get_container_events(proto::GetEventsRequest {}).await;
         answered.map(tonic::Response::into_inner).map_err(|status| CallError {

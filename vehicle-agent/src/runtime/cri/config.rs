@@ -181,7 +181,9 @@ fn resources(spec: &Spec) -> LinuxContainerResources {
 fn security(work: &Work, security: &Security) -> LinuxContainerSecurityContext {
     let number = |value: Option<i64>| value.map(|value| Int64Value { value });
     let paths = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect();
-    let kept = NOT_GIVEN.iter().filter(|name| !security.add.iter().any(|added| added == *name));
+    let kept = NOT_GIVEN
+        .iter()
+        .filter(|name| !security.add.iter().any(|added| added == *name));
     let dropped = security.drop.iter().cloned().chain(kept.map(|name| (*name).to_owned()));
     LinuxContainerSecurityContext {
         capabilities: Some(Capability {

@@ -171,8 +171,12 @@ impl Process for Handle {
             std::thread::Builder::new()
                 .name("connect".to_owned())
                 .spawn(move || {
-                    let entered = fs::File::open(path)
-                        .and_then(|space| Ok(move_into_link_name_space(space.as_fd(), Some(LinkNameSpaceType::Network))?));
+                    let entered = fs::File::open(path).and_then(|space| {
+                        Ok(move_into_link_name_space(
+                            space.as_fd(),
+                            Some(LinkNameSpaceType::Network),
+                        )?)
+                    });
                     let result = match entered {
                         Ok(()) => TcpStream::connect_timeout(&SocketAddr::new(address, port), limit)
                             .map_err(|e| format!("failed to connect to port {port}: {e}")),
@@ -264,7 +268,11 @@ impl Run {
     /// Has the engine make it, when the brake is off. What is asked to end before it is there never begins.
     async fn create(&mut self) -> Result<String, Ended> {
         let log = self.spec.log.log().path;
-        let log = log.strip_prefix(&self.sandbox.logs).unwrap_or(&log).to_string_lossy().into_owned();
+        let log = log
+            .strip_prefix(&self.sandbox.logs)
+            .unwrap_or(&log)
+            .to_string_lossy()
+            .into_owned();
         let mut spec = self.spec.clone();
         if !spec.directories.iter().any(|mount| mount.guest == HOSTS) {
             spec.directories.push(SpecDirectory {
@@ -438,9 +446,9 @@ impl Run {
         };
         Ok(match status.state() {
             proto::ContainerState::ContainerCreated | proto::ContainerState::ContainerRunning => None,
-            proto::ContainerState::ContainerUnknown => {
-                Some(Ended::killed("the container engine does not know how the container stands"))
-            }
+            proto::ContainerState::ContainerUnknown => Some(Ended::killed(
+                "the container engine does not know how the container stands",
+            )),
             proto::ContainerState::ContainerExited => Some(Ended {
                 code: status.exit_code,
                 reason: match status.reason.as_str() {
@@ -468,7 +476,10 @@ impl Run {
             return;
         }
         let container_id = id.to_owned();
-        let reopened = self.inner.engine.reopen_container_log(proto::ReopenContainerLogRequest { container_id });
+        let reopened = self
+            .inner
+            .engine
+            .reopen_container_log(proto::ReopenContainerLogRequest { container_id });
         if let Err(error) = reopened.await {
             tracing::warn!(container = self.spec.name, %error, "log not opened again");
         }
@@ -476,7 +487,10 @@ impl Run {
 
     async fn remove(&self, id: &str) {
         let container_id = id.to_owned();
-        let removed = self.inner.engine.remove_container(proto::RemoveContainerRequest { container_id });
+        let removed = self
+            .inner
+            .engine
+            .remove_container(proto::RemoveContainerRequest { container_id });
         // It goes with its sandbox at the latest.
         match timeout(LAST_WORD, removed).await {
             Ok(Ok(_)) => {}

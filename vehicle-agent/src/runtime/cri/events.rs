@@ -64,7 +64,11 @@ pub(super) struct Wake {
 impl Wake {
     /// News, or enough time without any that it is better to look.
     pub(super) async fn news(&self) {
-        let wait = if self.wakes.told.load(Ordering::Relaxed) { LOOK.0 } else { LOOK.1 };
+        let wait = if self.wakes.told.load(Ordering::Relaxed) {
+            LOOK.0
+        } else {
+            LOOK.1
+        };
         tokio::select! {
             () = self.news.notified() => {}
             () = sleep(wait) => {}

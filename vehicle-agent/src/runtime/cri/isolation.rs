@@ -50,7 +50,9 @@ fn judge(routes: &[Route], own: &[Ipv4Addr]) -> Result<(), String> {
                 route.mask.to_bits().leading_ones()
             ));
         }
-        let near = own.iter().find(|own| own.to_bits() & route.mask.to_bits() == route.to.to_bits());
+        let near = own
+            .iter()
+            .find(|own| own.to_bits() & route.mask.to_bits() == route.to.to_bits());
         if let Some(near) = near {
             return Err(format!(
                 "the container engine puts Pods on a wire with the car's own address {near}: see docs/containers.md"
@@ -91,7 +93,12 @@ mod tests {
     /// A route as a little-endian machine writes it.
     fn line(to: [u8; 4], flags: u32, mask: [u8; 4]) -> String {
         let hex = |bytes: [u8; 4]| format!("{:08X}", u32::from_ne_bytes(bytes));
-        format!("eth0\t{}\t{}\t{flags:04X}\t0\t0\t0\t{}\t0\t0\t0\n", hex(to), hex([0; 4]), hex(mask))
+        format!(
+            "eth0\t{}\t{}\t{flags:04X}\t0\t0\t0\t{}\t0\t0\t0\n",
+            hex(to),
+            hex([0; 4]),
+            hex(mask)
+        )
     }
 
     #[test]

@@ -120,7 +120,11 @@ impl Sandbox {
         let alone = used.live.is_empty();
         Usage {
             cpu_ms,
-            memory_peak: if alone { own.memory_peak.max(all.memory_peak) } else { own.memory_peak },
+            memory_peak: if alone {
+                own.memory_peak.max(all.memory_peak)
+            } else {
+                own.memory_peak
+            },
         }
     }
 
@@ -166,7 +170,9 @@ pub(super) async fn remove(engine: &Engine, id: &str) -> Result<(), CallError> {
 /// That the network of what is in a group, now the sandbox alone, leads nowhere.
 fn isolated(group: &Cgroup) -> Result<(), String> {
     let pids = group.pids().map_err(|e| e.to_string())?;
-    let process = pids.first().ok_or("the sandbox has no process in its control group; does the engine make its control groups itself (cgroupfs)?")?;
+    let process = pids.first().ok_or(
+        "the sandbox has no process in its control group; does the engine make its control groups itself (cgroupfs)?",
+    )?;
     isolation::check(*process)
 }
 
@@ -185,9 +191,10 @@ fn write_hosts(path: &Path, work: &Work, address: Option<IpAddr>) -> io::Result<
 }
 
 fn hosts(hostname: &str, aliases: &[(String, Vec<String>)], address: Option<IpAddr>) -> String {
-    let mut text = "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n\
+    let mut text =
+        "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n\
                     fe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n"
-        .to_owned();
+            .to_owned();
     if let Some(address) = address {
         writeln!(text, "{address}\t{hostname}").expect("writing to a String cannot fail");
     }
@@ -223,10 +230,16 @@ mod tests {
 
     #[test]
     fn hosts_file_has_the_pod_itself_and_its_aliases() {
-        let aliases = [("192.0.2.7".to_owned(), vec!["depot".to_owned(), "depot.example".to_owned()])];
+        let aliases = [(
+            "192.0.2.7".to_owned(),
+            vec!["depot".to_owned(), "depot.example".to_owned()],
+        )];
         let text = hosts("work-1", &aliases, "10.98.0.2".parse().ok());
         assert!(text.contains("\n10.98.0.2\twork-1\n"), "{text}");
-        assert!(text.ends_with("# Entries added by HostAliases.\n192.0.2.7\tdepot\tdepot.example\n"), "{text}");
+        assert!(
+            text.ends_with("# Entries added by HostAliases.\n192.0.2.7\tdepot\tdepot.example\n"),
+            "{text}"
+        );
         assert!(!hosts("work-1", &[], None).contains("HostAliases"));
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 
 use super::*;
 use crate::logs::writer::LogWriter;
-use crate::runtime::{Ending, Process, SpecDirectory};
+use crate::runtime::{Ending, Layer, Process, Security, SpecDirectory};
 use crate::testing::ManualClock;
 
 /// Far above the 100 ms that a stop may take, and far below for ever.
@@ -320,7 +320,8 @@ const ECHO: &str = r#"(module
 async fn program_sees_its_arguments_and_environment() {
     let car = Car::new();
     let spec = Spec {
-        args: vec!["echo".to_owned(), "--index".to_owned(), "3".to_owned()],
+        command: vec!["echo".to_owned()],
+        args: vec!["--index".to_owned(), "3".to_owned()],
         env: vec![("Z".to_owned(), "1".to_owned()), ("A".to_owned(), "2".to_owned())],
         working_dir: Some("/work".to_owned()),
         ..car.spec()

@@ -1,0 +1,119 @@
+//! Nothing of a container outlives what it may: its agent, its fence, the car's stay.
+
+use anyhow::{Context, Result, ensure};
+use kerbside_core::names::{condition, reason};
+use kerbside_testbed::fleet::car::{Car, Signals};
+use kerbside_testbed::{engine, wait, world};
+use kerbside_vehicle_agent::cgroup::Cgroup;
+use kerbside_vehicle_agent::runtime::cri;
+use kube::ResourceExt;
+use serde_json::json;
+
+use super::{container, pod, run, status, until};
+use crate::loss::{impatient, once_only};
+
+/// Everything that runs in containers in the car.
+fn group(car: &Car) -> Cgroup {
+    cri::group_of(&car.dir())
+}
+
+fn processes(car: &Car) -> Result<usize> {
+    Ok(group(car).pids().context("control groups can be read")?.len())
+}
+
+async fn nothing_runs(car: &Car) -> Result<()> {
+    wait::until("nothing to run in the car", world::DEADLINE, async || {
+        Ok((processes(car)? == 0).then_some(()))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn agent_that_is_killed_takes_its_containers_with_it_and_the_next_one_clears_away() -> Result<()> {
+    run("engine-killed", async |world, car| {
+        world.apply(&pod(world, "lives", "stay")).await?;
+        until(world, "lives", "to run", |pod| status(pod, "main")?.ready.then_some(())).await?;
+        ensure!(processes(car)? >= 2, "the program and its sandbox");
+        car.crash().await?;
+        nothing_runs(car).await?;
+        let name = group(car).name();
+        let id = name.rsplit('/').next().context("the group is named after the car")?;
+        let of_car = format!("labels.\"kerbside.dev/car\"=={id}");
+        let known = async || engine::ctr(&world.bed.layout, &["containers", "ls", "-q", &of_car]).await;
+        ensure!(!known().await?.trim().is_empty(), "the engine still knows the sandbox");
+        car.start()?;
+        until(world, "lives", "its end", |pod| {
+            (world::phase(pod) == "Failed").then_some(())
+        })
+        .await?;
+        wait::until("the engine to know nothing of it", world::DEADLINE, async || {
+            Ok(known().await?.trim().is_empty().then_some(()))
+        })
+        .await?;
+        // And it works on.
+        let next = super::played(world, &pod(world, "next", "say hello")).await?;
+        ensure!(world::phase(&next) == "Succeeded", "{:?}", next.status);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn container_in_a_car_that_leaves_is_asked_and_gone_within_the_notice() -> Result<()> {
+    run("engine-leaves", async |world, car| {
+        // Its own grace is longer than the car's notice; it does not listen.
+        let mut deaf = pod(world, "deaf", "stay");
+        deaf["spec"]["terminationGracePeriodSeconds"] = 600.into();
+        world.apply(&deaf).await?;
+        let mut polite = pod(world, "polite", "wait");
+        polite["spec"]["terminationGracePeriodSeconds"] = 600.into();
+        world.apply(&polite).await?;
+        for name in ["deaf", "polite"] {
+            until(world, name, "to run", |pod| status(pod, "main")?.ready.then_some(())).await?;
+        }
+        let began = tokio::time::Instant::now();
+        car.signals(Signals::Driving)?;
+        nothing_runs(car).await?;
+        let took = began.elapsed();
+        // The car of these tests gives notice of 5 s.
+        ensure!(took.as_secs() < 9, "it took {took:?}");
+        world
+            .wait_pods("both to be gone, or told as departed", |pods| {
+                let told = |pod: &k8s_openapi::api::core::v1::Pod| {
+                    let why = pod.status.as_ref().and_then(|status| status.reason.clone());
+                    why.as_deref() == Some(reason::VEHICLE_DEPARTED)
+                };
+                pods.iter().all(told).then_some(())
+            })
+            .await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn guard_ends_the_containers_of_an_agent_that_stands_still_at_its_fence() -> Result<()> {
+    run("engine-fence", async |world, car| {
+        world.pool(impatient).await?;
+        let mut job = world.example("hello/fleetjob.yaml")?;
+        job["spec"]["completions"] = 1.into();
+        job["spec"]["parallelism"] = 1.into();
+        once_only(&mut job);
+        let template = &mut job["spec"]["template"]["spec"];
+        template["runtimeClassName"] = "kerbside-container".into();
+        template["containers"] = json!([container(world, "main", "stay")]);
+        world.apply(&job).await?;
+        let first = world.running_on(car).await?;
+        ensure!(processes(car)? >= 2, "the program and its sandbox");
+        car.freeze()?;
+        let left = world
+            .wait_pods("the stuck agent's attempt to be given up", |pods| {
+                let pod = pods.iter().find(|p| p.uid() == first.uid())?;
+                world::condition(pod, condition::STOPPED)?;
+                Some(processes(car))
+            })
+            .await??;
+        ensure!(left == 0, "{left} processes run after the fence");
+        Ok(())
+    })
+    .await
+}
