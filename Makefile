@@ -89,6 +89,10 @@ cluster: build tools ## cluster tests, on a control plane of their own; ARGS='-E
 install-test: build ## helm install with our images on a real kubelet, a job, upgrade, uninstall without a trace; needs root
 	@STEP_TAIL=120 $(STEP) install-test hack/in-cluster.sh kubelet hello
 
+.PHONY: bench-pods
+bench-pods: build tools ## how long a Pod takes from bound to running in a car, WebAssembly and containers; the last line is JSON
+	@$(TESTBED) bench-pods $(ARGS)
+
 .PHONY: chaos
 chaos: build tools ## a night and a morning with faults: 1,000 simulated cars, 2,000 completions; ARGS for another size
 	@$(TESTBED) chaos $(ARGS)

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::layout::Layout;
 use crate::up::{self, Request, Scope};
-use crate::{chaos, control_plane, demo, process, programs, store};
+use crate::{bench, chaos, control_plane, demo, process, programs, store};
 
 /// A real control plane and a fleet on one machine.
 #[derive(Debug, Parser)]
@@ -32,6 +32,8 @@ enum Command {
     Publish(Publish),
     /// Run the demo: everything that `up` does, eight cars, one job, the comparison of its results
     Demo(demo::Options),
+    /// Measure how long Pods take from being bound to running in a car; the last line is one JSON object of figures
+    BenchPods(bench::Options),
     /// Run a night and a morning with faults on simulated cars; the last line is one JSON object of figures
     Chaos(chaos::Options),
 }
@@ -83,6 +85,7 @@ pub async fn run(arguments: Arguments) -> Result<()> {
             Ok(())
         }
         Command::Demo(options) => demo::run(&options).await,
+        Command::BenchPods(options) => bench::command(&options).await,
         Command::Chaos(options) => chaos::command(&options).await,
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod audit;
 pub mod bed;
+pub mod bench;
 pub mod chaos;
 pub mod cli;
 pub mod control_plane;

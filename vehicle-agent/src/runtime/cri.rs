@@ -17,6 +17,7 @@
 //! | `cage` | its control group; the brake |
 //! | `events` | what the engine tells by itself |
 //! | `isolation` | whether a Pod's network leads anywhere |
+//! | `measure` | what the engine alone needs, for the benchmark |
 
 mod cage;
 mod client;
@@ -24,6 +25,7 @@ mod config;
 mod container;
 mod events;
 mod isolation;
+pub mod measure;
 mod sandbox;
 
 use std::collections::HashMap;
