@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -14,12 +14,15 @@ use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kerbside_api::v1alpha1::VehiclePool;
+use kerbside_core::clock::Clock as _;
+use kerbside_link::SystemClock;
 use kerbside_vehicle_agent::runtime::cri::measure::start_alone;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams};
 use kube::runtime::watcher::{self, Event, watcher};
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::bed::Bed;
 use crate::fleet::car::{Car, Plan};
@@ -81,7 +84,7 @@ fn watched(api: Api<Pod>) -> (Sight, tokio::task::AbortHandle) {
             let (Event::Apply(pod) | Event::InitApply(pod)) = event else {
                 continue;
             };
-            let at = (Instant::now(), Timestamp::now());
+            let at = (Instant::now(), SystemClock.wall());
             let bound = pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
             let runs = crate::world::phase(&pod) == "Running";
             tell.send_modify(|all| {

@@ -140,6 +140,8 @@ struct Handle {
     orders: mpsc::Sender<Order>,
     wish: watch::Sender<Wish>,
     given: watch::Sender<Arc<Given>>,
+    /// Something was given.
+    told: bool,
     requests: Resources,
     priority: i32,
     fence: Option<Boottime>,
@@ -286,8 +288,13 @@ impl<C: Cluster> Supervisor<C> {
     /// Makes room on the disk, now that nothing uses the cache.
     fn clear(&mut self) {
         let images = self.context.images.clone();
+        let containers = self.context.runtimes.containers.clone();
         self.clearing = Some(tokio::spawn(async move {
-            if let Err(error) = images.collect().await {
+            let mut collected = images.collect().await;
+            if let Some(containers) = containers {
+                collected = collected.and(containers.collect().await);
+            }
+            if let Err(error) = collected {
                 tracing::warn!(%error, "old images are kept");
             }
         }));
@@ -406,6 +413,7 @@ impl<C: Cluster> Supervisor<C> {
             orders: orders.clone(),
             wish,
             given,
+            told: false,
             requests,
             priority: work.map_or(0, |work| work.priority),
             fence: seed.attempt.fence(&seed.plan),
@@ -430,10 +438,16 @@ impl<C: Cluster> Supervisor<C> {
     }
 
     /// Of an attempt that is not here, nothing is kept.
-    fn provide(&self, provide: Provide) {
+    fn provide(&mut self, provide: Provide) {
         let uid = provide.uid.parse::<PodUid>().ok();
-        if let Some(handle) = uid.and_then(|uid| self.attempts.get(&uid)) {
-            handle.given.send_replace(Arc::new(Given::from(provide)));
+        if let Some(handle) = uid.and_then(|uid| self.attempts.get_mut(&uid)) {
+            let new = Arc::new(Given::from(provide));
+            // A new session brings the same again. The first is told whatever it is.
+            handle.given.send_if_modified(|given| {
+                let news = *given != new || !std::mem::replace(&mut handle.told, true);
+                *given = new;
+                news
+            });
         }
     }
 

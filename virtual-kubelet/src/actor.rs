@@ -39,7 +39,6 @@ use crate::events;
 use crate::fleet::{Ends, Message};
 use crate::metrics::{PhaseLabel, PoolLabel, WriteLabel};
 use crate::offer;
-use crate::provide::Provider;
 use crate::terms::{Pool, terms};
 use crate::twins::Twins;
 
@@ -96,8 +95,8 @@ pub(crate) struct Actor {
     said: HashMap<PodUid, proto::AttemptStatus>,
     /// When each attempt's Run was first sent, until it runs.
     asked: HashMap<PodUid, Boottime>,
-    /// What gives the vehicle what its Pods refer to: of which session, and none for a Pod that refers to nothing.
-    providers: HashMap<PodUid, (u64, Option<Provider>)>,
+    /// What gives the vehicle what its Pods refer to.
+    providers: HashMap<PodUid, giving::Given>,
     /// Refusals that an Event has told.
     announced: HashSet<PodUid>,
     lease: writes::LeaseState,

@@ -4,14 +4,17 @@
 //! use, and nothing else. What must never happen: two readers of one object, or a reader that nobody needs any more.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use bytes::Bytes;
+use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
 use kerbside_link::proto;
 use kube::api::{Api, ListParams};
 use kube::{Client, Error};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
@@ -21,7 +24,7 @@ use crate::references::Kind;
 /// Between two looks at an object: 60 s, 10 s more or less.
 const PERIOD: (Duration, Duration) = (Duration::from_secs(50), Duration::from_secs(70));
 /// After a failure that says nothing of the object.
-const RETRY: Duration = Duration::from_secs(2);
+const RETRY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(10));
 
 /// Which object.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -31,8 +34,28 @@ pub(crate) struct Key {
     pub(crate) name: String,
 }
 
-/// An object as it was read last; `Err`: why it is missing, in the kubelet's words.
-pub(crate) type Read = Arc<Result<BTreeMap<String, bytes::Bytes>, String>>;
+/// An object as it was read last; `Err`: why it is missing.
+pub(crate) type Read = Arc<Result<Data, Missing>>;
+
+/// The values of an object.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Data {
+    pub(crate) text: BTreeMap<String, Bytes>,
+    /// Of a ConfigMap: values that are files and no variables.
+    pub(crate) binary: BTreeMap<String, Bytes>,
+}
+
+/// Why an object is not there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Missing {
+    /// In the kubelet's words.
+    pub(crate) why: String,
+    /// It does not exist.
+    pub(crate) absent: bool,
+}
+
+/// What a reader has to show: which asking it answers, and the object.
+pub(crate) type Newest = (u64, Option<Read>);
 
 /// Every reader of this replica.
 #[derive(Clone)]
@@ -44,8 +67,25 @@ pub(crate) struct Objects {
 /// One reader. It reads as long as somebody holds it.
 #[derive(Debug)]
 pub(crate) struct Reader {
-    newest: watch::Receiver<Option<Read>>,
+    newest: watch::Receiver<Newest>,
+    asked: Arc<Asked>,
     task: AbortHandle,
+}
+
+/// How often somebody new has asked.
+#[derive(Debug, Default)]
+struct Asked {
+    count: AtomicU64,
+    news: Notify,
+}
+
+impl Asked {
+    /// The number of this asking: an answer with it, or a higher one, was read after it.
+    fn ask(&self) -> u64 {
+        let number = self.count.fetch_add(1, Ordering::SeqCst) + 1;
+        self.news.notify_one();
+        number
+    }
 }
 
 impl Drop for Reader {
@@ -55,8 +95,8 @@ impl Drop for Reader {
 }
 
 impl Reader {
-    /// The object as it is read, `None` before it was read for the first time.
-    pub(crate) fn newest(&self) -> watch::Receiver<Option<Read>> {
+    /// The object as it is read.
+    pub(crate) fn newest(&self) -> watch::Receiver<Newest> {
         self.newest.clone()
     }
 }
@@ -69,97 +109,113 @@ impl Objects {
         }
     }
 
-    /// The reader of an object, which begins now if there is none.
-    pub(crate) fn reader(&self, key: Key) -> Arc<Reader> {
+    /// The reader of an object, which reads it now: what was read a minute ago may be older than the Pod. With it the number of what will have
+    /// been read then.
+    pub(crate) fn reader(&self, key: Key) -> (Arc<Reader>, u64) {
         let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(reader) = readers.get(&key).and_then(Weak::upgrade) {
-            return reader;
+            let number = reader.asked.ask();
+            return (reader, number);
         }
         readers.retain(|_, reader| reader.strong_count() > 0);
-        let (tell, newest) = watch::channel(None);
-        let task = tokio::spawn(read(self.client.clone(), key.clone(), tell)).abort_handle();
-        let reader = Arc::new(Reader { newest, task });
+        let (tell, newest) = watch::channel((0, None));
+        let asked = Arc::new(Asked::default());
+        let number = asked.ask();
+        let task = tokio::spawn(read(self.client.clone(), key.clone(), Arc::clone(&asked), tell)).abort_handle();
+        let reader = Arc::new(Reader { newest, asked, task });
         readers.insert(key, Arc::downgrade(&reader));
-        reader
+        (reader, number)
     }
 }
 
-async fn read(client: Client, key: Key, tell: watch::Sender<Option<Read>>) {
+async fn read(client: Client, key: Key, asked: Arc<Asked>, tell: watch::Sender<Newest>) {
     loop {
+        let number = asked.count.load(Ordering::SeqCst);
         let got = timeout(PATIENCE, get(&client, &key)).await;
-        match got.unwrap_or_else(|_| Err("the API server did not answer in time".to_owned())) {
-            Ok(read) => {
-                tell.send_if_modified(|known| {
-                    let changed = known.as_deref() != Some(&read);
-                    if changed {
-                        *known = Some(Arc::new(read));
-                    }
-                    changed
-                });
-                sleep(rand::random_range(PERIOD.0..PERIOD.1)).await;
-            }
-            // What was read before still holds.
+        let got = got.unwrap_or_else(|_| Err("the API server did not answer in time".to_owned()));
+        let (answer, wait) = match got {
+            Ok(read) => (Some(read), rand::random_range(PERIOD.0..PERIOD.1)),
             Err(error) => {
                 tracing::warn!(kind = ?key.kind, namespace = key.namespace, name = key.name, error, "an object is not read");
-                sleep(RETRY).await;
+                // What was read before still holds; with nothing, whoever waits hears why.
+                let why = format!("{} \"{}\" cannot be read: {error}", key.kind.word(), key.name);
+                let missing = tell.borrow().1.is_none().then_some(Err(Missing { why, absent: false }));
+                (missing, rand::random_range(RETRY.0..RETRY.1))
             }
+        };
+        tell.send_if_modified(|(known, newest)| {
+            let changed = answer.is_some() && newest.as_deref() != answer.as_ref();
+            if changed {
+                *newest = answer.map(Arc::new);
+            }
+            std::mem::replace(known, number) != number || changed
+        });
+        tokio::select! {
+            () = sleep(wait) => {}
+            () = asked.news.notified() => {}
         }
     }
 }
 
-type Data = BTreeMap<String, bytes::Bytes>;
-
 /// `Ok(Err)`: it is not there, or may not be read. `Err`: nobody knows.
-async fn get(client: &Client, key: &Key) -> Result<Result<Data, String>, String> {
+async fn get(client: &Client, key: &Key) -> Result<Result<Data, Missing>, String> {
     let Key { kind, namespace, name } = key;
     let got = match kind {
-        Kind::ConfigMap => Api::<ConfigMap>::namespaced(client.clone(), namespace)
-            .get(name)
-            .await
-            .map(|map| {
-                let text = map
-                    .data
-                    .unwrap_or_default()
-                    .into_iter()
-                    .map(|(key, value)| (key, value.into_bytes().into()));
-                let binary = map
-                    .binary_data
-                    .unwrap_or_default()
-                    .into_iter()
-                    .map(|(key, value)| (key, value.0.into()));
-                text.chain(binary).collect()
-            }),
-        Kind::Secret => Api::<Secret>::namespaced(client.clone(), namespace)
-            .get(name)
-            .await
-            .map(|secret| {
-                let data = secret.data.unwrap_or_default();
-                data.into_iter().map(|(key, value)| (key, value.0.into())).collect()
-            }),
+        Kind::ConfigMap => {
+            let map = Api::<ConfigMap>::namespaced(client.clone(), namespace).get(name).await;
+            map.map(|map| Data {
+                text: of_strings(map.data.unwrap_or_default()),
+                binary: of_bytes(map.binary_data.unwrap_or_default()),
+            })
+        }
+        Kind::Secret => {
+            let secret = Api::<Secret>::namespaced(client.clone(), namespace).get(name).await;
+            secret.map(|secret| Data {
+                text: of_bytes(secret.data.unwrap_or_default()),
+                binary: BTreeMap::new(),
+            })
+        }
+        Kind::Service => {
+            let service = Api::<Service>::namespaced(client.clone(), namespace).get(name).await;
+            service.map(|service| of_services(&[service]))
+        }
         Kind::Services => {
             let api = Api::<Service>::namespaced(client.clone(), namespace);
             let services = api.list(&ListParams::default()).await;
-            services.map(|services| {
-                let variables = variables(&services.items);
-                variables
-                    .into_iter()
-                    .map(|(name, value)| (name, value.into_bytes().into()))
-                    .collect()
-            })
+            services.map(|services| of_services(&services.items))
         }
     };
-    let word = match kind {
-        Kind::ConfigMap => "configmap",
-        Kind::Secret => "secret",
-        Kind::Services => "services",
-    };
+    let missing = |why: String, absent: bool| Ok(Err(Missing { why, absent }));
+    let word = kind.word();
     match got {
         Ok(data) => Ok(Ok(data)),
-        Err(Error::Api(status)) if status.code == 404 => Ok(Err(format!("{word} \"{name}\" not found"))),
-        Err(Error::Api(status)) if status.code == 403 => Ok(Err(format!(
-            "{word} \"{name}\" may not be read for Pods on vehicles: add the namespace {namespace} to the chart's workloadNamespaces"
-        ))),
+        Err(Error::Api(status)) if status.code == 404 => missing(format!("{word} \"{name}\" not found"), true),
+        Err(Error::Api(status)) if status.code == 403 => missing(
+            format!(
+                "{word} \"{name}\" may not be read for Pods on vehicles: add the namespace {namespace} to the chart's \
+                 workloadNamespaces"
+            ),
+            false,
+        ),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+fn of_strings(values: BTreeMap<String, String>) -> BTreeMap<String, Bytes> {
+    values
+        .into_iter()
+        .map(|(key, value)| (key, value.into_bytes().into()))
+        .collect()
+}
+
+fn of_bytes(values: BTreeMap<String, ByteString>) -> BTreeMap<String, Bytes> {
+    values.into_iter().map(|(key, value)| (key, value.0.into())).collect()
+}
+
+fn of_services(services: &[Service]) -> Data {
+    Data {
+        text: of_strings(variables(services)),
+        binary: BTreeMap::new(),
     }
 }
 
@@ -207,18 +263,24 @@ pub(crate) fn told(kind: Kind, name: &str, read: &Read) -> proto::Object {
     let kind = match kind {
         Kind::ConfigMap => proto::ObjectKind::ConfigMap,
         Kind::Secret => proto::ObjectKind::Secret,
-        Kind::Services => proto::ObjectKind::Unspecified,
+        Kind::Service | Kind::Services => proto::ObjectKind::Unspecified,
     };
-    let (data, missing) = match &**read {
-        Ok(data) => (data.clone(), String::new()),
-        Err(missing) => (BTreeMap::new(), missing.clone()),
-    };
-    proto::Object {
+    let mut object = proto::Object {
         kind: kind.into(),
         name: name.to_owned(),
-        data,
-        missing,
+        ..proto::Object::default()
+    };
+    match &**read {
+        Ok(data) => {
+            object.data.clone_from(&data.text);
+            object.binary_data.clone_from(&data.binary);
+        }
+        Err(missing) => {
+            object.missing.clone_from(&missing.why);
+            object.absent = missing.absent;
+        }
     }
+    object
 }
 
 #[cfg(test)]

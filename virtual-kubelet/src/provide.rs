@@ -16,16 +16,17 @@ use kerbside_link::proto::{Object, Provide, ServiceAccountToken};
 use kerbside_link::server::SessionHandle;
 use kube::Client;
 use kube::api::{Api, PostParams};
+use prost::Message as _;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use crate::context::PATIENCE;
-use crate::objects::{Key, Objects, Read, Reader, told};
+use crate::objects::{Key, Missing, Newest, Objects, told};
 use crate::references::{Kind, References};
 
-/// A vehicle takes no larger message, with some room for all that is not content.
-const MOST: usize = 1 << 20;
+/// A message is no larger: heartbeats and stops wait behind it, on a slow link too.
+const MOST: usize = 256 << 10;
 /// After a token was not given.
 const RETRY: Duration = Duration::from_secs(10);
 /// A token is asked for anew when it has lived this part of its life, and a day at the latest, as by the kubelet.
@@ -75,18 +76,21 @@ impl Order {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
         };
-        let mut readers: BTreeMap<(Kind, String), Arc<Reader>> = wanted
+        let mut readers: Vec<_> = wanted
             .into_iter()
             .map(|(kind, name)| {
-                let reader = self.objects.reader(key(kind, &namespace, &name));
-                ((kind, name), reader)
+                let (reader, number) = self.objects.reader(key(kind, &namespace, &name));
+                (kind, name, reader, number)
             })
             .collect();
         if self.references.services {
-            // Those of the API server itself, and of the Pod's own namespace.
-            for namespace in ["default", namespace.as_str()] {
-                let reader = self.objects.reader(key(Kind::Services, namespace, ""));
-                readers.insert((Kind::Services, namespace.to_owned()), reader);
+            // The API server's own, and then those of the Pod's namespace, which go before it.
+            for key in [
+                key(Kind::Service, "default", "kubernetes"),
+                key(Kind::Services, &namespace, ""),
+            ] {
+                let (reader, number) = self.objects.reader(key.clone());
+                readers.push((key.kind, key.name, reader, number));
             }
         }
         let (tokens, mut given) = watch::channel(Tokens::new());
@@ -104,14 +108,16 @@ impl Order {
         }
         let mut newest: Vec<_> = readers
             .iter()
-            .map(|((kind, name), reader)| (*kind, name.clone(), reader.newest()))
+            .map(|(kind, name, reader, number)| (*kind, name.clone(), reader.newest(), *number))
             .collect();
         let mut sent = None;
         loop {
-            // What has not been read yet is waited for: the vehicle takes what it is given as all there is.
-            for (.., read) in &mut newest {
+            // What has not been read since the Pod came is waited for: the vehicle takes what it is given as all there is.
+            for (.., read, number) in &mut newest {
                 // An error would mean that the reader ends, which is held here.
-                let _ = read.wait_for(Option::is_some).await;
+                let _ = read
+                    .wait_for(|(read, newest)| *read >= *number && newest.is_some())
+                    .await;
             }
             let _ = given.wait_for(|tokens| tokens.len() >= wanted).await;
             let provide = self.provide(&newest, &given.borrow_and_update());
@@ -119,7 +125,7 @@ impl Order {
                 self.session.provide(provide.clone());
                 sent = Some(provide);
             }
-            let changes = newest.iter_mut().map(|(.., read)| Box::pin(read.changed()));
+            let changes = newest.iter_mut().map(|(.., read, _)| Box::pin(read.changed()));
             tokio::select! {
                 () = any(changes.collect()) => {}
                 _ = given.changed() => {}
@@ -127,7 +133,7 @@ impl Order {
         }
     }
 
-    fn provide(&self, newest: &[(Kind, String, watch::Receiver<Option<Read>>)], tokens: &Tokens) -> Provide {
+    fn provide(&self, newest: &[(Kind, String, watch::Receiver<Newest>, u64)], tokens: &Tokens) -> Provide {
         let mut provide = Provide {
             uid: self.pod.metadata.uid.clone().unwrap_or_default(),
             ..Provide::default()
@@ -135,22 +141,21 @@ impl Order {
         if self.references.host {
             self.host.clone_into(&mut provide.host_ip);
         }
-        let mut room = MOST;
-        for (kind, name, read) in newest {
-            let Some(read) = read.borrow().clone() else { continue };
-            if *kind == Kind::Services {
-                let variables = read.as_ref().iter().flatten();
+        for (kind, name, read, _) in newest {
+            let Some(read) = read.borrow().1.clone() else { continue };
+            if matches!(kind, Kind::Service | Kind::Services) {
+                let variables = read.as_ref().iter().flat_map(|data| &data.text);
                 let text = variables.map(|(key, value)| (key.clone(), String::from_utf8_lossy(value).into_owned()));
                 provide.services.extend(text);
-                continue;
+            } else {
+                provide.objects.push(told(*kind, name, &read));
             }
-            provide.objects.push(fitting(told(*kind, name, &read), &mut room));
         }
         if self.trust.secrets == Access::Deny {
             let denied = self.references.objects.iter().filter(|(kind, _)| *kind == Kind::Secret);
             provide.objects.extend(denied.map(|(kind, name)| {
-                let missing = format!("secret \"{name}\": the pool lets no Secret into a car (trust.secrets)");
-                told(*kind, name, &Arc::new(Err(missing)))
+                let why = format!("secret \"{name}\": the pool lets no Secret into a car (trust.secrets)");
+                told(*kind, name, &Arc::new(Err(Missing { why, absent: false })))
             }));
         }
         for key in &self.references.tokens {
@@ -168,26 +173,38 @@ impl Order {
                 missing,
             });
         }
-        provide
+        fitting(provide)
     }
 }
 
-/// The object, or why it does not fit into what a vehicle takes.
-fn fitting(object: Object, room: &mut usize) -> Object {
-    let size: usize = object.data.iter().map(|(key, value)| key.len() + value.len()).sum();
-    if let Some(left) = room.checked_sub(size) {
-        *room = left;
-        return object;
+/// As much of it as a vehicle takes: first the variables of Services go, then the largest objects, each with a word.
+fn fitting(mut provide: Provide) -> Provide {
+    if provide.encoded_len() > MOST && !provide.services.is_empty() {
+        tracing::warn!(
+            attempt = provide.uid,
+            "the variables of Services are too many for a vehicle; it gets none"
+        );
+        provide.services.clear();
     }
-    let missing = format!(
-        "\"{}\" does not fit: a vehicle takes {MOST} bytes of ConfigMaps and Secrets for a Pod",
-        object.name
-    );
-    Object {
-        missing,
-        data: BTreeMap::new(),
-        ..object
+    while provide.encoded_len() > MOST {
+        let Some(largest) = provide.objects.iter_mut().max_by_key(|object| object.encoded_len()) else {
+            break;
+        };
+        let missing = format!(
+            "\"{}\" does not fit: a vehicle takes {MOST} bytes of ConfigMaps and Secrets for a Pod",
+            largest.name
+        );
+        if largest.missing == missing {
+            break;
+        }
+        *largest = Object {
+            kind: largest.kind,
+            name: std::mem::take(&mut largest.name),
+            missing,
+            ..Object::default()
+        };
     }
+    provide
 }
 
 /// The first of them; never, if there is none.
@@ -286,23 +303,85 @@ impl Account {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::testing::{TestClock, client};
+
+    fn order(trust: serde_json::Value) -> Order {
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": "p", "namespace": "ns", "uid": "u-1"},
+            "spec": {"enableServiceLinks": false, "containers": [], "volumes": [
+                {"name": "c", "configMap": {"name": "c"}}, {"name": "s", "secret": {"secretName": "s"}},
+                {"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}},
+            ]},
+        }))
+        .unwrap();
+        let (client, _) = client();
+        Order {
+            clock: Arc::new(TestClock::default()),
+            objects: Objects::new(client.clone()),
+            client,
+            session: SessionHandle::detached(kerbside_core::ids::VehicleId::from_random([1; 10])),
+            references: References::of(&pod),
+            pod: Arc::new(pod),
+            trust: serde_json::from_value(trust).unwrap(),
+            host: "192.0.2.1".to_owned(),
+        }
+    }
+
+    fn read(data: &str) -> watch::Receiver<Newest> {
+        let text = [("k".to_owned(), data.to_owned().into_bytes().into())].into();
+        let data = crate::objects::Data {
+            text,
+            ..crate::objects::Data::default()
+        };
+        watch::channel((1, Some(Arc::new(Ok(data))))).1
+    }
+
+    #[tokio::test]
+    async fn what_the_pool_does_not_trust_the_car_with_is_missing_with_that_word() {
+        let order = order(json!({"secrets": "Deny", "serviceAccountTokens": "Deny"}));
+        let newest = [(Kind::ConfigMap, "c".to_owned(), read("1"), 1)];
+        let provide = order.provide(&newest, &Tokens::new());
+        let missing: Vec<_> = provide
+            .objects
+            .iter()
+            .map(|o| (o.name.as_str(), o.missing.contains("trust.secrets")))
+            .collect();
+        assert_eq!(missing, [("c", false), ("s", true)]);
+        assert!(!provide.objects[1].absent, "nobody does without it");
+        assert!(provide.tokens[0].token.is_empty() && provide.tokens[0].missing.contains("trust.serviceAccountTokens"));
+    }
+
+    #[tokio::test]
+    async fn token_and_secret_go_where_the_pool_allows_them() {
+        let order = order(json!({"secrets": "Allow", "serviceAccountTokens": "Allow"}));
+        let newest = [
+            (Kind::ConfigMap, "c".to_owned(), read("1"), 1),
+            (Kind::Secret, "s".to_owned(), read("hush"), 1),
+        ];
+        let tokens = [((String::new(), 3600), Ok("t".to_owned()))].into();
+        let provide = order.provide(&newest, &tokens);
+        assert!(provide.objects.iter().all(|object| object.missing.is_empty()));
+        assert_eq!(provide.tokens[0].token, "t");
+    }
 
     #[test]
-    fn object_that_does_not_fit_says_so_and_the_others_go() {
+    fn message_is_bounded_as_a_whole_and_what_does_not_fit_says_so() {
         let object = |name: &str, size: usize| Object {
             name: name.to_owned(),
             data: [("k".to_owned(), vec![0; size].into())].into(),
             ..Object::default()
         };
-        let mut room = 100;
-        assert_eq!(fitting(object("a", 60), &mut room).missing, "");
-        let large = fitting(object("b", 60), &mut room);
-        assert!(
-            large.data.is_empty() && large.missing.contains("\"b\" does not fit"),
-            "{}",
-            large.missing
-        );
-        assert_eq!(fitting(object("c", 30), &mut room).missing, "");
+        let many = (0..9000).map(|n| (format!("SERVICE_{n}_HOST"), "192.0.2.1".to_owned()));
+        let provide = fitting(Provide {
+            objects: vec![object("small", 1000), object("large", MOST)],
+            services: many.collect(),
+            ..Provide::default()
+        });
+        assert!(provide.encoded_len() <= MOST && provide.services.is_empty());
+        assert_eq!(provide.objects[0].missing, "");
+        assert!(provide.objects[1].missing.contains("\"large\" does not fit"));
     }
 }

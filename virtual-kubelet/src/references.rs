@@ -11,8 +11,22 @@ use k8s_openapi::api::core::v1::{Container, EnvVarSource, Pod, VolumeProjection}
 pub(crate) enum Kind {
     ConfigMap,
     Secret,
-    /// Not one object: the variables of all Services of a namespace, as the kubelet makes them.
+    /// The variables of one Service, as the kubelet makes them.
+    Service,
+    /// Not one object: those of all Services of a namespace.
     Services,
+}
+
+impl Kind {
+    /// In the kubelet's words.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::ConfigMap => "configmap",
+            Self::Secret => "secret",
+            Self::Service => "service",
+            Self::Services => "services",
+        }
+    }
 }
 
 /// How long a token is good for that does not say it, as by the API.

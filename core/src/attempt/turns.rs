@@ -8,6 +8,9 @@ use std::time::Duration;
 use super::{Attempt, BACKOFF_RESET, Effect, Exit, Kind, Life, Now, Outcome, Plan, Role, State, Until, backoff};
 use crate::clock::Boottime;
 
+/// The kubelet's word for what a Pod refers to and is not there.
+const CONFIG_ERROR: &str = "CreateContainerConfigError";
+
 impl Attempt {
     /// Moves on to `outcome` when nothing lives any more.
     pub(super) fn finish(&mut self, plan: &Plan, outcome: Outcome, effects: &mut Vec<Effect>) {
@@ -94,14 +97,16 @@ impl Attempt {
         }
     }
 
-    /// What could not be made ready is tried again now.
+    /// What could not be made ready for something that the Pod refers to is tried again now.
     pub(super) fn hurry(&mut self, now: Now) {
         for container in &mut self.containers {
             if let Life::Waiting {
+                reason,
                 retry_at: Some(at),
                 prepared: false,
                 ..
             } = &mut container.life
+                && reason == CONFIG_ERROR
             {
                 *at = (*at).min(now.boot);
             }

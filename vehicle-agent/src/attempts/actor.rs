@@ -25,14 +25,14 @@ pub(super) use self::kept::Kept;
 use self::programs::Slot;
 use super::prepare::{self, Means, Prepared};
 use super::status::{held, status};
-use super::volumes::{self, Volumes};
+use super::volumes::Volumes;
 use super::{Context, Note};
 use crate::cgroup::Most;
 use crate::cluster::Cluster;
 use crate::directory::AttemptDirectory;
 use crate::logs::Log;
 use crate::outlook::Posture;
-use crate::pod::{Around, Given, Work};
+use crate::pod::{Given, Work};
 use crate::runtime::{Ending, Layer, Usage};
 
 /// Timers stop while the car's computer sleeps, so a deadline is never waited for longer than this.
@@ -514,17 +514,10 @@ impl<C: Cluster> Actor<C> {
     /// What the Pod refers to has changed.
     async fn provided(&mut self) {
         self.told = true;
-        let given = self.wires.given.borrow_and_update().clone();
+        self.wires.given.borrow_and_update();
         let Some(work) = self.seed.work.clone() else { return };
-        let (volumes, address) = (self.volumes.clone(), self.address());
-        let updated = tokio::task::spawn_blocking(move || {
-            let around = Around {
-                pod: &work.pod,
-                given: &given,
-                address,
-            };
-            volumes.update(&work, around);
-        });
+        let (volumes, given, address) = (self.volumes.clone(), self.wires.given.clone(), self.address());
+        let updated = tokio::task::spawn_blocking(move || volumes.update(&work, &given, address));
         if let Err(error) = updated.await {
             tracing::warn!(attempt = %self.seed.uid, %error, "volumes are not brought up to date");
         }
@@ -567,8 +560,9 @@ impl<C: Cluster> Actor<C> {
         }
         self.context.cluster.forget(uid);
         let root = self.directory.root().to_owned();
+        let volumes = self.volumes.clone();
         let removed = tokio::task::spawn_blocking(move || {
-            volumes::forget(&root)?;
+            volumes.close()?;
             std::fs::remove_dir_all(root)
         })
         .await;

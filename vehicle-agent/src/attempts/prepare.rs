@@ -94,17 +94,10 @@ pub(super) async fn prepare(work: &Arc<Work>, index: usize, means: Means) -> Res
     };
     let address = program.as_ref().ok().and_then(|program| program.address());
     let work = Arc::clone(work);
-    tokio::task::spawn_blocking(move || {
-        let around = Around {
-            pod: &work.pod,
-            given: &given.borrow().clone(),
-            address,
-        };
-        filled.write(&work, index, around)
-    })
-    .await
-    .map_err(|e| not_ready(e.to_string()))?
-    .map_err(|e| not_ready(e.to_string()))?;
+    tokio::task::spawn_blocking(move || filled.write(&work, index, &given, address))
+        .await
+        .map_err(|e| not_ready(e.to_string()))?
+        .map_err(|e| not_ready(e.to_string()))?;
     Ok(Prepared {
         image_id,
         program,

@@ -7,14 +7,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Permissions};
 use std::io;
+use std::net::IpAddr;
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use tokio::sync::watch::Receiver;
 
 use crate::directory::{AttemptDirectory, make_private};
-use crate::pod::{Around, File, VolumeWork, Work};
+use crate::pod::{Around, File, Given, VolumeWork, Work};
 
 /// The newest files.
 pub(super) const DATA: &str = "..data";
@@ -25,7 +27,8 @@ pub(super) struct Volumes {
     directory: AttemptDirectory,
     /// Bytes of a volume in memory that does not say it.
     memory: u64,
-    writing: Arc<Mutex<()>>,
+    /// Held while files are written. True: the attempt is forgotten, and nothing is written any more.
+    closed: Arc<Mutex<bool>>,
 }
 
 /// A volume that is not there.
@@ -54,12 +57,25 @@ impl Volumes {
         Self {
             directory,
             memory,
-            writing: Arc::default(),
+            closed: Arc::default(),
         }
     }
 
-    /// Makes the volumes of a container ready. Blocks.
-    pub(super) fn write(&self, work: &Work, index: usize, around: Around<'_>) -> Result<(), VolumeError> {
+    /// Makes the volumes of a container ready, with what is given at this moment. Blocks.
+    pub(super) fn write(
+        &self,
+        work: &Work,
+        index: usize,
+        given: &Receiver<Arc<Given>>,
+        address: Option<IpAddr>,
+    ) -> Result<(), VolumeError> {
+        let closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        if *closed {
+            return Ok(());
+        }
+        // Only now: whoever is next to write finds nothing newer than what is here.
+        let given = given.borrow().clone();
+        let around = around(work, &given, address);
         let names: BTreeSet<_> = work.containers[index]
             .mounts
             .iter()
@@ -71,18 +87,26 @@ impl Volumes {
     }
 
     /// Brings those up to date that are there. One that cannot be is left as it is: a program keeps what it had. Blocks.
-    pub(super) fn update(&self, work: &Work, around: Around<'_>) {
-        for name in work
-            .volumes
-            .keys()
-            .filter(|name| self.directory.volume(name).join(DATA).exists())
-        {
+    pub(super) fn update(&self, work: &Work, given: &Receiver<Arc<Given>>, address: Option<IpAddr>) {
+        let closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        let given = given.borrow().clone();
+        let around = around(work, &given, address);
+        let there = |name: &&String| !*closed && self.directory.volume(name).join(DATA).exists();
+        for name in work.volumes.keys().filter(there) {
             if let Err(error) = self.write_one(work, name, around) {
                 tracing::warn!(attempt = %work.uid, %error, "a volume is not brought up to date");
             }
         }
     }
 
+    /// Nothing is written any more, and what was kept in memory is taken away. Blocks.
+    pub(super) fn close(&self) -> io::Result<()> {
+        let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        *closed = true;
+        forget(self.directory.root())
+    }
+
+    /// Called with the lock held.
     fn write_one(&self, work: &Work, name: &str, around: Around<'_>) -> Result<(), VolumeError> {
         let Some(volume) = work.volumes.get(name) else {
             return Ok(());
@@ -106,11 +130,10 @@ impl Volumes {
                 in_memory(&place, size.min(self.memory), mode)?;
             }
             match &files {
-                Some(files) => fill(&place, files, work.shared.fs_group),
+                Some(files) => fill(&place, files, work.shared.fs_group, has_parts(work, name)),
                 None => Ok(()),
             }
         };
-        let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         written().map_err(|source| VolumeError::Write {
             volume: name.to_owned(),
             source,
@@ -118,8 +141,22 @@ impl Volumes {
     }
 }
 
+fn around<'a>(work: &'a Work, given: &'a Given, address: Option<IpAddr>) -> Around<'a> {
+    Around {
+        pod: &work.pod,
+        given,
+        address,
+    }
+}
+
+/// Whether a container has a part of the volume, which stays what it was: it needs the files of then.
+fn has_parts(work: &Work, volume: &str) -> bool {
+    let mut mounts = work.containers.iter().flat_map(|container| &container.mounts);
+    mounts.any(|mount| mount.volume == volume && mount.sub_path.is_some())
+}
+
 /// Puts the files in the place of those that are there, in one step.
-fn fill(place: &Path, files: &BTreeMap<String, File>, group: Option<i64>) -> io::Result<()> {
+fn fill(place: &Path, files: &BTreeMap<String, File>, group: Option<i64>, keep: bool) -> io::Result<()> {
     fs::create_dir_all(place)?;
     fs::set_permissions(place, Permissions::from_mode(0o755))?;
     let data = place.join(DATA);
@@ -153,8 +190,8 @@ fn fill(place: &Path, files: &BTreeMap<String, File>, group: Option<i64>) -> io:
     fs::rename(&link, &data)?;
     show(place, files)?;
     match old {
-        Some(old) => fs::remove_dir_all(place.join(old)),
-        None => Ok(()),
+        Some(old) if !keep => fs::remove_dir_all(place.join(old)),
+        _ => Ok(()),
     }
 }
 
@@ -257,7 +294,7 @@ mod tests {
     #[test]
     fn files_are_found_by_their_names_with_their_modes() {
         let temp = tempfile::tempdir().unwrap();
-        fill(temp.path(), &files(&[("a", "1"), ("deep/er/b", "2")]), None).unwrap();
+        fill(temp.path(), &files(&[("a", "1"), ("deep/er/b", "2")]), None, false).unwrap();
         assert_eq!(read(temp.path(), "a").as_deref(), Some("1"));
         assert_eq!(read(temp.path(), "deep/er/b").as_deref(), Some("2"));
         let mode = fs::metadata(temp.path().join("a")).unwrap().permissions().mode();
@@ -268,15 +305,15 @@ mod tests {
     #[test]
     fn change_replaces_everything_at_once_and_leaves_nothing_behind() {
         let temp = tempfile::tempdir().unwrap();
-        fill(temp.path(), &files(&[("a", "1"), ("b", "2")]), None).unwrap();
+        fill(temp.path(), &files(&[("a", "1"), ("b", "2")]), None, false).unwrap();
         let first = fs::read_link(temp.path().join(DATA)).unwrap();
-        fill(temp.path(), &files(&[("a", "1"), ("b", "2")]), None).unwrap();
+        fill(temp.path(), &files(&[("a", "1"), ("b", "2")]), None, false).unwrap();
         assert_eq!(
             fs::read_link(temp.path().join(DATA)).unwrap(),
             first,
             "nothing has changed"
         );
-        fill(temp.path(), &files(&[("a", "3"), ("c", "4")]), None).unwrap();
+        fill(temp.path(), &files(&[("a", "3"), ("c", "4")]), None, false).unwrap();
         assert_eq!(read(temp.path(), "a").as_deref(), Some("3"));
         assert_eq!(
             (read(temp.path(), "b"), read(temp.path(), "c").as_deref()),
@@ -290,10 +327,20 @@ mod tests {
     }
 
     #[test]
+    fn files_that_a_part_was_taken_of_stay() {
+        let temp = tempfile::tempdir().unwrap();
+        fill(temp.path(), &files(&[("a", "1")]), None, true).unwrap();
+        let then = temp.path().join(fs::read_link(temp.path().join(DATA)).unwrap());
+        fill(temp.path(), &files(&[("a", "2")]), None, true).unwrap();
+        assert_eq!(read(&then, "a").as_deref(), Some("1"));
+        assert_eq!(read(temp.path(), "a").as_deref(), Some("2"));
+    }
+
+    #[test]
     fn value_that_goes_away_shortens_the_volume() {
         let temp = tempfile::tempdir().unwrap();
-        fill(temp.path(), &files(&[("a", "1"), ("b", "2")]), None).unwrap();
-        fill(temp.path(), &files(&[("a", "1")]), None).unwrap();
+        fill(temp.path(), &files(&[("a", "1"), ("b", "2")]), None, false).unwrap();
+        fill(temp.path(), &files(&[("a", "1")]), None, false).unwrap();
         assert_eq!(read(temp.path(), "b"), None);
     }
 
@@ -301,9 +348,10 @@ mod tests {
     fn place_in_memory_is_a_mount_of_its_own_and_goes_without_a_trace() {
         let temp = tempfile::tempdir().unwrap();
         let place = temp.path().join("volumes/secret");
-        if let Err(error) = in_memory(&place, 1 << 20, 0o755) {
+        if !nix::unistd::geteuid().is_root() {
             // Who may not mount keeps no Secret.
-            assert!(error.to_string().contains("in memory only"), "{error}");
+            let refused = in_memory(&place, 1 << 20, 0o755).unwrap_err();
+            assert!(refused.to_string().contains("in memory only"), "{refused}");
             return;
         }
         in_memory(&place, 1 << 20, 0o755).unwrap();

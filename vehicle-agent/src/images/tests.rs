@@ -9,6 +9,8 @@ use tokio::net::TcpListener;
 
 use super::*;
 
+mod containers;
+
 const WASM: &[u8] = b"\0asm\x01\0\0\0";
 
 /// Paths and what is answered; counts the requests.

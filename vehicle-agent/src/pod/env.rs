@@ -139,7 +139,7 @@ impl Environment {
         }
         for from in &self.from {
             let data = around.given.object(from.kind, &from.name, from.optional)?;
-            for (key, value) in data.into_iter().flatten() {
+            for (key, value) in data.into_iter().flat_map(|data| &data.text) {
                 all.set(&format!("{}{key}", from.prefix), text(value));
             }
         }
@@ -357,7 +357,7 @@ mod tests {
     use rstest::rstest;
     use serde_json::{Value as Json, json};
 
-    use super::super::given::tests::object;
+    use super::super::given::tests::{absent, object};
     use super::*;
 
     fn pod() -> Pod {
@@ -427,6 +427,7 @@ mod tests {
             objects: vec![
                 object(ObjectKind::ConfigMap, "c", &[("A", "1"), ("B", "2")]),
                 object(ObjectKind::Secret, "s", &[("k", "hush")]),
+                absent(ObjectKind::ConfigMap, "none"),
             ],
             services: [("DB_SERVICE_HOST".to_owned(), "192.0.2.9".to_owned())].into(),
             ..Provide::default()

@@ -25,12 +25,34 @@ impl Kind {
     }
 }
 
-type Data = BTreeMap<String, Vec<u8>>;
+/// The values of an object.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Data {
+    /// Values that may be variables and files.
+    pub text: BTreeMap<String, Vec<u8>>,
+    /// Values that are files only.
+    pub binary: BTreeMap<String, Vec<u8>>,
+}
+
+impl Data {
+    /// Every value, as files.
+    pub fn files(&self) -> impl Iterator<Item = (&String, &Vec<u8>)> {
+        self.text.iter().chain(&self.binary)
+    }
+}
+
+/// Why an object is not here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Missing {
+    why: String,
+    /// It does not exist, which may be well.
+    absent: bool,
+}
 
 /// All of it, as it is now. Debug shows no content.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Given {
-    objects: BTreeMap<(Kind, String), Result<Data, String>>,
+    objects: BTreeMap<(Kind, String), Result<Data, Missing>>,
     tokens: BTreeMap<(String, i64), Result<String, String>>,
     /// The address of the Pod's host, as the cluster sees it.
     pub host_ip: String,
@@ -56,12 +78,18 @@ impl From<Provide> for Given {
                 // Of a newer adapter; whoever needs it misses it by name.
                 ObjectKind::Unspecified => return None,
             };
-            let data = object
-                .data
-                .into_iter()
-                .map(|(key, value)| (key, value.to_vec()))
-                .collect();
-            Some(((kind, object.name), or(object.missing).map_or(Ok(data), Err)))
+            let bytes = |values: BTreeMap<String, bytes::Bytes>| {
+                values.into_iter().map(|(key, value)| (key, value.to_vec())).collect()
+            };
+            let absent = object.absent;
+            let read = match or(object.missing) {
+                Some(why) => Err(Missing { why, absent }),
+                None => Ok(Data {
+                    text: bytes(object.data.into_iter().collect()),
+                    binary: bytes(object.binary_data.into_iter().collect()),
+                }),
+            };
+            Some(((kind, object.name), read))
         });
         let tokens = provide.tokens.into_iter().map(|token| {
             let key = (token.audience, token.expiration_seconds);
@@ -81,22 +109,32 @@ impl Given {
     pub fn object(&self, kind: Kind, name: &str, optional: bool) -> Result<Option<&Data>, String> {
         match self.objects.get(&(kind, name.to_owned())) {
             Some(Ok(data)) => Ok(Some(data)),
-            _ if optional => Ok(None),
-            Some(Err(missing)) => Err(missing.clone()),
+            Some(Err(missing)) if optional && missing.absent => Ok(None),
+            Some(Err(missing)) => Err(missing.why.clone()),
             None => Err(format!("{} \"{name}\" not found", kind.word())),
         }
     }
 
-    /// One value of an object.
+    /// One value of an object, for a variable.
     pub fn key(&self, kind: Kind, name: &str, key: &str, optional: bool) -> Result<Option<&[u8]>, String> {
         let Some(data) = self.object(kind, name, optional)? else {
             return Ok(None);
         };
-        match data.get(key) {
-            Some(value) => Ok(Some(value)),
-            None if optional => Ok(None),
-            None => Err(format!("couldn't find key {key} in {} {name}", kind.word())),
-        }
+        one(data.text.get(key), kind, name, key, optional)
+    }
+
+    /// One value of an object, for a file.
+    pub fn file(&self, kind: Kind, name: &str, key: &str, optional: bool) -> Result<Option<&[u8]>, String> {
+        let Some(data) = self.object(kind, name, optional)? else {
+            return Ok(None);
+        };
+        one(
+            data.text.get(key).or_else(|| data.binary.get(key)),
+            kind,
+            name,
+            key,
+            optional,
+        )
     }
 
     /// A token.
@@ -106,6 +144,20 @@ impl Given {
             Some(Err(missing)) => Err(missing.clone()),
             None => Err("the cluster gave no token of the Pod's ServiceAccount".to_owned()),
         }
+    }
+}
+
+fn one<'a>(
+    value: Option<&'a Vec<u8>>,
+    kind: Kind,
+    name: &str,
+    key: &str,
+    optional: bool,
+) -> Result<Option<&'a [u8]>, String> {
+    match value {
+        Some(value) => Ok(Some(value)),
+        None if optional => Ok(None),
+        None => Err(format!("couldn't find key {key} in {} {name}", kind.word())),
     }
 }
 
@@ -124,7 +176,16 @@ pub(crate) mod tests {
                 .iter()
                 .map(|(key, value)| ((*key).to_owned(), value.as_bytes().to_vec().into()))
                 .collect(),
-            missing: String::new(),
+            ..Object::default()
+        }
+    }
+
+    /// An object that does not exist.
+    pub(crate) fn absent(kind: ObjectKind, name: &str) -> Object {
+        Object {
+            missing: format!("\"{name}\" not found"),
+            absent: true,
+            ..object(kind, name, &[])
         }
     }
 
@@ -132,10 +193,19 @@ pub(crate) mod tests {
     fn what_is_missing_says_so_unless_it_may_be() {
         let gone = Object {
             missing: "configmap \"gone\" not found".to_owned(),
+            absent: true,
             ..object(ObjectKind::ConfigMap, "gone", &[])
         };
+        let barred = Object {
+            missing: "it may not be read".to_owned(),
+            ..object(ObjectKind::ConfigMap, "barred", &[])
+        };
+        let picture = Object {
+            binary_data: [("png".to_owned(), vec![0, 1].into())].into(),
+            ..object(ObjectKind::ConfigMap, "picture", &[])
+        };
         let given = Given::from(Provide {
-            objects: vec![object(ObjectKind::Secret, "s", &[("k", "v")]), gone],
+            objects: vec![object(ObjectKind::Secret, "s", &[("k", "v")]), gone, barred, picture],
             tokens: vec![ServiceAccountToken {
                 token: "t".to_owned(),
                 expiration_seconds: 3600,
@@ -154,6 +224,20 @@ pub(crate) mod tests {
             let message = given.object(Kind::ConfigMap, name, false).unwrap_err();
             assert_eq!(message, format!("configmap \"{name}\" not found"));
         }
+        let barred = given.object(Kind::ConfigMap, "barred", true);
+        assert_eq!(
+            barred.unwrap_err(),
+            "it may not be read",
+            "only what does not exist may be missing"
+        );
+        assert_eq!(
+            given.file(Kind::ConfigMap, "picture", "png", false),
+            Ok(Some([0, 1].as_slice()))
+        );
+        assert!(
+            given.key(Kind::ConfigMap, "picture", "png", false).is_err(),
+            "it is no variable"
+        );
         assert_eq!(given.token("", 3600), Ok("t"));
         assert!(given.token("other", 3600).is_err());
         assert!(!format!("{given:?}").contains("118"), "no content is shown");

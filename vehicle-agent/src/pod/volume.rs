@@ -166,7 +166,7 @@ impl Source {
                     return Ok(());
                 };
                 let Some(items) = items else {
-                    files.extend(data.iter().map(|(key, bytes)| {
+                    files.extend(data.files().map(|(key, bytes)| {
                         let file = File {
                             bytes: bytes.clone(),
                             mode: *mode,
@@ -176,7 +176,7 @@ impl Source {
                     return Ok(());
                 };
                 for item in items {
-                    if let Some(bytes) = around.given.key(*kind, name, &item.key, *optional)? {
+                    if let Some(bytes) = around.given.file(*kind, name, &item.key, *optional)? {
                         let file = File {
                             bytes: bytes.to_vec(),
                             mode: item.mode.unwrap_or(*mode),
@@ -394,7 +394,7 @@ mod tests {
     use serde_json::{Value as Json, json};
 
     use super::super::given::Given;
-    use super::super::given::tests::object;
+    use super::super::given::tests::{absent, object};
     use super::*;
 
     #[expect(clippy::unwrap_in_result, reason = "the volume is written here")]
@@ -429,6 +429,7 @@ mod tests {
             objects: vec![
                 object(ObjectKind::ConfigMap, "c", &[("a", "1"), ("b", "2")]),
                 object(ObjectKind::Secret, "s", &[("k", "hush")]),
+                absent(ObjectKind::Secret, "none"),
             ],
             tokens: vec![ServiceAccountToken {
                 audience: "vault".to_owned(),

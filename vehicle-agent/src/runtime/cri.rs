@@ -196,6 +196,11 @@ impl Cri {
         Ok((image.image_id, Arc::new(loaded)))
     }
 
+    /// Has the engine remove old images. Only called while no attempt uses any.
+    pub(crate) async fn collect(&self) -> io::Result<()> {
+        self.inner.images.collect_containers(&*self.inner).await
+    }
+
     /// Removes what the containers of an attempt shared. None of them may be alive.
     pub(crate) async fn close(&self, uid: &PodUid) {
         self.inner.close(uid).await;

@@ -227,6 +227,8 @@ impl Actor {
                         continue;
                     };
                     session.run(run::run(pod, &facts, &self.pool_name()));
+                    // The vehicle takes nothing for an attempt that it was not told to run before.
+                    self.providers.remove(uid);
                     let now = self.context.clock.boottime();
                     self.asked.entry(uid.clone()).or_insert(now);
                     tracing::debug!(vehicle.id = %self.id, attempt = %uid, "a Run is sent");

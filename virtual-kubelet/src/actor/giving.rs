@@ -1,11 +1,22 @@
 //! What the vehicle is given for its Pods beside what they say themselves: one provider per attempt and session.
 
+use kerbside_api::v1alpha1::Trust;
 use kerbside_core::ids::PodUid;
 use kerbside_link::proto::AttemptPhase;
 
 use super::Actor;
 use crate::provide::{Order, Provider};
 use crate::references::References;
+
+/// What a vehicle is given for one attempt, and on what grounds.
+pub(super) struct Given {
+    /// Of the session.
+    epoch: u64,
+    /// What the pool trusts the car with.
+    trust: Trust,
+    /// None for a Pod that refers to nothing.
+    _provider: Option<Provider>,
+}
 
 impl Actor {
     /// Begins to give what is not given yet, and ends what nobody needs any more.
@@ -15,9 +26,14 @@ impl Actor {
             return;
         };
         let (pods, said) = (&self.pods, &self.said);
-        let lives = |uid: &PodUid| said.get(uid).is_none_or(|status| may_start(status.phase()));
-        self.providers
-            .retain(|uid, (of, _)| *of == epoch && pods.contains_key(uid) && lives(uid));
+        let lives = |uid: &PodUid| {
+            said.get(uid)
+                .is_none_or(|status| may_start(status.phase()) && !status.stopped)
+        };
+        let trust = self.pool.as_ref().map(|pool| &pool.object.spec.trust);
+        self.providers.retain(|uid, given| {
+            given.epoch == epoch && Some(&given.trust) == trust && pods.contains_key(uid) && lives(uid)
+        });
         // Told to run it, or said to have it: only then was the Pod judged.
         let wanted = self.asked.keys().chain(said.keys()).filter(|uid| lives(uid));
         let missing: Vec<_> = wanted
@@ -41,7 +57,15 @@ impl Actor {
                     host: self.context.node.address.clone(),
                 })
             });
-            self.providers.insert(uid, (epoch, provider));
+            let trust = pool.object.spec.trust.clone();
+            self.providers.insert(
+                uid,
+                Given {
+                    epoch,
+                    trust,
+                    _provider: provider,
+                },
+            );
         }
     }
 }

@@ -3,7 +3,9 @@
 //! Called by the testbed's benchmark only.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::client::Engine;
 use super::{proto, sandbox, spec_of};
