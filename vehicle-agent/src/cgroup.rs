@@ -252,7 +252,16 @@ impl Cgroup {
 
     /// Removes it and the groups within it. They must be empty.
     pub fn remove(&self) -> io::Result<()> {
-        for directory in self.directories() {
+        // Also where the engine has made it, in controllers that we do not know.
+        let everywhere = if self.unified {
+            self.directories()
+        } else {
+            let mounts = fs::read_dir(&self.mount)?
+                .flatten()
+                .map(|entry| entry.path().join(&self.path));
+            mounts.collect()
+        };
+        for directory in everywhere {
             let mut tree = Vec::new();
             walk(&directory, &mut tree)?;
             for directory in tree.iter().rev() {

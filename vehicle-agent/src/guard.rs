@@ -93,6 +93,12 @@ impl Guard {
     async fn another(mut self) -> Self {
         // It may have ended already.
         let _ = self.child.start_kill();
+        // And have left them frozen.
+        if let Some(Err(error)) = self.group.as_ref().map(Cgroup::thaw)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::error!(%error, "containers may stand still for good");
+        }
         loop {
             sleep(RETRY).await;
             match Self::start(&self.program, self.group.clone()) {

@@ -379,9 +379,15 @@ fn remove(path: &Path) -> io::Result<()> {
 pub fn size_of(path: &Path) -> io::Result<u64> {
     let metadata = path.symlink_metadata()?;
     if !metadata.is_dir() {
-        return Ok(metadata.len());
+        // A file with holes takes less than it seems to be long.
+        let taken = std::os::unix::fs::MetadataExt::blocks(&metadata).saturating_mul(512);
+        return Ok(metadata.len().min(taken));
     }
-    std::fs::read_dir(path)?.try_fold(0_u64, |sum, entry| Ok(sum.saturating_add(size_of(&entry?.path())?)))
+    std::fs::read_dir(path)?.try_fold(0_u64, |sum, entry| match size_of(&entry?.path()) {
+        // Removed in between.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(sum),
+        size => Ok(sum.saturating_add(size?)),
+    })
 }
 
 #[cfg(test)]

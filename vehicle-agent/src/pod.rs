@@ -165,6 +165,16 @@ impl Work {
                     container.name, mount.volume
                 )));
             }
+            let shared = matches!(volumes.get(&mount.volume), Some(VolumeWork::EmptyDir { .. }));
+            if engine == Engine::Container && shared && mount.sub_path.is_some() {
+                // Another container could put a link in its place, and the engine follows it.
+                return Err(unsupported(format!(
+                    "container {}: subPath of an emptyDir (volume {}) is not possible with {}",
+                    container.name,
+                    mount.volume,
+                    engine.runtime_class()
+                )));
+            }
         }
         let output = match &run.output {
             Some(output) => Some(Output {

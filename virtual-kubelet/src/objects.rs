@@ -119,8 +119,10 @@ impl Objects {
         }
         readers.retain(|_, reader| reader.strong_count() > 0);
         let (tell, newest) = watch::channel((0, None));
+        // The first asking is what begins it.
         let asked = Arc::new(Asked::default());
-        let number = asked.ask();
+        let number = 1;
+        asked.count.store(number, Ordering::SeqCst);
         let task = tokio::spawn(read(self.client.clone(), key.clone(), Arc::clone(&asked), tell)).abort_handle();
         let reader = Arc::new(Reader { newest, asked, task });
         readers.insert(key, Arc::downgrade(&reader));

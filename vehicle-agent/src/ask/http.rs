@@ -3,7 +3,7 @@
 use std::pin::Pin;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Collected, Empty};
+use http_body_util::{BodyExt as _, Collected, Empty, Limited};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::header::{ACCEPT, HOST, LOCATION, USER_AGENT};
 use hyper::{Request, Response};
@@ -16,8 +16,9 @@ use crate::pod::HttpGet;
 
 /// Nobody redirects more often for a good reason.
 const REDIRECTS: usize = 10;
-/// Of the body of a failure, so much is told.
+/// Of the body of a failure, so much is told, and no answer may be longer than the kubelet reads.
 const TOLD: usize = 1 << 10;
+const READ: usize = 10 << 10;
 
 trait Io: AsyncRead + AsyncWrite + Send {}
 impl<T: AsyncRead + AsyncWrite + Send> Io for T {}
@@ -39,18 +40,13 @@ pub(super) async fn get(stream: TcpStream, get: &HttpGet) -> Result<(), String> 
             match within(&response, get, &server).filter(|_| status.is_redirection()) {
                 Some(next) => {
                     // The connection is used again, so the body goes first.
-                    response.into_body().collect().await.map_err(|e| e.to_string())?;
+                    whole(response.into_body()).await?;
                     path = next;
                 }
                 // One that leads elsewhere is an answer, too.
                 None if status.is_success() || status.is_redirection() => return Ok(()),
                 None => {
-                    let body = response
-                        .into_body()
-                        .collect()
-                        .await
-                        .map(Collected::to_bytes)
-                        .unwrap_or_default();
+                    let body = whole(response.into_body()).await.unwrap_or_default();
                     let text = String::from_utf8_lossy(&body[..body.len().min(TOLD)]).trim().to_owned();
                     let text = if text.is_empty() { text } else { format!(": {text}") };
                     return Err(format!("HTTP probe failed with statuscode: {}{text}", status.as_u16()));
@@ -66,6 +62,12 @@ pub(super) async fn get(stream: TcpStream, get: &HttpGet) -> Result<(), String> 
         // A server that closes with its last word has said it: the rest is there to be read.
         _ = &mut connection => talk.await,
     }
+}
+
+/// A body, if it is no longer than is read of one.
+async fn whole(body: hyper::body::Incoming) -> Result<Bytes, String> {
+    let read = Limited::new(body, READ).collect().await;
+    read.map(Collected::to_bytes).map_err(|e| e.to_string())
 }
 
 async fn send(

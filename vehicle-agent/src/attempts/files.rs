@@ -61,7 +61,10 @@ pub(super) fn lay_out(
                 read_only: false,
             });
         } else {
-            make_private(&output_directory(directory, work)?)?;
+            // In a volume that other programs see, and may have put a link into, nothing is made while they run.
+            if work.engine == Engine::Wasm {
+                make_private(&output_directory(directory, work)?)?;
+            }
         }
     }
     // An outer place first: what is mounted later would hide what is within it.
@@ -106,8 +109,8 @@ fn message(
     container: &ContainerWork,
     directories: &mut Vec<SpecDirectory>,
 ) -> io::Result<()> {
-    let within = host_of(directories, &container.message_path);
-    if within.is_none() && work.engine == Engine::Container {
+    if work.engine == Engine::Container {
+        // Always a file of its own, which no program can put anything else in the place of: the agent reads it with all its rights.
         let host = directory.message(&container.name);
         make_private(host.parent().ok_or(io::ErrorKind::InvalidInput)?)?;
         // Empty for each run.
@@ -120,6 +123,7 @@ fn message(
         });
         return Ok(());
     }
+    let within = host_of(directories, &container.message_path);
     if let Some((base, rest)) = within.filter(|(directory, _)| !directory.read_only) {
         let path = make_inside(&base.host, Path::new(&rest).parent().unwrap_or_else(|| Path::new("")))?;
         let name = Path::new(&rest).file_name().ok_or(io::ErrorKind::InvalidInput)?;
@@ -412,5 +416,32 @@ mod tests {
         assert_eq!(of("/a/b/c"), ("/a/b", "c".to_owned()));
         assert_eq!(of("/a/bc"), ("/a", "bc".to_owned()));
         assert_eq!(of("/x/y"), ("/", "x/y".to_owned()));
+    }
+
+    #[test]
+    fn container_has_its_message_in_a_file_of_its_own_wherever_it_is() {
+        let fixture = fixture(|pod| {
+            pod["spec"]["runtimeClassName"] = json!("kerbside-container");
+            pod["spec"]["containers"][0]["terminationMessagePath"] = json!("/scratch/message");
+        });
+        let directories = fixture.lay_out().unwrap();
+        assert!(
+            directories.iter().all(|directory| directory.guest != "/"),
+            "its files are its image's"
+        );
+        let own = directories.last().unwrap();
+        assert_eq!(own.guest, "/scratch/message");
+        assert!(own.host.is_file() && !own.host.starts_with(fixture.directory.volume("scratch")));
+        fs::write(&own.host, "bye").unwrap();
+        assert_eq!(
+            termination_message(&directories, "/scratch/message").as_deref(),
+            Some("bye")
+        );
+        fixture.lay_out().unwrap();
+        assert_eq!(
+            termination_message(&directories, "/scratch/message"),
+            None,
+            "empty for each run"
+        );
     }
 }

@@ -87,12 +87,22 @@ pub(super) fn bounds(directory: &AttemptDirectory, work: &Work, disk: u64) -> io
 /// is not there, or changes while it is measured, is measured the next time.
 pub(super) fn check(bounds: &[Bound], layers: &[Option<PathBuf>]) -> Option<Broken> {
     bounds.iter().find_map(|bound| {
-        let used = bound
-            .paths
-            .iter()
-            .chain(bound.layers.iter().filter_map(|index| layers.get(*index)?.as_ref()))
-            .filter_map(|path| size_of(path).ok())
-            .fold(0_u64, u64::saturating_add);
+        let layers = bound.layers.iter().filter_map(|index| layers.get(*index)?.as_ref());
+        let mut used = 0_u64;
+        for path in bound.paths.iter().chain(layers) {
+            match size_of(path) {
+                Ok(size) => used = used.saturating_add(size),
+                // Not there yet, or not any more.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                // Directories in directories until no path leads there: what cannot be measured is not bounded.
+                Err(error) => {
+                    return Some(Broken {
+                        reason: bound.reason,
+                        message: format!("{} cannot be measured: {error}", bound.what),
+                    });
+                }
+            }
+        }
         (used > bound.limit).then(|| Broken {
             reason: bound.reason,
             message: format!("{} has {used} bytes; its limit is {}", bound.what, bound.limit),

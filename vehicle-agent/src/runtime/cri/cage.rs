@@ -1,14 +1,20 @@
 //! What holds one container: its control group, and whether it may have the processor.
 //!
 //! Shared by the container's task, by the actor of its attempt and by the car's brake, each of which acts on the kernel directly and waits
-//! for nobody. What must never happen: a container that runs while the brake is on or its attempt is frozen, unless it is being ended:
-//! then it has its grace, and runs to its end.
+//! for nobody. What must never happen: a container that runs while the brake is on or its attempt is frozen, but for the seconds in which
+//! one that is asked to end then takes its leave.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::cgroup::Cgroup;
 use crate::runtime::Usage;
+
+/// Who is asked to end in a car in which nothing may run, runs no longer than this to take its leave.
+const LEAVE: Duration = Duration::from_secs(10);
 
 /// One container's.
 #[derive(Debug)]
@@ -23,11 +29,21 @@ struct State {
     group: Option<Cgroup>,
     frozen: bool,
     braked: bool,
-    ending: bool,
+    /// It was asked to end while it stood still, and runs until then to do what it has to do before.
+    leave_until: Option<Instant>,
+    /// It is being killed: what stands still cannot end.
+    killed: bool,
     /// What the kernel was told.
     stands: bool,
     /// What it had used when it was looked at last: the group goes with the container.
     used: Usage,
+}
+
+impl State {
+    fn should_stand(&self) -> bool {
+        let leaves = self.leave_until.is_some_and(|until| Instant::now() < until);
+        (self.frozen || self.braked) && !leaves && !self.killed
+    }
 }
 
 impl Cage {
@@ -56,9 +72,27 @@ impl Cage {
         self.change(|state| state.braked = braked);
     }
 
-    /// It is being ended: it runs, to do what it has to do before.
+    /// It is asked to end. What stands still could do nothing about it, so it runs, but not for long: somebody may sit in the car. Who is
+    /// stopped after it was asked stands still like all others.
     pub(super) fn end(&self) {
-        self.change(|state| state.ending = true);
+        self.change(|state| {
+            if state.leave_until.is_none() && (state.frozen || state.braked) {
+                state.leave_until = Some(Instant::now() + LEAVE);
+            }
+        });
+    }
+
+    /// Looks whether its time is over.
+    pub(super) fn look(&self) {
+        let over = self.lock().leave_until.is_some_and(|until| until <= Instant::now());
+        if over {
+            self.change(|_| {});
+        }
+    }
+
+    /// Whether it should stand still.
+    pub(super) fn should_stand(&self) -> bool {
+        self.lock().should_stand()
     }
 
     /// Tells the kernel again: what was told before a process was there told nobody.
@@ -69,7 +103,7 @@ impl Cage {
     fn change(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.lock();
         change(&mut state);
-        let stands = (state.frozen || state.braked) && !state.ending;
+        let stands = state.should_stand();
         let Some(group) = state.group.as_ref().filter(|_| stands != state.stands) else {
             return;
         };
@@ -90,7 +124,7 @@ impl Cage {
     pub(super) fn kill(&self) -> io::Result<()> {
         let group = {
             let mut state = self.lock();
-            state.ending = true;
+            state.killed = true;
             state.group.clone()
         };
         group.map_or(Ok(()), |group| group.kill())
@@ -137,3 +171,6 @@ impl Cages {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

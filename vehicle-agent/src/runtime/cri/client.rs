@@ -102,7 +102,8 @@ impl Engine {
         runtime.pod_sandbox_status(PodSandboxStatusRequest) -> PodSandboxStatusResponse within CALL;
         runtime.list_pod_sandbox(ListPodSandboxRequest) -> ListPodSandboxResponse within CALL;
         runtime.create_container(CreateContainerRequest) -> CreateContainerResponse within CALL;
-        runtime.start_container(StartContainerRequest) -> StartContainerResponse within CALL;
+        /// Answers when the program runs, which a car's brake can hold up for long.
+        runtime.start_container(StartContainerRequest) -> StartContainerResponse within PULL;
         /// Answers when the container has ended, which may be long after it was asked to.
         runtime.stop_container(StopContainerRequest) -> StopContainerResponse within PULL;
         runtime.remove_container(RemoveContainerRequest) -> RemoveContainerResponse within CALL;

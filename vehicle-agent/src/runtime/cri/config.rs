@@ -3,6 +3,7 @@
 //! What must never happen: a privilege, a device, a namespace of the car or a path of the car that the agent did not make for the attempt.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use super::proto::{
     Capability, ContainerConfig, ContainerMetadata, DnsConfig, ImageSpec, Int64Value, KeyValue, LinuxContainerConfig,
@@ -18,7 +19,7 @@ pub(super) const CAR: &str = "kerbside.dev/car";
 /// The labels by which tools such as crictl show containers.
 const POD_NAME: &str = "io.kubernetes.pod.name";
 const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
-const POD_UID: &str = "io.kubernetes.pod.uid";
+pub(super) const POD_UID: &str = "io.kubernetes.pod.uid";
 const CONTAINER_NAME: &str = "io.kubernetes.container.name";
 
 /// Of the capabilities that engines give to everybody, those that a stranger's program in a car does without: they are for making devices,
@@ -83,6 +84,10 @@ pub(super) fn sandbox(work: &Work, car: &str, group: &Cgroup, logs: String) -> P
 /// Link-local addresses of IPv6 come by themselves, and with them a way to the car's end of the wire.
 fn sysctls(work: &Work) -> BTreeMap<String, String> {
     let mut all = work.shared.sysctls.clone();
+    if !Path::new("/proc/sys/net/ipv6").exists() {
+        // A kernel without it.
+        return all;
+    }
     for scope in ["all", "default"] {
         all.insert(format!("net.ipv6.conf.{scope}.disable_ipv6"), "1".to_owned());
     }

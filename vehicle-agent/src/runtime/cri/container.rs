@@ -29,7 +29,9 @@ use crate::runtime::{Ending, Executed, Process, Program, Running, Spec, SpecDire
 /// Between two tries of a call to an engine that is away.
 const RETRY: Duration = Duration::from_millis(500);
 /// How long an engine may take to say how a container ended that has been killed.
-const LAST_WORD: Duration = Duration::from_secs(2);
+const LAST_WORD: Duration = Duration::from_millis(500);
+/// Between two looks at a brake while a container starts.
+const HOLD: Duration = Duration::from_millis(10);
 /// Between two looks at how long a log is, and at what has been used.
 const LOOK: Duration = Duration::from_millis(250);
 /// Longer than any grace: the agent itself ends what does not end in time.
@@ -251,7 +253,8 @@ impl Run {
             Err(ended) => return ended,
         };
         let ended = self.start_and_watch(&id, started).await;
-        self.remove(&id).await;
+        // Nobody who waits for the end waits for this.
+        tokio::spawn(remove(Arc::clone(&self.inner), id));
         ended
     }
 
@@ -325,12 +328,29 @@ impl Run {
         let inner = Arc::clone(&self.inner);
         let wake = inner.wakes.of(id);
         self.sandbox.enter(&self.cage);
-        let start = proto::StartContainerRequest {
+        let request = proto::StartContainerRequest {
             container_id: id.to_owned(),
         };
         let mut wished = self.wished.clone();
+        let mut brake = inner.brake.clone();
+        let start = async {
+            // An error means that the car is gone, and with it whoever holds this.
+            let _ = brake.wait_for(|braked| !braked).await;
+            inner.engine.start_container(request).await
+        };
+        let cage = Arc::clone(&self.cage);
+        // A brake that is pulled now finds no process yet, or one that the engine has not put into its group.
+        let braking = async {
+            loop {
+                sleep(HOLD).await;
+                if cage.should_stand() {
+                    cage.settle();
+                }
+            }
+        };
         let begun = tokio::select! {
-            begun = inner.engine.start_container(start) => begun,
+            answer = start => answer,
+            never = braking => never,
             // An error means that nobody holds it any more. One whose brake is pulled just now does not begin, and is not waited for.
             () = async { drop(wished.wait_for(|wish| wish.kill).await) } => {
                 self.kill().await;
@@ -374,11 +394,22 @@ impl Run {
                 () = wake.news() => {}
                 () = sleep_until(look) => {
                     look = Instant::now() + LOOK;
-                    self.look(id).await;
+                    self.cage.look();
+                    // An engine that does not answer holds up no kill.
+                    let mut wished = self.wished.clone();
+                    tokio::select! {
+                        () = self.look(id) => {}
+                        () = async { drop(wished.wait_for(|wish| wish.kill).await) } => {}
+                    }
                     continue;
                 }
             }
-            match self.status(id).await {
+            let mut wished = self.wished.clone();
+            let status = tokio::select! {
+                status = self.status(id) => status,
+                () = async { drop(wished.wait_for(|wish| wish.kill).await) } => continue,
+            };
+            match status {
                 Ok(Some(ended)) => {
                     // Of a container that shares its processes with others, those that it has left behind.
                     self.kill().await;
@@ -406,14 +437,17 @@ impl Run {
         .boxed()
     }
 
-    /// Ends every process of it. Returns when none is left.
+    /// Ends every process of it. Returns when none is left: nobody is told of an end before.
     async fn kill(&self) {
-        let cage = Arc::clone(&self.cage);
         let name = &self.spec.name;
-        match tokio::task::spawn_blocking(move || cage.kill()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(container = name, %error, "a container's processes do not end"),
-            Err(error) => tracing::error!(container = name, %error, "a container was not killed"),
+        loop {
+            let cage = Arc::clone(&self.cage);
+            match tokio::task::spawn_blocking(move || cage.kill()).await {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => tracing::error!(container = name, %error, "a container's processes do not end"),
+                Err(error) => tracing::error!(container = name, %error, "a container was not killed"),
+            }
+            sleep(RETRY).await;
         }
     }
 
@@ -428,6 +462,8 @@ impl Run {
             }
         };
         let said = timeout(LAST_WORD, asked).await;
+        // What the engine brought up a moment later.
+        self.kill().await;
         said.unwrap_or_else(|_| Ended::killed("the container engine does not say how it ended"))
     }
 
@@ -481,22 +517,20 @@ impl Run {
             .engine
             .reopen_container_log(proto::ReopenContainerLogRequest { container_id });
         if let Err(error) = reopened.await {
-            tracing::warn!(container = self.spec.name, %error, "log not opened again");
+            // The program has ended, or the engine is away: it writes on where it wrote.
+            tracing::debug!(container = self.spec.name, %error, "log not opened again");
+            if let Err(error) = log.take_back() {
+                tracing::warn!(container = self.spec.name, %error, "log not taken back");
+            }
         }
     }
+}
 
-    async fn remove(&self, id: &str) {
-        let container_id = id.to_owned();
-        let removed = self
-            .inner
-            .engine
-            .remove_container(proto::RemoveContainerRequest { container_id });
-        // It goes with its sandbox at the latest.
-        match timeout(LAST_WORD, removed).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => tracing::debug!(container = self.spec.name, %error, "not removed yet"),
-            Err(_) => tracing::debug!(container = self.spec.name, "not removed yet"),
-        }
+/// Removes a container that has ended. It goes with its sandbox at the latest.
+async fn remove(inner: Arc<Inner>, container_id: String) {
+    let request = proto::RemoveContainerRequest { container_id };
+    if let Err(error) = inner.engine.remove_container(request).await {
+        tracing::debug!(%error, "a container is not removed yet");
     }
 }
 

@@ -218,6 +218,12 @@ impl Sandboxes {
         Arc::clone(all.entry(uid.clone()).or_default())
     }
 
+    /// Whether an attempt of this uid has one, or is about to.
+    pub(super) fn has(&self, uid: &str) -> bool {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.keys().any(|known| known.as_str() == uid)
+    }
+
     /// The place of one, which nobody finds here any more.
     pub(super) fn take(&self, uid: &PodUid) -> Option<Arc<OnceCell<Arc<Sandbox>>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid)
