@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::mount::{MntFlags, umount2};
 use serde_json::json;
 use tokio::process::Command;
 
@@ -67,8 +68,9 @@ pub async fn end(layout: &Layout) -> Result<()> {
     Ok(())
 }
 
-/// Takes the bridge away, after the engine has ended.
-pub async fn remove_network(layout: &Layout) -> Result<()> {
+/// Takes away what the engine and the cars' agents have mounted below the testbed's directory, after they have ended, and the bridge.
+pub async fn clear(layout: &Layout) -> Result<()> {
+    unmount(layout)?;
     if !layout.path("engine/net.d").exists() {
         return Ok(());
     }
@@ -83,6 +85,17 @@ pub async fn remove_network(layout: &Layout) -> Result<()> {
         "failed to remove the bridge: {}",
         said.trim()
     );
+    Ok(())
+}
+
+fn unmount(layout: &Layout) -> Result<()> {
+    let text = std::fs::read_to_string("/proc/self/mounts").context("failed to read mounts")?;
+    let places = text.lines().filter_map(|line| line.split(' ').nth(1)).map(Path::new);
+    let ours: Vec<_> = places.filter(|place| place.starts_with(layout.root())).collect();
+    // The innermost first.
+    for place in ours.iter().rev() {
+        umount2(*place, MntFlags::MNT_DETACH).with_context(|| format!("failed to unmount {}", place.display()))?;
+    }
     Ok(())
 }
 

@@ -137,7 +137,7 @@ pub async fn end(layout: &Layout) -> Result<usize> {
         }
         process::end(layout, same, Duration::from_secs(5)).await?;
     }
-    engine::remove_network(layout).await?;
+    engine::clear(layout).await?;
     Ok(count)
 }
 
