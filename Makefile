@@ -17,13 +17,13 @@ unexport KUBECONFIG
 BIN := $(CARGO_TARGET_DIR)/debug
 TESTBED := $(BIN)/kerbside-testbed
 STEP := hack/step.sh
-# The groups of hack/tools that the cluster tests need, of which a demo does without the last; the rest is built by who needs it.
+# The groups of hack/tools that the cluster tests need, of which a demo does without the last three; the rest is built by who needs it.
 TOOLS := etcd kubernetes registry helm containerd cni cloud-node-lifecycle
 PACKAGES := cargo tree --workspace --edges normal,build,dev --prefix none --format '{p}' | sort -u | wc -l
 
 ##@ Use it
 .PHONY: demo
-demo: TOOLS := $(filter-out cloud-node-lifecycle,$(TOOLS))
+demo: TOOLS := $(filter-out containerd cni cloud-node-lifecycle,$(TOOLS))
 demo: build tools ## run the demo: a control plane, eight cars, a job of 60 parts; KUBECONFIG=… uses your cluster
 	@$(TESTBED) demo --dir out/demo $(if $(CLUSTER),--kubeconfig $(CLUSTER))
 

@@ -15,7 +15,7 @@ mkdir -p out/logs
 [ -d "$dir" ] && down
 rm -rf "$dir"
 trap 'down; exit 130' INT TERM
-hack/step.sh cluster-up "$testbed" up --dir "$dir" --compiled --audit --store "${STORE:-directory}" || exit
+hack/step.sh cluster-up "$testbed" up --dir "$dir" --compiled --audit --engine --store "${STORE:-directory}" || exit
 KERBSIDE_TESTBED=$PWD/$dir STEP_TAIL=200 hack/step.sh cluster hack/nextest.sh cluster --profile cluster --workspace --test cluster "$@"
 code=$?
 if [ "$code" -ne 0 ] && [ -n "${KEEP:-}" ]; then

@@ -56,6 +56,7 @@ pub async fn command(options: &Options) -> Result<()> {
         scope: Scope::Kerbside,
         control_plane: control_plane::Options::default(),
         store: store::Kind::default(),
+        engine: true,
         compiled: true,
         cluster: None,
     };

@@ -55,6 +55,9 @@ struct Up {
     /// What holds the results
     #[arg(long, value_enum, default_value_t)]
     store: store::Kind,
+    /// Cars may have a container engine: containerd and runc; needs root
+    #[arg(long)]
+    engine: bool,
     /// Cars come with the machine code of the examples' programs instead of compiling them
     #[arg(long)]
     compiled: bool,
@@ -101,6 +104,7 @@ async fn start(arguments: Up) -> Result<()> {
         scope,
         control_plane: arguments.control_plane,
         store: arguments.store,
+        engine: arguments.engine && scope == Scope::Kerbside,
         compiled: arguments.compiled,
         cluster: None,
     };

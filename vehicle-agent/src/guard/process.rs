@@ -23,9 +23,10 @@ use crate::cgroup::Cgroup;
 
 /// While there is a fence it looks this often, so it runs as soon as the machine does after a sleep.
 const LOOK: Duration = Duration::from_secs(1);
-/// How often, and how far apart, it looks for containers of an agent that has ended.
-const LAST_LOOKS: u32 = 20;
-const LAST_LOOK: Duration = Duration::from_millis(100);
+/// How often, and how far apart, it looks for containers of an agent that has ended. Together shorter than the next agent needs until it
+/// starts one: that one's are not for this guard to end.
+const LAST_LOOKS: u32 = 3;
+const LAST_LOOK: Duration = Duration::from_millis(50);
 /// No line is longer.
 const LINE: usize = 64;
 
