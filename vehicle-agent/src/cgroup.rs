@@ -98,7 +98,7 @@ impl Cgroup {
             self.delegate()?;
         }
         let number = |value: Option<u64>| value.map(|value| value.to_string());
-        let quota = most.cpu.map(|cpu| (cpu * PERIOD_US / 1000).max(LEAST_QUOTA_US));
+        let quota = most.cpu.map(quota_us);
         let bounds = if self.unified {
             [
                 ("memory", "memory.max", number(most.memory)),
@@ -275,9 +275,15 @@ impl Cgroup {
     }
 }
 
-/// Of a processor's time: the kernel's own default, and the least that it takes.
-const PERIOD_US: u64 = 100_000;
+/// Of a processor's time, in microseconds: the kernel's own default, so that a limit holds over short times.
+pub const PERIOD_US: u64 = 100_000;
+/// The least that the kernel takes.
 const LEAST_QUOTA_US: u64 = 1000;
+
+/// How much of each period so many thousandths of a processor are, in microseconds.
+pub fn quota_us(cpu: u64) -> u64 {
+    (cpu * PERIOD_US / 1000).max(LEAST_QUOTA_US)
+}
 
 /// A group ends with its last process, if its engine removes it.
 fn gone(error: &io::Error) -> bool {

@@ -41,7 +41,7 @@ use kerbside_link::proto::Run;
 
 pub use self::container::ContainerWork;
 pub use self::env::{Around, expand};
-pub use self::given::Given;
+pub use self::given::{Given, config_error};
 pub use self::handler::{Handler, HttpGet, ProbeWork};
 use self::path::absolute;
 pub use self::pull::PullPolicy;

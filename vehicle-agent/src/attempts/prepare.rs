@@ -10,7 +10,7 @@ use super::volumes::Volumes;
 use crate::cgroup::Most;
 use crate::directory::AttemptDirectory;
 use crate::images::{Files, Images};
-use crate::pod::{Around, Engine, Given, VolumeWork, Work};
+use crate::pod::{Around, Engine, Given, VolumeWork, Work, config_error};
 use crate::runtime::{Program, Runtimes};
 
 /// What a container is started from.
@@ -96,8 +96,8 @@ pub(super) async fn prepare(work: &Arc<Work>, index: usize, means: Means) -> Res
     let work = Arc::clone(work);
     tokio::task::spawn_blocking(move || filled.write(&work, index, &given, address))
         .await
-        .map_err(|e| not_ready(e.to_string()))?
-        .map_err(|e| not_ready(e.to_string()))?;
+        .map_err(|e| config_error(e.to_string()))?
+        .map_err(|e| config_error(e.to_string()))?;
     Ok(Prepared {
         image_id,
         program,
@@ -113,23 +113,13 @@ fn check(work: &Work, index: usize, given: &Given) -> Result<(), NotReady> {
         address: None,
     };
     let container = &work.containers[index];
-    container.env.resolve(around).map_err(not_ready)?;
+    container.env.resolve(around).map_err(config_error)?;
     for mount in &container.mounts {
         if let Some(volume) = work.volumes.get(&mount.volume) {
             volume
                 .files(around)
-                .map_err(|m| not_ready(format!("volume {}: {m}", mount.volume)))?;
+                .map_err(|m| config_error(format!("volume {}: {m}", mount.volume)))?;
         }
     }
     Ok(())
-}
-
-/// As the kubelet says it; tried again when the cluster gives what is missing.
-pub(super) fn not_ready(message: String) -> NotReady {
-    NotReady {
-        reason: "CreateContainerConfigError".to_owned(),
-        meanwhile: None,
-        message,
-        retry: true,
-    }
 }

@@ -4,7 +4,18 @@
 
 use std::collections::BTreeMap;
 
+use kerbside_core::attempt::NotReady;
 use kerbside_link::proto::{ObjectKind, Provide};
+
+/// A container that cannot start for what its Pod says or refers to: as the kubelet says it, and tried again when that has changed.
+pub fn config_error(message: String) -> NotReady {
+    NotReady {
+        reason: "CreateContainerConfigError".to_owned(),
+        meanwhile: None,
+        message,
+        retry: true,
+    }
+}
 
 /// Which kind of object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

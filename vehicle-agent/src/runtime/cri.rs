@@ -52,7 +52,7 @@ use super::Program;
 use crate::cgroup::{self, Cgroup, Most};
 use crate::directory::AttemptDirectory;
 use crate::images::{EngineImages, Images};
-use crate::pod::Work;
+use crate::pod::{Work, config_error};
 
 /// The messages and clients of `proto/runtime/v1/api.proto`, as generated.
 #[allow(
@@ -260,14 +260,7 @@ impl Inner {
 
     /// That nobody is root who must not be: the kubelet's words.
     fn check_user(&self, user: Option<i64>, image: &str) -> Result<(), NotReady> {
-        let refuse = |message: String| {
-            Err(NotReady {
-                reason: "CreateContainerConfigError".to_owned(),
-                meanwhile: None,
-                message,
-                retry: true,
-            })
-        };
+        let refuse = |message: String| Err(config_error(message));
         let known = {
             let users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
             users.get(image).cloned()

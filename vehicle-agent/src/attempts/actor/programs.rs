@@ -14,12 +14,12 @@ use tokio::time::sleep;
 
 use super::{Actor, Order};
 use crate::ask::{NO_LIMIT, ask};
-use crate::attempts::prepare::{Prepared, not_ready};
+use crate::attempts::prepare::Prepared;
 use crate::attempts::{files, quota};
 use crate::cluster::Cluster;
 use crate::logs::writer::LogWriter;
 use crate::logs::{Log, reader};
-use crate::pod::{Around, ContainerWork, Handler, expand};
+use crate::pod::{Around, ContainerWork, Handler, config_error, expand};
 use crate::runtime::{Ending, Layer, Process, Running, Spec, SpecDirectory, Usage};
 
 /// Of a log that stands in for a termination message, as in the kubelet.
@@ -160,7 +160,7 @@ impl<C: Cluster> Actor<C> {
             given: &self.wires.given.borrow().clone(),
             address: self.address(),
         };
-        work.containers[index].env.resolve(around).map_err(not_ready)
+        work.containers[index].env.resolve(around).map_err(config_error)
     }
 
     /// Whether it runs already.
@@ -169,6 +169,9 @@ impl<C: Cluster> Actor<C> {
         let container = work.containers.get(index).ok_or("the Pod has no such container")?;
         let known: BTreeMap<String, String> = env.iter().cloned().collect();
         let expanded = |words: &[String]| words.iter().map(|word| expand(word, &known)).collect();
+        // Whatever a Pod says, no program gets more than the owner lets the car give.
+        let most = self.most();
+        let least = |limit: Option<u64>, most: Option<u64>| limit.into_iter().chain(most).min();
         let slot = &mut self.slots[index];
         slot.directories.clear();
         let prepared = slot.prepared.as_ref().ok_or("the container is not ready")?;
@@ -181,15 +184,6 @@ impl<C: Cluster> Actor<C> {
             Arc::clone(&self.context.clock),
         );
         let log = log.map_err(said)?;
-        // Whatever a Pod says, no program gets more than the owner lets the car give.
-        let given = self.context.outlook.borrow().allocatable.clone();
-        let most = |resource: &str, limit: Option<u64>, amount: i64| {
-            let most = given
-                .0
-                .contains_key(resource)
-                .then(|| u64::try_from(amount).unwrap_or(0));
-            limit.into_iter().chain(most).min()
-        };
         let layer = Layer::default();
         let running = program.start(Spec {
             name: container.name.clone(),
@@ -200,8 +194,8 @@ impl<C: Cluster> Actor<C> {
             env,
             working_dir: container.working_dir.clone(),
             directories: slot.directories.clone(),
-            memory_limit: most("memory", container.memory_limit, given.get("memory").units()).unwrap_or(0),
-            cpu_limit: most("cpu", container.cpu_limit, given.get("cpu").millis()),
+            memory_limit: least(container.memory_limit, most.memory).unwrap_or(0),
+            cpu_limit: least(container.cpu_limit, most.cpu),
             cpu_request: container.cpu_request,
             security: container.security.clone(),
             layer: layer.clone(),

@@ -10,7 +10,7 @@ use super::proto::{
     LinuxContainerResources, LinuxContainerSecurityContext, LinuxPodSandboxConfig, LinuxSandboxSecurityContext, Mount,
     NamespaceMode, NamespaceOption, PodSandboxConfig, PodSandboxMetadata, SecurityProfile, security_profile,
 };
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, PERIOD_US, quota_us};
 use crate::pod::{Dns, Work};
 use crate::runtime::{Security, Spec};
 
@@ -41,10 +41,6 @@ const MASKED: [&str; 12] = [
     "/sys/devices/virtual/powercap",
 ];
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
-/// Of the kernel's own default, so that a limit holds over short times.
-const PERIOD_US: u64 = 100_000;
-/// The least that the kernel takes.
-const LEAST_QUOTA_US: u64 = 1000;
 const LEAST_SHARES: u64 = 2;
 /// When memory is short, the car's own programs stay and these go.
 const OOM_SCORE: i64 = 1000;
@@ -171,7 +167,7 @@ pub(super) fn container(work: &Work, spec: &Spec, image: &str, log: String) -> C
 
 fn resources(spec: &Spec) -> LinuxContainerResources {
     let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-    let quota = spec.cpu_limit.map(|cpu| (cpu * PERIOD_US / 1000).max(LEAST_QUOTA_US));
+    let quota = spec.cpu_limit.map(quota_us);
     LinuxContainerResources {
         cpu_period: number(PERIOD_US),
         cpu_quota: quota.map_or(0, number),
