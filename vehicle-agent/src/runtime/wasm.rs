@@ -10,6 +10,7 @@
 //! | `compiler` | modules become machine code, in a process of its own |
 //! | `engine` | Wasmtime's settings, the cache of compiled code, the ticker that moves the epoch |
 //! | `guest` | one run: thread, epoch, exit |
+//! | `recent` | programs that were loaded a short while ago |
 //! | `pieces` | large fills and copies, so that they can be interrupted |
 //! | `limits` | memory and processor time |
 //! | `stdio` | what it prints |
@@ -19,6 +20,7 @@ mod engine;
 mod guest;
 mod limits;
 mod pieces;
+mod recent;
 mod stdio;
 
 use std::fs;
@@ -34,6 +36,7 @@ use wasmtime::{InstancePre, Module};
 use self::compiler::{Compiler, Known};
 use self::engine::Shared;
 use self::guest::Guest;
+use self::recent::Recent;
 use super::{Program, Running, Runtime, Spec};
 
 /// The runtime. Nothing of Wasmtime is there before the first program is loaded.
@@ -48,6 +51,7 @@ struct Lazy {
     known: Known,
     brake: watch::Receiver<bool>,
     shared: tokio::sync::OnceCell<Arc<Shared>>,
+    recent: Recent<Linked>,
     /// One compilation at a time: it takes a processor and much memory for seconds.
     turn: Semaphore,
 }
@@ -62,6 +66,7 @@ impl Wasm {
             known: Known::default(),
             brake,
             shared: tokio::sync::OnceCell::new(),
+            recent: Recent::default(),
             turn: Semaphore::const_new(1),
         };
         Self { lazy: Arc::new(lazy) }
@@ -72,6 +77,9 @@ impl Runtime for Wasm {
     fn load(&self, module: PathBuf) -> BoxFuture<'static, Result<Arc<dyn Program>, String>> {
         let lazy = Arc::clone(&self.lazy);
         async move {
+            if let Some(program) = lazy.recent.get(&module) {
+                return Ok(program as Arc<dyn Program>);
+            }
             let _turn = lazy.turn.acquire().await.map_err(|e| e.to_string())?;
             compiler::compiled(&lazy.compiler, &lazy.known, &lazy.cache, &module, lazy.brake.clone()).await?;
             let shared = lazy
@@ -86,8 +94,10 @@ impl Runtime for Wasm {
                 })
                 .await?;
             let (shared, brake) = (Arc::clone(shared), lazy.brake.clone());
-            let program = blocking(move || link(shared, brake, &module)).await?;
-            Ok(Arc::new(program) as Arc<dyn Program>)
+            let path = module.clone();
+            let program = Arc::new(blocking(move || link(shared, brake, &path)).await?);
+            lazy.recent.put(module, Arc::clone(&program), program.bytes());
+            Ok(program as Arc<dyn Program>)
         }
         .boxed()
     }
@@ -137,6 +147,14 @@ fn link(shared: Arc<Shared>, brake: watch::Receiver<bool>, path: &Path) -> Resul
         format!("the module needs something that a vehicle does not give (only WASI preview 1 is there): {e:#}")
     })?;
     Ok(Linked { shared, brake, pre })
+}
+
+impl Linked {
+    /// Of machine code, with its data.
+    fn bytes(&self) -> usize {
+        let code = self.pre.module().image_range();
+        (code.end as usize).saturating_sub(code.start as usize)
+    }
 }
 
 impl Program for Linked {

@@ -121,7 +121,7 @@ pub(super) fn start(
         }
         drop(ticking);
         // Nobody waits for the end of a program whose attempt is forgotten.
-        let _ = tell.send(ending);
+        let _ = tell.send(Ok(ending));
     })?;
     Ok(Running {
         started: None,

@@ -2,10 +2,12 @@
 //!
 //! Bounds are generous, for test machines are busy; what is asserted is that a thing happens at all, whatever the program does.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use rstest::rstest;
+use sha2::{Digest as _, Sha256};
 use tokio::time::{Instant, timeout};
 
 use super::*;
@@ -32,9 +34,14 @@ impl Car {
     }
 
     async fn load_bytes(&self, bytes: &[u8]) -> Result<Arc<dyn Program>, String> {
-        let path = self.temp.path().join("module.wasm");
+        let path = self.module(bytes);
         std::fs::write(&path, bytes).unwrap();
         self.wasm.load(path).await
+    }
+
+    /// Where a module is: as in the cache of images, its name says what is in it.
+    fn module(&self, bytes: &[u8]) -> PathBuf {
+        self.temp.path().join(HEXLOWER.encode(&Sha256::digest(bytes)))
     }
 
     async fn load(&self, text: &str) -> Arc<dyn Program> {
@@ -66,6 +73,7 @@ impl Car {
             args: Vec::new(),
             env: Vec::new(),
             working_dir: None,
+            target: None,
             directories: vec![root],
             memory_limit: 16 << 20,
             cpu_limit: None,
@@ -91,7 +99,7 @@ impl Car {
 
 async fn ended(running: Running) -> Ending {
     let Running { process, ended, .. } = running;
-    let ending = timeout(SOON, ended).await.expect("the program ends").unwrap();
+    let ending = timeout(SOON, ended).await.expect("the program ends").unwrap().unwrap();
     drop(process);
     ending
 }
@@ -223,7 +231,7 @@ async fn program_that_nobody_holds_any_more_ends() {
     let car = Car::new();
     let Running { process, ended, .. } = car.start(LOOP).await;
     drop(process);
-    assert_eq!(timeout(SOON, ended).await.unwrap().unwrap().code, 137);
+    assert_eq!(timeout(SOON, ended).await.unwrap().unwrap().unwrap().code, 137);
 }
 
 #[rstest]
@@ -413,10 +421,18 @@ async fn compiled_code_is_kept_for_the_next_start_of_the_agent() {
         Compiler::Here,
         watch::channel(false).1,
     );
+    let module = car.module(&wat::parse_str(ECHO).unwrap());
     let program = again
-        .load(car.temp.path().join("module.wasm"))
+        .load(module.clone())
         .await
         .unwrap_or_else(|message| panic!("{message}"));
+    assert_eq!(hits(&again), 1);
+    // And loaded once only for as long as it is in use.
+    let other = again.load(module).await;
+    assert!(Arc::ptr_eq(
+        &program,
+        &other.unwrap_or_else(|message| panic!("{message}"))
+    ));
     assert_eq!(hits(&again), 1);
     assert_eq!(ended(program.start(car.spec()).unwrap()).await.code, 0);
 }
