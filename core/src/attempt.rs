@@ -16,6 +16,7 @@
 //! | Active | NotReady | Active | wait, Prepare again at a Tick, or when something was Provided |
 //! | Active | NotStarted | Active | as NotReady |
 //! | Active | Exited, to be restarted | Active | wait, Start again at a Tick |
+//! | Active | Amended | Active | Prepare the containers that were added, Report |
 //! | Active | Started | Active | PostStart, Report |
 //! | Active | PostStarted | Active | Start the next container; of one whose hook failed: PreStop or Ask; Report |
 //! | Active | Tick, a probe is due | Active | Probe |
@@ -30,6 +31,7 @@
 //! | Stopping | Exited, the last one but sidecars | Stopping | PreStop or Ask the last sidecar |
 //! | Stopping | Exited, the last one | Uploading or Ended | Upload, Report |
 //! | Stopping | Tick after the grace, or at the fence | Stopping | Kill |
+//! | Admitted, Waiting, Stopping, Uploading | Amended | the same | |
 //! | Uploading | Uploaded | Ended | Report |
 //! | Uploading | UploadRefused | Ended (failed) | Report |
 //! | Uploading | Stop, and its grace is over | Ended (disrupted, or failed as it had) | GiveUp, Report |
@@ -190,6 +192,8 @@ pub enum Event {
     },
     /// What the Pod refers to has changed: what waits for a part of it need not wait longer.
     Provided,
+    /// The plan has got containers that the attempt does not know yet.
+    Amended,
     /// A container's program runs.
     Started {
         /// Which.
@@ -339,7 +343,11 @@ impl Attempt {
 
     fn new(plan: &Plan, state: State, heard: Option<Boottime>, now: Now) -> Self {
         let mut containers = vec![Container::new(); plan.containers.len()];
-        if plan.containers.iter().any(|container| container.role != Role::Main) {
+        if plan
+            .containers
+            .iter()
+            .any(|c| matches!(c.role, Role::Init | Role::Sidecar))
+        {
             for (container, _) in containers
                 .iter_mut()
                 .zip(&plan.containers)
@@ -535,7 +543,7 @@ impl Attempt {
             self.containers
                 .iter()
                 .zip(&plan.containers)
-                .filter(|(_, plan)| plan.role != Role::Sidecar)
+                .filter(|(_, plan)| plan.role.counts())
                 .filter_map(|(container, plan)| match &container.life {
                     Life::Terminated(exit) => Some((plan, exit)),
                     _ => None,
@@ -556,7 +564,7 @@ impl Attempt {
         if let Some(exit) = exits().find(|(plan, exit)| plan.role == Role::Init && exit.code != 0) {
             return Some(failed(exit));
         }
-        if exits().count() < plan.containers.iter().filter(|plan| plan.role != Role::Sidecar).count() {
+        if exits().count() < plan.containers.iter().filter(|plan| plan.role.counts()).count() {
             return None;
         }
         Some(

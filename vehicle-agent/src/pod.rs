@@ -28,7 +28,7 @@ mod volume;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Pod, PodSpec, ResourceRequirements};
+use k8s_openapi::api::core::v1::{EphemeralContainer, Pod, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use kerbside_core::admission::{InitRequests, PodRequests};
 use kerbside_core::attempt::{ContainerPlan, Plan, Role};
@@ -40,10 +40,11 @@ use kerbside_core::vehicle::DEFAULT_GRACE;
 use kerbside_link::proto::Run;
 
 pub use self::container::ContainerWork;
+use self::container::Place;
 pub use self::env::{Around, expand};
 pub use self::given::{Given, config_error};
 pub use self::handler::{Handler, HttpGet, ProbeWork};
-use self::path::absolute;
+use self::path::{absolute, check_name};
 pub use self::pull::PullPolicy;
 pub use self::shared::{Dns, Shared};
 pub use self::volume::{File, Mount, VolumeWork};
@@ -138,11 +139,11 @@ impl Work {
             .ok_or_else(|| unsupported("the Pod has no spec".to_owned()))?;
         let engine = Engine::of(spec)?;
         check_pod(spec, engine).map_err(unsupported)?;
-        let inits = spec.init_containers.iter().flatten().map(|container| (container, true));
+        let inits = spec.init_containers.iter().flatten().map(|c| (c, Place::Init));
         let containers = inits
-            .chain(spec.containers.iter().map(|container| (container, false)))
-            .map(|(c, init)| {
-                container::container(c, init, &pod, engine, allocatable)
+            .chain(spec.containers.iter().map(|c| (c, Place::Main)))
+            .map(|(c, place)| {
+                container::container(c, place, &pod, engine, allocatable)
                     .map_err(|m| unsupported(format!("container {}: {m}", c.name)))
             })
             .collect::<Result<Vec<_>, _>>()?;
@@ -158,23 +159,9 @@ impl Work {
                 ))
             })
             .collect::<Result<BTreeMap<_, _>, Refusal>>()?;
-        for (container, mount) in containers.iter().flat_map(|c| c.mounts.iter().map(move |m| (c, m))) {
-            if !volumes.contains_key(&mount.volume) {
-                return Err(unsupported(format!(
-                    "container {}: no volume {}",
-                    container.name, mount.volume
-                )));
-            }
-            let shared = matches!(volumes.get(&mount.volume), Some(VolumeWork::EmptyDir { .. }));
-            if engine == Engine::Container && shared && mount.sub_path.is_some() {
-                // Another container could put a link in its place, and the engine follows it.
-                return Err(unsupported(format!(
-                    "container {}: subPath of an emptyDir (volume {}) is not possible with {}",
-                    container.name,
-                    mount.volume,
-                    engine.runtime_class()
-                )));
-            }
+        for container in &containers {
+            check_mounts(container, &volumes, engine)
+                .map_err(|m| unsupported(format!("container {}: {m}", container.name)))?;
         }
         let output = match &run.output {
             Some(output) => Some(Output {
@@ -217,9 +204,50 @@ impl Work {
         })
     }
 
+    /// The same with the containers that were added to look at the Pod, if there are any that it does not have. None is ever taken away, as
+    /// in the API.
+    #[must_use]
+    pub fn amended(&self, added: &[EphemeralContainer], allocatable: &Resources) -> Option<Self> {
+        let known = |name: &str| self.containers.iter().any(|c| c.name == name);
+        let new = added.iter().filter(|c| !known(&c.name));
+        // Its name becomes one of a file; the API server lets no other name through.
+        let new = new.filter(|c| check_name(&c.name).is_ok());
+        let new: Vec<_> = new
+            .map(|c| {
+                let read = container::ephemeral(c, &self.pod, self.engine, allocatable);
+                match check_mounts(&read, &self.volumes, self.engine) {
+                    Ok(()) => read,
+                    Err(why) => ContainerWork {
+                        refused: Some(why),
+                        ..read
+                    },
+                }
+            })
+            .collect();
+        if new.is_empty() {
+            return None;
+        }
+        let mut work = self.clone();
+        work.containers.extend(new);
+        Some(work)
+    }
+
     /// The part that the machine needs.
     pub fn plan(&self) -> Plan {
-        let containers = self.containers.iter().map(|c| ContainerPlan {
+        Plan {
+            containers: self.container_plans(),
+            grace: self.grace,
+            // Its log at least: whoever asks for the log of a Pod that has ended gets it, as from a kubelet.
+            upload: true,
+            run_unheard_for: self.run_unheard_for,
+            once: self.once,
+            active_deadline: self.active_deadline,
+        }
+    }
+
+    /// Of each container, the part that the machine needs.
+    pub fn container_plans(&self) -> Vec<ContainerPlan> {
+        let plans = self.containers.iter().map(|c| ContainerPlan {
             rules: c.rules.clone(),
             post_start: c.post_start.is_some(),
             pre_stop: c.pre_stop.is_some(),
@@ -228,15 +256,7 @@ impl Work {
             readiness: c.readiness.as_ref().map(|probe| probe.plan),
             ..ContainerPlan::new(&c.name, c.role, c.restart)
         });
-        Plan {
-            containers: containers.collect(),
-            grace: self.grace,
-            // Its log at least: whoever asks for the log of a Pod that has ended gets it, as from a kubelet.
-            upload: true,
-            run_unheard_for: self.run_unheard_for,
-            once: self.once,
-            active_deadline: self.active_deadline,
-        }
+        plans.collect()
     }
 
     /// Whether it needs what the cluster gives beside the Pod: nothing of it begins before that is there.
@@ -259,6 +279,27 @@ impl Work {
 
 fn unsupported(message: String) -> Refusal {
     Refusal::new(reason::NOT_SUPPORTED, message)
+}
+
+/// That every volume is there, and may be mounted as the container wants it.
+fn check_mounts(
+    container: &ContainerWork,
+    volumes: &BTreeMap<String, VolumeWork>,
+    engine: Engine,
+) -> Result<(), String> {
+    for mount in &container.mounts {
+        let name = &mount.volume;
+        let volume = volumes.get(name).ok_or_else(|| format!("no volume {name}"))?;
+        let shared = matches!(volume, VolumeWork::EmptyDir { .. });
+        if engine == Engine::Container && shared && mount.sub_path.is_some() {
+            // Another container could put a link in its place, and the engine follows it.
+            let class = engine.runtime_class();
+            return Err(format!(
+                "subPath of an emptyDir (volume {name}) is not possible with {class}"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Things of the Pod that no vehicle gives, or not with this engine.

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use kerbside_core::attempt::NotReady;
 use tokio::sync::oneshot;
 
 use crate::logs::writer::LogWriter;
@@ -63,6 +64,8 @@ pub struct Spec {
     pub command: Vec<String>,
     /// More arguments.
     pub args: Vec<String>,
+    /// It sees the processes of this other container of its Pod.
+    pub target: Option<String>,
     /// Its environment, in order.
     pub env: Vec<(String, String)>,
     /// Where it starts.
@@ -137,8 +140,11 @@ pub struct Running {
     /// Heard once it runs, or never if it could not start. `None`: it runs already.
     pub started: Option<oneshot::Receiver<()>>,
     /// How it ended, once it has.
-    pub ended: oneshot::Receiver<Ending>,
+    pub ended: oneshot::Receiver<Ended>,
 }
+
+/// How a program ended; `Err`: nothing of it ran, for what it needs was not there, and another try may help.
+pub type Ended = Result<Ending, NotReady>;
 
 /// The way to a program that runs. Dropping it ends the program.
 pub trait Process: Send + Sync {

@@ -22,7 +22,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use crate::cluster::Cluster;
-use crate::runtime::{Ending, Process, Program, Running, Runtime, Spec, Usage};
+use crate::runtime::{Ended, Ending, Process, Program, Running, Runtime, Spec, Usage};
 
 fn start_of_time() -> Timestamp {
     "2026-11-22T10:00:00Z".parse().expect("a valid time")
@@ -259,7 +259,7 @@ pub(crate) struct FakeProcess {
 
 #[derive(Default)]
 struct FakeState {
-    tell: Option<oneshot::Sender<Ending>>,
+    tell: Option<oneshot::Sender<Ended>>,
     frozen: bool,
     told_to_stop: bool,
     killed: bool,
@@ -319,12 +319,12 @@ impl FakeProcess {
             memory_peak: 11,
         };
         if let Some(tell) = lock(&self.state).tell.take() {
-            let _ = tell.send(Ending {
+            let _ = tell.send(Ok(Ending {
                 code,
                 reason,
                 message: String::new(),
                 usage,
-            });
+            }));
         }
     }
 

@@ -201,11 +201,10 @@ async fn container_logs(
 }
 
 fn has_container(pod: &Pod, name: &str) -> bool {
-    let containers = pod
-        .spec
-        .iter()
-        .flat_map(|s| s.init_containers.iter().flatten().chain(&s.containers));
-    containers.into_iter().any(|c| c.name == name)
+    let Some(spec) = &pod.spec else { return false };
+    let mut own = spec.init_containers.iter().flatten().chain(&spec.containers);
+    let mut added = spec.ephemeral_containers.iter().flatten();
+    own.any(|c| c.name == name) || added.any(|c| c.name == name)
 }
 
 type Log = BoxStream<'static, Result<bytes::Bytes, Fault>>;

@@ -4,42 +4,37 @@
 //! The pool's trust is asked here again: what it does not allow is not even read. What must never happen: a Secret or a token that
 //! goes to a vehicle whose pool denies it, or to another vehicle than the one that runs the Pod.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Duration;
+mod tokens;
 
-use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Pod;
 use kerbside_api::v1alpha1::{Access, Trust};
 use kerbside_core::clock::Clock;
-use kerbside_link::proto::{Object, Provide, ServiceAccountToken};
+use kerbside_link::proto::{Metadata, Object, Provide, ServiceAccountToken};
 use kerbside_link::server::SessionHandle;
 use kube::Client;
-use kube::api::{Api, PostParams};
 use prost::Message as _;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{sleep, timeout};
 
-use crate::context::PATIENCE;
+use self::tokens::{Account, Tokens};
 use crate::objects::{Key, Missing, Newest, Objects, told};
 use crate::references::{Kind, References};
 
 /// A message is no larger: heartbeats and stops wait behind it, on a slow link too.
 const MOST: usize = 256 << 10;
-/// After a token was not given.
-const RETRY: Duration = Duration::from_secs(10);
-/// A token is asked for anew when it has lived this part of its life, and a day at the latest, as by the kubelet.
-const PART: f64 = 0.8;
-const DAY: Duration = Duration::from_hours(24);
 
 /// The task. It ends when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Provider(AbortHandle);
+pub(crate) struct Provider {
+    task: AbortHandle,
+    pod: watch::Sender<Arc<Pod>>,
+}
 
 impl Drop for Provider {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }
 
@@ -49,25 +44,53 @@ pub(crate) struct Order {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) objects: Objects,
     pub(crate) session: SessionHandle,
-    pub(crate) pod: Arc<Pod>,
-    pub(crate) references: References,
     pub(crate) trust: Trust,
     pub(crate) host: String,
 }
 
 impl Provider {
-    pub(crate) fn begin(order: Order) -> Self {
-        Self(tokio::spawn(order.keep()).abort_handle())
+    pub(crate) fn begin(order: Order, pod: Arc<Pod>) -> Self {
+        let (pod, pods) = watch::channel(pod);
+        let task = tokio::spawn(order.keep(pods)).abort_handle();
+        Self { task, pod }
+    }
+
+    /// The Pod as it is now.
+    pub(crate) fn update(&self, pod: &Arc<Pod>) {
+        // The task ends with this, so it is there.
+        self.pod.send_replace(Arc::clone(pod));
     }
 }
 
-/// The tokens of an attempt, by audience and lifetime.
-type Tokens = BTreeMap<(String, i64), Result<String, String>>;
+/// A Pod and what it refers to.
+struct Subject {
+    pod: Arc<Pod>,
+    references: References,
+}
+
+impl Subject {
+    fn of(pod: &Arc<Pod>) -> Self {
+        Self {
+            pod: Arc::clone(pod),
+            references: References::of(pod),
+        }
+    }
+}
 
 impl Order {
-    async fn keep(self) {
-        let namespace = self.pod.metadata.namespace.clone().unwrap_or_default();
-        let mut wanted = self.references.objects.clone();
+    async fn keep(self, mut pods: watch::Receiver<Arc<Pod>>) {
+        let mut sent = None;
+        loop {
+            let subject = Subject::of(&pods.borrow_and_update());
+            self.give(subject, &mut pods, &mut sent).await;
+        }
+    }
+
+    /// Gives what the Pod refers to, until that is something else.
+    async fn give(&self, mut subject: Subject, pods: &mut watch::Receiver<Arc<Pod>>, sent: &mut Option<Provide>) {
+        let Subject { pod, references } = &subject;
+        let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+        let mut wanted = references.objects.clone();
         if self.trust.secrets == Access::Deny {
             wanted.retain(|(kind, _)| *kind != Kind::Secret);
         }
@@ -83,7 +106,7 @@ impl Order {
                 (kind, name, reader, number)
             })
             .collect();
-        if self.references.services {
+        if references.services {
             // The API server's own, and then those of the Pod's namespace, which go before it.
             for key in [
                 key(Kind::Service, "default", "kubernetes"),
@@ -96,13 +119,13 @@ impl Order {
         let (tokens, mut given) = watch::channel(Tokens::new());
         let mut tasks = JoinSet::new();
         let wanted = if self.trust.service_account_tokens == Access::Allow {
-            self.references.tokens.len()
+            references.tokens.len()
         } else {
             0
         };
         if wanted > 0 {
-            for (audience, seconds) in self.references.tokens.clone() {
-                let account = Account::of(&self.client, &self.clock, &self.pod);
+            for (audience, seconds) in references.tokens.clone() {
+                let account = Account::of(&self.client, &self.clock, pod);
                 tasks.spawn(account.renew(audience, seconds, tokens.clone()));
             }
         }
@@ -110,7 +133,6 @@ impl Order {
             .iter()
             .map(|(kind, name, reader, number)| (*kind, name.clone(), reader.newest(), *number))
             .collect();
-        let mut sent = None;
         loop {
             // What has not been read since the Pod came is waited for: the vehicle takes what it is given as all there is.
             for (.., read, number) in &mut newest {
@@ -120,25 +142,44 @@ impl Order {
                     .await;
             }
             let _ = given.wait_for(|tokens| tokens.len() >= wanted).await;
-            let provide = self.provide(&newest, &given.borrow_and_update());
+            let provide = self.provide(&subject, &newest, &given.borrow_and_update());
             if sent.as_ref() != Some(&provide) {
                 self.session.provide(provide.clone());
-                sent = Some(provide);
+                *sent = Some(provide);
             }
             let changes = newest.iter_mut().map(|(.., read, _)| Box::pin(read.changed()));
             tokio::select! {
                 () = any(changes.collect()) => {}
                 _ = given.changed() => {}
+                // Whoever holds the other end ends this task with it.
+                _ = pods.changed() => {
+                    let now = Subject::of(&pods.borrow_and_update());
+                    if now.references != subject.references {
+                        return;
+                    }
+                    subject = now;
+                }
             }
         }
     }
 
-    fn provide(&self, newest: &[(Kind, String, watch::Receiver<Newest>, u64)], tokens: &Tokens) -> Provide {
+    fn provide(
+        &self,
+        Subject { pod, references }: &Subject,
+        newest: &[(Kind, String, watch::Receiver<Newest>, u64)],
+        tokens: &Tokens,
+    ) -> Provide {
+        let metadata = || Metadata {
+            labels: pod.metadata.labels.clone().into_iter().flatten().collect(),
+            annotations: pod.metadata.annotations.clone().into_iter().flatten().collect(),
+        };
         let mut provide = Provide {
-            uid: self.pod.metadata.uid.clone().unwrap_or_default(),
+            uid: pod.metadata.uid.clone().unwrap_or_default(),
+            ephemeral_containers_json: ephemeral(pod).into(),
+            metadata: references.metadata.then(metadata),
             ..Provide::default()
         };
-        if self.references.host {
+        if references.host {
             self.host.clone_into(&mut provide.host_ip);
         }
         for (kind, name, read, _) in newest {
@@ -152,13 +193,13 @@ impl Order {
             }
         }
         if self.trust.secrets == Access::Deny {
-            let denied = self.references.objects.iter().filter(|(kind, _)| *kind == Kind::Secret);
+            let denied = references.objects.iter().filter(|(kind, _)| *kind == Kind::Secret);
             provide.objects.extend(denied.map(|(kind, name)| {
                 let why = format!("secret \"{name}\": the pool lets no Secret into a car (trust.secrets)");
                 told(*kind, name, &Arc::new(Err(Missing { why, absent: false })))
             }));
         }
-        for key in &self.references.tokens {
+        for key in &references.tokens {
             let token = tokens.get(key).cloned().unwrap_or_else(|| {
                 Err("the pool lets no ServiceAccount token into a car (trust.serviceAccountTokens)".to_owned())
             });
@@ -175,6 +216,15 @@ impl Order {
         }
         fitting(provide)
     }
+}
+
+/// The containers that were added to a Pod, as Kubernetes JSON; empty: none.
+fn ephemeral(pod: &Pod) -> Vec<u8> {
+    let spec = pod.spec.as_ref();
+    let added = spec.and_then(|spec| spec.ephemeral_containers.as_ref());
+    let json = added.filter(|added| !added.is_empty()).map(serde_json::to_vec);
+    // They came as JSON.
+    json.and_then(Result::ok).unwrap_or_default()
 }
 
 /// As much of it as a vehicle takes: first the variables of Services go, then the largest objects, each with a word.
@@ -215,92 +265,6 @@ async fn any<F: Future + Unpin>(futures: Vec<F>) {
     futures::future::select_all(futures).await;
 }
 
-/// The ServiceAccount of a Pod.
-struct Account {
-    clock: Arc<dyn Clock>,
-    api: Api<ServiceAccount>,
-    name: String,
-    pod: BoundObjectReference,
-}
-
-impl Account {
-    fn of(client: &Client, clock: &Arc<dyn Clock>, pod: &Pod) -> Self {
-        let metadata = &pod.metadata;
-        let name = pod.spec.as_ref().and_then(|spec| spec.service_account_name.clone());
-        Self {
-            clock: Arc::clone(clock),
-            api: Api::namespaced(client.clone(), metadata.namespace.as_deref().unwrap_or_default()),
-            name: name.unwrap_or_else(|| "default".to_owned()),
-            pod: BoundObjectReference {
-                api_version: Some("v1".to_owned()),
-                kind: Some("Pod".to_owned()),
-                name: metadata.name.clone(),
-                uid: metadata.uid.clone(),
-            },
-        }
-    }
-
-    /// Asks for a token, and for the next one in time, for ever.
-    async fn renew(self, audience: String, seconds: i64, tokens: watch::Sender<Tokens>) {
-        loop {
-            let asked = timeout(PATIENCE, self.ask(&audience, seconds)).await;
-            let token = asked.unwrap_or_else(|_| Err("the API server did not answer in time".to_owned()));
-            let wait = match &token {
-                Ok((_, life)) => life.mul_f64(PART).min(DAY),
-                Err(error) => {
-                    tracing::warn!(account = self.name, error, "no token is given for a Pod on a vehicle");
-                    RETRY
-                }
-            };
-            let key = (audience.clone(), seconds);
-            tokens.send_modify(|tokens| match token {
-                Ok((token, _)) => {
-                    tokens.insert(key, Ok(token));
-                }
-                // The one before is good for a while.
-                Err(error) => {
-                    tokens.entry(key).or_insert(Err(error));
-                }
-            });
-            sleep(wait).await;
-        }
-    }
-
-    /// A token, and how long it lives.
-    async fn ask(&self, audience: &str, seconds: i64) -> Result<(String, Duration), String> {
-        let spec = TokenRequestSpec {
-            audiences: (!audience.is_empty()).then(|| vec![audience.to_owned()]),
-            expiration_seconds: Some(seconds),
-            bound_object_ref: Some(self.pod.clone()),
-            ..TokenRequestSpec::default()
-        };
-        let request = TokenRequest {
-            spec: Some(spec),
-            ..TokenRequest::default()
-        };
-        let answer = self
-            .api
-            .create_token_request(&self.name, &PostParams::default(), &request)
-            .await;
-        let status = match answer {
-            Ok(answer) => answer.status.ok_or("the API server gave no token")?,
-            Err(kube::Error::Api(status)) if status.code == 403 => {
-                return Err(
-                    "no token may be asked for Pods on vehicles: add the namespace to the chart's workloadNamespaces"
-                        .to_owned(),
-                );
-            }
-            Err(error) => return Err(error.to_string()),
-        };
-        let token = status.token.ok_or("the API server gave no token")?;
-        let end = status
-            .expiration_timestamp
-            .map(|end| end.0.duration_since(self.clock.wall()));
-        let life = end.and_then(|life| Duration::try_from(life).ok());
-        Ok((token, life.unwrap_or(RETRY)))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -308,7 +272,7 @@ mod tests {
     use super::*;
     use crate::testing::{TestClock, client};
 
-    fn order(trust: serde_json::Value) -> Order {
+    fn order(trust: serde_json::Value) -> (Order, Subject) {
         let pod: Pod = serde_json::from_value(json!({
             "metadata": {"name": "p", "namespace": "ns", "uid": "u-1"},
             "spec": {"enableServiceLinks": false, "containers": [], "volumes": [
@@ -318,16 +282,16 @@ mod tests {
         }))
         .unwrap();
         let (client, _) = client();
-        Order {
+        let subject = Subject::of(&Arc::new(pod));
+        let order = Order {
             clock: Arc::new(TestClock::default()),
             objects: Objects::new(client.clone()),
             client,
             session: SessionHandle::detached(kerbside_core::ids::VehicleId::from_random([1; 10])),
-            references: References::of(&pod),
-            pod: Arc::new(pod),
             trust: serde_json::from_value(trust).unwrap(),
             host: "192.0.2.1".to_owned(),
-        }
+        };
+        (order, subject)
     }
 
     fn read(data: &str) -> watch::Receiver<Newest> {
@@ -341,9 +305,9 @@ mod tests {
 
     #[tokio::test]
     async fn what_the_pool_does_not_trust_the_car_with_is_missing_with_that_word() {
-        let order = order(json!({"secrets": "Deny", "serviceAccountTokens": "Deny"}));
+        let (order, subject) = order(json!({"secrets": "Deny", "serviceAccountTokens": "Deny"}));
         let newest = [(Kind::ConfigMap, "c".to_owned(), read("1"), 1)];
-        let provide = order.provide(&newest, &Tokens::new());
+        let provide = order.provide(&subject, &newest, &Tokens::new());
         let missing: Vec<_> = provide
             .objects
             .iter()
@@ -356,13 +320,13 @@ mod tests {
 
     #[tokio::test]
     async fn token_and_secret_go_where_the_pool_allows_them() {
-        let order = order(json!({"secrets": "Allow", "serviceAccountTokens": "Allow"}));
+        let (order, subject) = order(json!({"secrets": "Allow", "serviceAccountTokens": "Allow"}));
         let newest = [
             (Kind::ConfigMap, "c".to_owned(), read("1"), 1),
             (Kind::Secret, "s".to_owned(), read("hush"), 1),
         ];
         let tokens = [((String::new(), 3600), Ok("t".to_owned()))].into();
-        let provide = order.provide(&newest, &tokens);
+        let provide = order.provide(&subject, &newest, &tokens);
         assert!(provide.objects.iter().all(|object| object.missing.is_empty()));
         assert_eq!(provide.tokens[0].token, "t");
     }

@@ -4,7 +4,9 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::core::v1::{Container, EnvVarSource, Pod, VolumeProjection};
+use k8s_openapi::api::core::v1::{
+    DownwardAPIVolumeFile, EnvFromSource, EnvVar, EnvVarSource, ObjectFieldSelector, Pod, VolumeProjection,
+};
 
 /// Which kind of object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,8 +45,12 @@ pub(crate) struct References {
     pub(crate) host: bool,
     /// The variables of Services.
     pub(crate) services: bool,
+    /// It shows its own labels or annotations, which may change.
+    pub(crate) metadata: bool,
     /// It has a volume that the vehicle fills.
     volumes: bool,
+    /// Containers that were added to look at it, whose number only grows.
+    ephemeral: usize,
 }
 
 impl References {
@@ -67,9 +73,7 @@ impl References {
                 .downward_api
                 .iter()
                 .flat_map(|downward| downward.items.iter().flatten());
-            for file in downward {
-                all.host |= is_host(file.field_ref.as_ref().map(|field| field.field_path.as_str()));
-            }
+            downward.for_each(|file| all.file(file));
             for source in volume
                 .projected
                 .iter()
@@ -79,7 +83,11 @@ impl References {
             }
         }
         for container in spec.init_containers.iter().flatten().chain(&spec.containers) {
-            all.container(container);
+            all.variables(container.env_from.iter().flatten(), container.env.iter().flatten());
+        }
+        for container in spec.ephemeral_containers.iter().flatten() {
+            all.variables(container.env_from.iter().flatten(), container.env.iter().flatten());
+            all.ephemeral += 1;
         }
         // As the vehicle reads it: a WebAssembly program opens no connection.
         let wasm = spec.runtime_class_name.as_deref() == Some(kerbside_core::names::RUNTIME_CLASS_WASM);
@@ -107,9 +115,7 @@ impl References {
             .downward_api
             .iter()
             .flat_map(|downward| downward.items.iter().flatten());
-        for file in downward {
-            self.host |= is_host(file.field_ref.as_ref().map(|field| field.field_path.as_str()));
-        }
+        downward.for_each(|file| self.file(file));
         if let Some(token) = &source.service_account_token {
             let seconds = token.expiration_seconds.unwrap_or(EXPIRATION);
             self.tokens
@@ -117,8 +123,12 @@ impl References {
         }
     }
 
-    fn container(&mut self, container: &Container) {
-        for from in container.env_from.iter().flatten() {
+    fn variables<'a>(
+        &mut self,
+        from: impl Iterator<Item = &'a EnvFromSource>,
+        variables: impl Iterator<Item = &'a EnvVar>,
+    ) {
+        for from in from {
             if let Some(map) = &from.config_map_ref {
                 self.object(Kind::ConfigMap, &map.name);
             }
@@ -126,12 +136,7 @@ impl References {
                 self.object(Kind::Secret, &secret.name);
             }
         }
-        for source in container
-            .env
-            .iter()
-            .flatten()
-            .filter_map(|variable| variable.value_from.as_ref())
-        {
+        for source in variables.filter_map(|variable| variable.value_from.as_ref()) {
             self.variable(source);
         }
     }
@@ -143,12 +148,20 @@ impl References {
         if let Some(key) = &source.secret_key_ref {
             self.object(Kind::Secret, &key.name);
         }
-        self.host |= is_host(source.field_ref.as_ref().map(|field| field.field_path.as_str()));
+        self.field(source.field_ref.as_ref());
     }
-}
 
-fn is_host(path: Option<&str>) -> bool {
-    matches!(path, Some("status.hostIP" | "status.hostIPs"))
+    fn file(&mut self, file: &DownwardAPIVolumeFile) {
+        self.field(file.field_ref.as_ref());
+    }
+
+    fn field(&mut self, field: Option<&ObjectFieldSelector>) {
+        let Some(path) = field.map(|field| field.field_path.as_str()) else {
+            return;
+        };
+        self.host |= matches!(path, "status.hostIP" | "status.hostIPs");
+        self.metadata |= path.starts_with("metadata.labels") || path.starts_with("metadata.annotations");
+    }
 }
 
 #[cfg(test)]
@@ -183,7 +196,24 @@ mod tests {
         let names: Vec<_> = found.objects.iter().map(|(_, name)| name.as_str()).collect();
         assert_eq!(names, ["c1", "c2", "c3", "c4", "s1", "s2", "s3", "s4"]);
         assert_eq!(found.tokens, [(String::new(), 3600), ("vault".to_owned(), 600)].into());
-        assert!(found.host && !found.services);
+        assert!(found.host && !found.services && !found.metadata);
+    }
+
+    #[test]
+    fn what_is_added_to_a_pod_is_read_too_and_its_labels_if_it_shows_them() {
+        let before = json!({"enableServiceLinks": false, "containers": [{"name": "m"}]});
+        let mut after = before.clone();
+        after["ephemeralContainers"] = json!([{"name": "look", "env": [
+            {"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
+            {"name": "B", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['a']"}}},
+        ]}]);
+        assert!(of(&before).is_empty());
+        let after = of(&after);
+        assert_eq!(after.objects, [(Kind::Secret, "s".to_owned())].into());
+        assert!(after.metadata && !after.is_empty());
+        let bare =
+            of(&json!({"enableServiceLinks": false, "containers": [], "ephemeralContainers": [{"name": "look"}]}));
+        assert!(!bare.is_empty(), "the vehicle is told of it");
     }
 
     #[test]

@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use super::probe;
 
-/// The parts of an attempt that never change.
+/// What an attempt is made of, beside what becomes of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// Init containers first, in their order, then the others in theirs.
+    /// Init containers first, in their order, then the others in theirs, then those that were added to look at the Pod: the list may grow.
     pub containers: Vec<ContainerPlan>,
     /// The Pod's `terminationGracePeriodSeconds`: how long a container may take that is ended for a failed probe, and a sidecar when the
     /// last container that counts has ended.
@@ -80,6 +80,7 @@ impl ContainerPlan {
     pub fn restarts(&self, exit: &Exit, by_probe: bool) -> bool {
         let well = exit.code == 0;
         match (self.role, self.restart) {
+            (Role::Ephemeral, _) => false,
             (Role::Sidecar, _) => true,
             (Role::Main, restart) if by_probe => restart != Restart::Never,
             (Role::Init, _) if well => false,
@@ -101,6 +102,16 @@ pub enum Role {
     Sidecar,
     /// Its end counts.
     Main,
+    /// Added to a Pod that is there, to look at it. It waits for nobody and nobody waits for it, it is never started again, and its end says
+    /// nothing of the Pod.
+    Ephemeral,
+}
+
+impl Role {
+    /// Whether the attempt has not ended before it has.
+    pub fn counts(self) -> bool {
+        matches!(self, Self::Init | Self::Main)
+    }
 }
 
 /// Whether a container that ended is started again.

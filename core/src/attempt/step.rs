@@ -16,6 +16,7 @@ pub fn step(mut attempt: Attempt, plan: &Plan, event: Event, now: Now) -> (Attem
         // The answer of a run that is over.
         return (attempt, effects);
     }
+    let amended = event == Event::Amended && attempt.outcome().is_none() && attempt.amend(plan);
     let changed = match attempt.state.clone() {
         State::Ended { .. } => false,
         State::Admitted | State::Waiting => admitted(&mut attempt, plan, event, now, &mut effects),
@@ -25,7 +26,7 @@ pub fn step(mut attempt: Attempt, plan: &Plan, event: Event, now: Now) -> (Attem
         }
         State::Uploading { outcome, until } => uploading(&mut attempt, event, now, (outcome, until), &mut effects),
     };
-    if changed {
+    if changed || amended && attempt.state == State::Active {
         attempt.report(&mut effects);
     }
     (attempt, effects)
@@ -163,6 +164,7 @@ fn active(attempt: &mut Attempt, plan: &Plan, event: Event, now: Now, effects: &
             attempt.hurry(now);
             changed = attempt.advance(plan, now, effects);
         }
+        Event::Amended => changed = attempt.advance(plan, now, effects),
         Event::Tick => {
             attempt.tend(now, effects);
             changed = attempt.advance(plan, now, effects);

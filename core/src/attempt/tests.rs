@@ -1,5 +1,6 @@
 //! The machine of [`super`], case by case.
 
+mod ephemeral;
 mod lifecycle;
 mod promises;
 

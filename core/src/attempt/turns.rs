@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
-use super::{Attempt, BACKOFF_RESET, Effect, Exit, Kind, Life, Now, Outcome, Plan, Role, State, Until, backoff};
+use super::{
+    Attempt, BACKOFF_RESET, Container, Effect, Exit, Kind, Life, Now, Outcome, Plan, Role, State, Until, backoff,
+};
 use crate::clock::Boottime;
 
 /// The kubelet's word for what a Pod refers to and is not there.
@@ -113,6 +115,14 @@ impl Attempt {
         }
     }
 
+    /// Takes in what the plan has got since. Nothing begins in an attempt that is being ended.
+    pub(super) fn amend(&mut self, plan: &Plan) -> bool {
+        let added = plan.containers.len().saturating_sub(self.containers.len());
+        self.containers
+            .extend(std::iter::repeat_with(Container::new).take(added));
+        added > 0
+    }
+
     /// Starts or makes ready what may be next.
     pub(super) fn advance(&mut self, plan: &Plan, now: Now, effects: &mut Vec<Effect>) -> bool {
         let mut changed = false;
@@ -161,12 +171,12 @@ impl Attempt {
 
     /// Whether the turn of a container has come: those before it that it waits for are as far as they must be.
     pub(super) fn may_follow(&self, plan: &Plan, index: usize) -> bool {
-        // One that has run waits for its own back-off only.
-        if self.containers[index].last.is_some() {
+        let role = plan.containers[index].role;
+        // One that has run waits for its own back-off only, one that was added for nobody.
+        if self.containers[index].last.is_some() || role == Role::Ephemeral {
             return true;
         }
         let mut before = plan.containers.iter().zip(&self.containers).take(index);
-        let role = plan.containers[index].role;
         // As in the kubelet, where the next container is not started before the hook after the start of this one has ended.
         if role == Role::Main && before.clone().any(|(plan, c)| plan.role == Role::Main && c.is_hooked()) {
             return false;
@@ -175,7 +185,7 @@ impl Attempt {
             || before.all(|(plan, container)| match plan.role {
                 Role::Init => matches!(&container.life, Life::Terminated(exit) if exit.code == 0),
                 Role::Sidecar => container.started,
-                Role::Main => true,
+                Role::Main | Role::Ephemeral => true,
             })
     }
 

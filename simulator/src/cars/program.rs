@@ -69,12 +69,12 @@ impl Program for Programs {
                 Err(error) => format!("{message} (log not written: {error})"),
             };
             // Nobody waits for the end of a program whose car lost its power.
-            let _ = tell.send(Ending {
+            let _ = tell.send(Ok(Ending {
                 code,
                 reason: if code == 0 { "Completed" } else { "Error" },
                 message,
                 usage: Usage { cpu_ms, memory_peak: 0 },
-            });
+            }));
         });
         Ok(Running {
             started: None,
@@ -243,6 +243,7 @@ mod tests {
                 args: Vec::new(),
                 env: env.iter().map(|(key, value)| (own(key), own(value))).collect(),
                 working_dir: None,
+                target: None,
                 directories: vec![SpecDirectory {
                     host: self.directory.path().to_owned(),
                     guest: "/out".to_owned(),
@@ -270,7 +271,7 @@ mod tests {
             process: _process,
             ..
         } = car.start(&TEN_MINUTES);
-        let ending = ended.await.unwrap();
+        let ending = ended.await.unwrap().unwrap();
         assert_eq!(
             (ending.code, ending.reason, ending.usage.cpu_ms),
             (0, "Completed", 10_000)
@@ -305,7 +306,7 @@ mod tests {
         sleep(Duration::from_secs(100)).await;
         assert!(ended.try_recv().is_err());
         car.brake.send_replace(false);
-        assert_eq!(ended.await.unwrap().usage.cpu_ms, 10_000);
+        assert_eq!(ended.await.unwrap().unwrap().usage.cpu_ms, 10_000);
         assert_eq!(started.elapsed(), Duration::from_secs(210));
     }
 
@@ -314,10 +315,10 @@ mod tests {
         let car = Car::new();
         let Running { process, ended, .. } = car.start(&TEN_MINUTES);
         process.stop();
-        assert_eq!(ended.await.unwrap().code, 137);
+        assert_eq!(ended.await.unwrap().unwrap().code, 137);
         let Running { process, ended, .. } = car.start(&TEN_MINUTES);
         drop(process);
-        assert_eq!(ended.await.unwrap().code, 137);
+        assert_eq!(ended.await.unwrap().unwrap().code, 137);
         assert!(!car.directory.path().join("result").exists());
         assert_eq!(car.programs.truth.facts().len(), 4);
     }
@@ -337,7 +338,7 @@ mod tests {
             process: _process,
             ..
         } = car.start(env);
-        let ending = ended.await.unwrap();
+        let ending = ended.await.unwrap().unwrap();
         assert_eq!(ending.code, code);
         assert!(ending.message.contains(says), "{}", ending.message);
     }

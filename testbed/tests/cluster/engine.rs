@@ -3,6 +3,8 @@
 //! The program in them is the testbed's actor, which does what the test tells it. Where containers cannot run (without root), these tests
 //! say so and end; in CI that is a failure.
 
+#[path = "engine/anew.rs"]
+mod anew;
 #[path = "engine/config.rs"]
 pub(crate) mod config;
 #[path = "engine/fence.rs"]
@@ -11,6 +13,8 @@ mod fence;
 mod first;
 #[path = "engine/life.rs"]
 mod life;
+#[path = "engine/look.rs"]
+mod look;
 #[path = "engine/security.rs"]
 mod security;
 

@@ -8,7 +8,7 @@ mod programs;
 mod upload;
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kerbside_core::attempt::{self, Attempt, Effect, Event, Heard, NotReady, Now, Plan, State};
@@ -33,7 +33,7 @@ use crate::directory::AttemptDirectory;
 use crate::logs::Log;
 use crate::outlook::Posture;
 use crate::pod::{Given, Work};
-use crate::runtime::{Ending, Layer, Usage};
+use crate::runtime::{Ended, Layer, Usage};
 
 /// Timers stop while the car's computer sleeps, so a deadline is never waited for longer than this.
 const LOOK: Duration = Duration::from_secs(1);
@@ -48,7 +48,7 @@ pub(super) enum Order {
     /// Image, volumes and program of a container are there, or not.
     Ready(usize, Result<Prepared, NotReady>),
     /// A program has ended.
-    Ended(usize, Ending),
+    Ended(usize, Ended),
     /// Somebody wants to read a log.
     Logs {
         /// Of which container.
@@ -332,7 +332,11 @@ impl<C: Cluster> Actor<C> {
                 self.feed(Event::Prepared { container, image_id }).await;
             }
             Order::Ready(container, Err(why)) => self.feed(Event::NotReady { container, why }).await,
-            Order::Ended(container, ending) => {
+            Order::Ended(container, Err(why)) => {
+                self.not_started(container);
+                self.feed(Event::NotStarted { container, why }).await;
+            }
+            Order::Ended(container, Ok(ending)) => {
                 let exit = self.exit(container, ending);
                 self.feed(Event::Exited { container, exit }).await;
             }
@@ -511,10 +515,37 @@ impl<C: Cluster> Actor<C> {
         self.child(async move { Order::Ready(container, prepare::prepare(&work, container, means).await) });
     }
 
+    /// Takes in the containers that were added to the Pod since it came.
+    async fn amend(&mut self) {
+        if self.seed.attempt.is_stopped() {
+            return;
+        }
+        let allocatable = self.context.outlook.borrow().allocatable.clone();
+        let added = self.wires.given.borrow().ephemeral.clone();
+        let work = self.seed.work.as_ref();
+        let Some(work) = work.and_then(|work| work.amended(&added, &allocatable)) else {
+            return;
+        };
+        self.seed.plan.containers = work.container_plans();
+        self.slots.resize_with(work.containers.len(), Slot::default);
+        self.layers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .resize(work.containers.len(), None);
+        self.seed.work = Some(Arc::new(work));
+        // Begun anew with the next start, with what is new.
+        if let Some(watch) = self.watch.take() {
+            watch.abort();
+        }
+        self.watch_files();
+        self.feed(Event::Amended).await;
+    }
+
     /// What the Pod refers to has changed.
     async fn provided(&mut self) {
         self.told = true;
         self.wires.given.borrow_and_update();
+        self.amend().await;
         let Some(work) = self.seed.work.clone() else { return };
         let (volumes, given, address) = (self.volumes.clone(), self.wires.given.clone(), self.address());
         let updated = tokio::task::spawn_blocking(move || volumes.update(&work, &given, address));

@@ -49,6 +49,12 @@ pub(super) async fn prepare(work: &Arc<Work>, index: usize, means: Means) -> Res
         told,
     } = means;
     let container = &work.containers[index];
+    if let Some(why) = &container.refused {
+        return Err(NotReady {
+            retry: false,
+            ..config_error(why.clone())
+        });
+    }
     if work.refers() && !told {
         // The adapter sends it behind the Run. An error means that the attempt is over.
         let _ = given.changed().await;

@@ -6,13 +6,13 @@ use kerbside_link::proto;
 use kerbside_link::proto::container_status::State as ContainerState;
 
 use crate::control::Held;
-use crate::pod::Work;
+use crate::pod::{ContainerWork, Work};
 use crate::runtime::Usage;
 
 /// The message for an attempt as it is now. `work` is missing for one that could not be read.
 pub(super) fn status(uid: &str, attempt: &Attempt, work: Option<&Work>, usage: Usage) -> proto::AttemptStatus {
-    let (phase, reason, message) = phase(attempt);
     let containers = work.map_or(&[][..], |work| &work.containers);
+    let (phase, reason, message) = phase(attempt, containers);
     proto::AttemptStatus {
         uid: uid.to_owned(),
         revision: attempt.revision,
@@ -29,7 +29,7 @@ pub(super) fn status(uid: &str, attempt: &Attempt, work: Option<&Work>, usage: U
                 restart_count: restarts(container),
                 ready: ready(work.role, container, attempt.frozen),
                 // As the kubelet, which says it of an init container only if it stays.
-                started: Some(work.role != Role::Init && container.started),
+                started: Some(!matches!(work.role, Role::Init | Role::Ephemeral) && container.started),
                 last: container.last.as_ref().map(terminated),
                 note: container.note.as_ref().map(|note| proto::Note {
                     reason: note.reason.clone(),
@@ -72,13 +72,14 @@ pub(super) fn held(status: &proto::AttemptStatus, run: &proto::Run, work: Option
     }
 }
 
-fn phase(attempt: &Attempt) -> (proto::AttemptPhase, String, String) {
+fn phase(attempt: &Attempt, containers: &[ContainerWork]) -> (proto::AttemptPhase, String, String) {
     use proto::AttemptPhase as Phase;
     let said = |phase, reason: &str, message: &str| (phase, reason.to_owned(), message.to_owned());
-    let started = attempt
-        .containers
-        .iter()
-        .any(|c| c.restarts > 0 || matches!(c.life, Life::Starting | Life::Running { .. } | Life::Terminated(_)));
+    // Who only looks at the Pod does not make it run.
+    let own = attempt.containers.iter().zip(containers);
+    let mut own = own.filter(|(_, work)| work.role != Role::Ephemeral).map(|(c, _)| c);
+    let started =
+        own.any(|c| c.restarts > 0 || matches!(c.life, Life::Starting | Life::Running { .. } | Life::Terminated(_)));
     match &attempt.state {
         State::Ended { outcome } => {
             let phase = match outcome.kind {
@@ -115,7 +116,7 @@ fn restarts(container: &Container) -> u32 {
 fn ready(role: Role, container: &Container, frozen: bool) -> bool {
     match &container.life {
         Life::Terminated(exit) => role == Role::Init && exit.code == 0,
-        Life::Running { .. } => role != Role::Init && !frozen && container.is_ready(),
+        Life::Running { .. } => !matches!(role, Role::Init | Role::Ephemeral) && !frozen && container.is_ready(),
         _ => false,
     }
 }

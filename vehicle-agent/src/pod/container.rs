@@ -1,6 +1,6 @@
 //! One container of a Pod, as a car carries it out.
 
-use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, EphemeralContainer, Pod, PodSpec};
 use kerbside_core::attempt::probe::Kind;
 use kerbside_core::attempt::{ExitRule, Restart, Role};
 use kerbside_core::quantity::Resources;
@@ -62,6 +62,18 @@ pub struct ContainerWork {
     pub message_path: String,
     /// The end of the log becomes the termination message of a failure that left none.
     pub message_from_log: bool,
+    /// It sees the processes of this one.
+    pub target: Option<String>,
+    /// It was added to a Pod that is there, and no vehicle can do this.
+    pub refused: Option<String>,
+}
+
+/// Where a container stands in its Pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    Init,
+    Main,
+    Ephemeral,
 }
 
 impl ContainerWork {
@@ -78,7 +90,7 @@ impl ContainerWork {
 /// Reads a container. `Err`: the field that this vehicle does not give, or what is wrong with it.
 pub(super) fn container(
     container: &Container,
-    init: bool,
+    place: Place,
     pod: &Pod,
     engine: Engine,
     allocatable: &Resources,
@@ -93,10 +105,11 @@ pub(super) fn container(
         _ => Restart::Always,
     };
     let own = container.restart_policy.as_deref();
-    let role = match (init, own) {
-        (false, _) => Role::Main,
-        (true, Some("Always")) => Role::Sidecar,
-        (true, _) => Role::Init,
+    let role = match (place, own) {
+        (Place::Main, _) => Role::Main,
+        (Place::Ephemeral, _) => Role::Ephemeral,
+        (Place::Init, Some("Always")) => Role::Sidecar,
+        (Place::Init, _) => Role::Init,
     };
     let rules = container.restart_policy_rules.iter().flatten();
     let lifecycle = container.lifecycle.as_ref();
@@ -146,7 +159,67 @@ pub(super) fn container(
         )?,
         message_from_log: container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError"),
         image,
+        target: None,
+        refused: None,
     })
+}
+
+/// Reads a container that was added to look at the Pod. The Pod goes on whatever is wrong with it, so that is told of the container alone.
+pub(super) fn ephemeral(
+    added: &EphemeralContainer,
+    pod: &Pod,
+    engine: Engine,
+    allocatable: &Resources,
+) -> ContainerWork {
+    let target = added.target_container_name.clone().filter(|name| !name.is_empty());
+    let read = as_container(added).and_then(|own| {
+        if engine == Engine::Wasm && target.is_some() {
+            let class = engine.runtime_class();
+            return Err(format!("targetContainerName is not possible with {class}"));
+        }
+        container(&own, Place::Ephemeral, pod, engine, allocatable)
+    });
+    match read {
+        Ok(work) => ContainerWork { target, ..work },
+        Err(why) => refused(added, why),
+    }
+}
+
+/// All that both have has the same name in both.
+fn as_container(added: &EphemeralContainer) -> Result<Container, String> {
+    let value = serde_json::to_value(added).map_err(|e| e.to_string())?;
+    serde_json::from_value(value).map_err(|e| e.to_string())
+}
+
+/// One that is told and never begins.
+fn refused(added: &EphemeralContainer, why: String) -> ContainerWork {
+    ContainerWork {
+        name: added.name.clone(),
+        role: Role::Ephemeral,
+        restart: Restart::Never,
+        rules: Vec::new(),
+        post_start: None,
+        pre_stop: None,
+        startup: None,
+        liveness: None,
+        readiness: None,
+        image: added.image.clone().unwrap_or_default(),
+        pull: PullPolicy::IfNotPresent,
+        command: Vec::new(),
+        args: Vec::new(),
+        env: Environment::default(),
+        working_dir: None,
+        mounts: Vec::new(),
+        security: Security::default(),
+        memory_limit: None,
+        cpu_limit: None,
+        cpu_request: 0,
+        storage_limit: None,
+        message_path: "/dev/termination-log".to_owned(),
+        message_from_log: false,
+        target: None,
+        refused: Some(why),
+    }
 }
 
 /// What no vehicle gives, and what a program that is no process cannot have: nothing could be run in it, and it listens nowhere.

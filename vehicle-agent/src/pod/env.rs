@@ -288,13 +288,13 @@ fn div_ceil(amount: i64, by: i64) -> i64 {
 
 fn field(path: &str, around: Around<'_>) -> String {
     let (metadata, spec) = (&around.pod.metadata, around.pod.spec.as_ref());
+    let (labels, annotations) = match &around.given.metadata {
+        Some(now) => (Some(&now.labels), Some(&now.annotations)),
+        None => (metadata.labels.as_ref(), metadata.annotations.as_ref()),
+    };
     if let Some((map, key)) = subscript(path) {
-        let map = if map == "metadata.labels" {
-            &metadata.labels
-        } else {
-            &metadata.annotations
-        };
-        return map.as_ref().and_then(|map| map.get(key)).cloned().unwrap_or_default();
+        let map = if map == "metadata.labels" { labels } else { annotations };
+        return map.and_then(|map| map.get(key)).cloned().unwrap_or_default();
     }
     let lines = |map: Option<&BTreeMap<String, String>>| {
         let mut text = String::new();
@@ -307,8 +307,8 @@ fn field(path: &str, around: Around<'_>) -> String {
         "metadata.name" => metadata.name.clone().unwrap_or_default(),
         "metadata.namespace" => metadata.namespace.clone().unwrap_or_default(),
         "metadata.uid" => metadata.uid.clone().unwrap_or_default(),
-        "metadata.labels" => lines(metadata.labels.as_ref()),
-        "metadata.annotations" => lines(metadata.annotations.as_ref()),
+        "metadata.labels" => lines(labels),
+        "metadata.annotations" => lines(annotations),
         "spec.nodeName" => spec.and_then(|spec| spec.node_name.clone()).unwrap_or_default(),
         "spec.serviceAccountName" => spec
             .and_then(|spec| spec.service_account_name.clone())
@@ -419,6 +419,23 @@ mod tests {
             "HOST=192.0.2.1",
         ];
         assert_eq!(resolve(container, &given).unwrap(), expected);
+    }
+
+    #[test]
+    fn labels_are_those_that_the_pod_has_now() {
+        let labels = json!({"env": [
+            {"name": "TEAM", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['team']"}}},
+            {"name": "ALL", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels"}}},
+        ]});
+        let given = Given::from(Provide {
+            metadata: Some(kerbside_link::proto::Metadata {
+                labels: [("team".to_owned(), "maps".to_owned()), ("b".to_owned(), "1".to_owned())].into(),
+                ..kerbside_link::proto::Metadata::default()
+            }),
+            ..Provide::default()
+        });
+        let expected = ["TEAM=maps", "ALL=b=\"1\"\nteam=\"maps\""];
+        assert_eq!(resolve(labels, &given).unwrap(), expected);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::api::core::v1::EphemeralContainer;
 use kerbside_core::attempt::NotReady;
 use kerbside_link::proto::{ObjectKind, Provide};
 
@@ -61,7 +62,7 @@ struct Missing {
 }
 
 /// All of it, as it is now. Debug shows no content.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq)]
 pub struct Given {
     objects: BTreeMap<(Kind, String), Result<Data, Missing>>,
     tokens: BTreeMap<(String, i64), Result<String, String>>,
@@ -69,6 +70,19 @@ pub struct Given {
     pub host_ip: String,
     /// The variables that tell of Services.
     pub services: BTreeMap<String, String>,
+    /// The containers that were added to the Pod to look at it.
+    pub ephemeral: Vec<EphemeralContainer>,
+    /// The Pod's labels and annotations, if they are not those that it came with.
+    pub metadata: Option<Metadata>,
+}
+
+/// What of a Pod changes while it runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Metadata {
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
 }
 
 impl std::fmt::Debug for Given {
@@ -111,8 +125,24 @@ impl From<Provide> for Given {
             tokens: tokens.collect(),
             host_ip: provide.host_ip,
             services: provide.services.into_iter().collect(),
+            ephemeral: ephemeral(&provide.ephemeral_containers_json),
+            metadata: provide.metadata.map(|metadata| Metadata {
+                labels: metadata.labels.into_iter().collect(),
+                annotations: metadata.annotations.into_iter().collect(),
+            }),
         }
     }
+}
+
+/// The Pod itself is not in doubt: what cannot be read was written by a newer cluster, and is not begun.
+fn ephemeral(json: &[u8]) -> Vec<EphemeralContainer> {
+    if json.is_empty() {
+        return Vec::new();
+    }
+    serde_json::from_slice(json).unwrap_or_else(|error| {
+        tracing::warn!(%error, "containers that were added to a Pod cannot be read");
+        Vec::new()
+    })
 }
 
 impl Given {

@@ -245,3 +245,67 @@ fn pod_that_is_not_a_pod_is_refused() {
 fn image_without_a_policy_has_the_default_one(#[case] image: &str, #[case] policy: PullPolicy) {
     assert_eq!(pull_policy(None, image), policy);
 }
+
+/// What somebody adds to a Pod of containers.
+fn added(changes: &Value) -> Vec<EphemeralContainer> {
+    let mut container = json!({"name": "look", "image": "registry:5000/tools:v1"});
+    for (key, value) in changes.as_object().unwrap() {
+        container[key] = value.clone();
+    }
+    serde_json::from_value(json!([container])).unwrap()
+}
+
+fn of_containers() -> Work {
+    let mut pod = pod_json();
+    pod["spec"]["runtimeClassName"] = RUNTIME_CLASS_CONTAINER.into();
+    read(&pod).unwrap()
+}
+
+#[test]
+fn container_that_is_added_is_one_more_and_is_added_once() {
+    let work = of_containers();
+    let look = added(&json!({"targetContainerName": "classify", "command": ["sh"]}));
+    let amended = work.amended(&look, &Resources::default()).unwrap();
+    let container = &amended.containers[1];
+    assert_eq!((container.name.as_str(), container.role), ("look", Role::Ephemeral));
+    assert_eq!(container.target.as_deref(), Some("classify"));
+    assert_eq!(container.refused, None);
+    assert_eq!(amended.plan().containers.len(), 2);
+    assert_eq!(amended.amended(&look, &Resources::default()), None);
+    assert_eq!(work.amended(&[], &Resources::default()), None);
+}
+
+#[rstest]
+#[case::privileged(json!({"securityContext": {"privileged": true}}), "privileged")]
+#[case::stdin(json!({"stdin": true}), "stdin")]
+#[case::no_volume(json!({"volumeMounts": [{"name": "none", "mountPath": "/x"}]}), "no volume none")]
+fn container_that_no_vehicle_can_add_says_why_of_itself_alone(#[case] changes: Value, #[case] says: &str) {
+    let amended = of_containers()
+        .amended(&added(&changes), &Resources::default())
+        .unwrap();
+    let why = amended.containers[1].refused.as_deref().unwrap();
+    assert!(why.contains(says), "{why}");
+    assert_eq!(amended.containers[0].refused, None);
+}
+
+#[test]
+fn webassembly_program_has_no_processes_to_look_at() {
+    let look = added(&json!({"targetContainerName": "classify"}));
+    let amended = read(&pod_json())
+        .unwrap()
+        .amended(&look, &Resources::default())
+        .unwrap();
+    assert!(
+        amended.containers[1]
+            .refused
+            .as_deref()
+            .unwrap()
+            .contains("targetContainerName")
+    );
+}
+
+#[test]
+fn name_that_could_lead_elsewhere_is_not_added() {
+    let look = added(&json!({"name": "../../x"}));
+    assert_eq!(of_containers().amended(&look, &Resources::default()), None);
+}

@@ -47,7 +47,7 @@ use self::cage::Cages;
 use self::client::{CallError, Engine};
 use self::container::Loaded;
 use self::events::Wakes;
-use self::sandbox::{Sandbox, Sandboxes};
+use self::sandbox::{Maker, Sandbox, Sandboxes};
 use super::Program;
 use crate::cgroup::{self, Cgroup, Most};
 use crate::directory::AttemptDirectory;
@@ -220,15 +220,20 @@ impl Inner {
         directory: &AttemptDirectory,
         most: Most,
     ) -> Result<Arc<Sandbox>, String> {
-        let cell = self.sandboxes.of(&work.uid);
-        let made = cell.get_or_try_init(|| async {
+        let mut place = self.sandboxes.of(&work.uid);
+        if let Some(known) = place.cell.get().cloned()
+            && !known.stands(&self.engine).await
+        {
+            known.lose().await;
+            place = self.sandboxes.renew(&work.uid, &place);
+        }
+        let made = place.cell.get_or_try_init(|| async {
+            let attempt = place.begin();
             let (tell, told) = oneshot::channel();
             let (inner, work, directory) = (Arc::clone(self), Arc::clone(work), directory.clone());
             // On its own: who gives up waiting must not leave behind what the engine was just making.
             tokio::spawn(async move {
-                let group = inner.group.child(work.uid.as_str());
-                let who = (inner.car.as_str(), inner.handler.as_str());
-                let made = Sandbox::make(&inner.engine, &work, who, &directory, group, most).await;
+                let made = inner.make(&work, attempt, &directory, most).await;
                 if made.is_err()
                     && let Err(error) = inner.remove_of(&work.uid).await
                 {
@@ -244,10 +249,30 @@ impl Inner {
         made.await.cloned()
     }
 
+    /// Makes a sandbox; what is left of one before it is taken away first.
+    async fn make(
+        &self,
+        work: &Work,
+        attempt: u32,
+        directory: &AttemptDirectory,
+        most: Most,
+    ) -> Result<Sandbox, String> {
+        if attempt > 0 {
+            self.remove_of(&work.uid).await.map_err(|e| e.to_string())?;
+        }
+        let group = self.group.child(work.uid.as_str());
+        let maker = Maker {
+            car: &self.car,
+            handler: &self.handler,
+            attempt,
+        };
+        Sandbox::make(&self.engine, work, maker, directory, group, most).await
+    }
+
     async fn close(&self, uid: &PodUid) {
-        let Some(cell) = self.sandboxes.take(uid) else { return };
+        let Some(place) = self.sandboxes.take(uid) else { return };
         // One that is being made is waited for; one whose making was given up, the engine has taken back.
-        if let Ok(sandbox) = cell.get_or_try_init(|| std::future::ready(Err(()))).await {
+        if let Ok(sandbox) = place.cell.get_or_try_init(|| std::future::ready(Err(()))).await {
             return sandbox.remove(&self.engine).await;
         }
         if let Err(error) = self.remove_of(uid).await {
@@ -299,12 +324,19 @@ impl Inner {
         format!("{} {}", version.runtime_name, version.runtime_version)
     }
 
-    /// Removes the sandboxes that no attempt has: of a former run of the agent, and those whose removal failed.
+    /// Removes the sandboxes that no attempt has: of a former run of the agent, and those whose removal failed. Of those that have ended by
+    /// themselves the containers are ended too.
     async fn sweep(&self) -> Result<(), CallError> {
         for left in self.sandboxes_with(Vec::new()).await? {
+            let ended = left.state() != proto::PodSandboxState::SandboxReady;
             let uid = left.metadata.unwrap_or_default().uid;
             if !self.sandboxes.has(&uid) {
                 sandbox::remove(&self.engine, &left.id).await?;
+            } else if ended
+                && let Some(known) = self.sandboxes.made(&uid)
+                && known.id == left.id
+            {
+                known.lose().await;
             }
         }
         Ok(())

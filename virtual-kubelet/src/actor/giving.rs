@@ -1,5 +1,8 @@
 //! What the vehicle is given for its Pods beside what they say themselves: one provider per attempt and session.
 
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Pod;
 use kerbside_api::v1alpha1::Trust;
 use kerbside_core::ids::PodUid;
 use kerbside_link::proto::AttemptPhase;
@@ -14,8 +17,10 @@ pub(super) struct Given {
     epoch: u64,
     /// What the pool trusts the car with.
     trust: Trust,
+    /// As it was looked at last.
+    pod: Arc<Pod>,
     /// None for a Pod that refers to nothing.
-    _provider: Option<Provider>,
+    provider: Option<Provider>,
 }
 
 impl Actor {
@@ -30,42 +35,48 @@ impl Actor {
             said.get(uid)
                 .is_none_or(|status| may_start(status.phase()) && !status.stopped)
         };
-        let trust = self.pool.as_ref().map(|pool| &pool.object.spec.trust);
-        self.providers.retain(|uid, given| {
-            given.epoch == epoch && Some(&given.trust) == trust && pods.contains_key(uid) && lives(uid)
-        });
-        // Told to run it, or said to have it: only then was the Pod judged.
-        let wanted = self.asked.keys().chain(said.keys()).filter(|uid| lives(uid));
-        let missing: Vec<_> = wanted
-            .filter(|uid| !self.providers.contains_key(*uid))
-            .cloned()
-            .collect();
-        for uid in missing {
-            let (Some(pod), Some(pool)) = (self.pods.get(&uid), self.pool.as_ref()) else {
-                continue;
+        let Some(trust) = self.pool.as_ref().map(|pool| &pool.object.spec.trust) else {
+            self.providers.clear();
+            return;
+        };
+        self.providers
+            .retain(|uid, given| given.epoch == epoch && given.trust == *trust && pods.contains_key(uid) && lives(uid));
+        let context = &self.context;
+        let begin = |pod: &Arc<Pod>| {
+            let order = || Order {
+                client: context.client.clone(),
+                clock: context.clock.clone(),
+                objects: context.objects.clone(),
+                session: session.clone(),
+                trust: trust.clone(),
+                host: context.node.address.clone(),
             };
-            let references = References::of(pod);
-            let provider = (!references.is_empty()).then(|| {
-                Provider::begin(Order {
-                    client: self.context.client.clone(),
-                    clock: self.context.clock.clone(),
-                    objects: self.context.objects.clone(),
-                    session: session.clone(),
-                    pod: pod.clone(),
-                    references,
-                    trust: pool.object.spec.trust.clone(),
-                    host: self.context.node.address.clone(),
-                })
-            });
-            let trust = pool.object.spec.trust.clone();
-            self.providers.insert(
-                uid,
-                Given {
-                    epoch,
-                    trust,
-                    _provider: provider,
-                },
-            );
+            let refers = !References::of(pod).is_empty();
+            refers.then(|| Provider::begin(order(), Arc::clone(pod)))
+        };
+        // Told to run it, or said to have it: only then was the Pod judged.
+        for uid in self.asked.keys().chain(said.keys()).filter(|uid| lives(uid)) {
+            let Some(pod) = pods.get(uid) else { continue };
+            match self.providers.get_mut(uid) {
+                None => {
+                    let given = Given {
+                        epoch,
+                        trust: trust.clone(),
+                        pod: Arc::clone(pod),
+                        provider: begin(pod),
+                    };
+                    self.providers.insert(uid.clone(), given);
+                }
+                Some(given) if !Arc::ptr_eq(&given.pod, pod) => {
+                    given.pod = Arc::clone(pod);
+                    match &given.provider {
+                        Some(provider) => provider.update(pod),
+                        // It may have come to refer to something.
+                        None => given.provider = begin(pod),
+                    }
+                }
+                Some(_) => {}
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ use tower::ServiceExt;
 fn pod() -> Pod {
     serde_json::from_value(json!({
         "metadata": {"name": "p", "namespace": "ns", "uid": "u-1"},
-        "spec": {"nodeName": "car-aaaaaaaaaaaaaaaa", "containers": [{"name": "main"}]},
+        "spec": {"nodeName": "car-aaaaaaaaaaaaaaaa", "containers": [{"name": "main"}], "ephemeralContainers": [{"name": "look"}]},
         "status": {"phase": "Running"},
     }))
     .unwrap()
@@ -113,6 +113,7 @@ async fn log_of_a_node_that_one_may_not_read_is_forbidden_and_tells_nothing() {
 #[case::no_container("/containerLogs/ns/p/side", 404, "container \"side\" not found")]
 #[case::bad_option("/containerLogs/ns/p/main?tailLines=x", 400, "tailLines=x")]
 #[case::senseless_option("/containerLogs/ns/p/main?tailLines=-1", 422, "tailLines: must be 0 or more")]
+#[case::added("/containerLogs/ns/p/look", 503, "the vehicle is not connected")]
 #[case::car_away("/containerLogs/ns/p/main", 503, "the vehicle is not connected")]
 #[case::not_yet("/attach/ns/p/main", 501, "neither exec nor attach")]
 #[tokio::test]

@@ -6,7 +6,7 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
-    Pod, PodStatus,
+    EphemeralContainer, Pod, PodStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kerbside_core::vehicle::PodReport;
@@ -35,17 +35,39 @@ pub(super) fn fill(
         around,
         initializing: spec.init_containers.as_ref().is_some_and(|i| !i.is_empty()),
     };
-    let of = |containers: &[Container], old: Option<Vec<ContainerStatus>>, init| {
+    let of = |containers: &[Container], old: Option<Vec<ContainerStatus>>, place| {
         let old = old.unwrap_or_default();
         containers
             .iter()
-            .map(|c| fill.one(c, old.iter().find(|o| o.name == c.name), init))
+            .map(|c| fill.one(c, old.iter().find(|o| o.name == c.name), place))
             .collect::<Vec<_>>()
     };
     if let Some(init) = &spec.init_containers {
-        status.init_container_statuses = Some(of(init, status.init_container_statuses.take(), true));
+        status.init_container_statuses = Some(of(init, status.init_container_statuses.take(), Place::Init));
     }
-    status.container_statuses = Some(of(&spec.containers, status.container_statuses.take(), false));
+    status.container_statuses = Some(of(&spec.containers, status.container_statuses.take(), Place::Main));
+    if let Some(added) = &spec.ephemeral_containers {
+        let added: Vec<_> = added.iter().map(named).collect();
+        let old = status.ephemeral_container_statuses.take();
+        status.ephemeral_container_statuses = Some(of(&added, old, Place::Ephemeral));
+    }
+}
+
+/// As much of a container that was added as its status needs.
+fn named(added: &EphemeralContainer) -> Container {
+    Container {
+        name: added.name.clone(),
+        image: added.image.clone(),
+        ..Container::default()
+    }
+}
+
+/// Where a container stands in its Pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Init,
+    Main,
+    Ephemeral,
 }
 
 struct Fill<'a> {
@@ -57,17 +79,17 @@ struct Fill<'a> {
 }
 
 impl Fill<'_> {
-    fn one(&self, container: &Container, old: Option<&ContainerStatus>, init: bool) -> ContainerStatus {
+    fn one(&self, container: &Container, old: Option<&ContainerStatus>, place: Place) -> ContainerStatus {
         let said = self
             .car
             .and_then(|car| car.containers.iter().find(|c| c.name == container.name));
         let mut status = match (said, old) {
             // What ended before us stays; what the car says last of a Pod that others ended is still worth having.
             (Some(said), old) if old.is_none_or(|o| !ended(o) || restarted(o, said)) => {
-                self.said(container, said, old, init)
+                self.said(container, said, old, place)
             }
             (_, Some(old)) => old.clone(),
-            (_, None) => self.unsaid(container, init),
+            (_, None) => self.unsaid(container, place),
         };
         if let Some(refusal) = &self.report.refused
             && status.state.as_ref().is_some_and(|s| s.waiting.is_some())
@@ -75,7 +97,7 @@ impl Fill<'_> {
             status.state = Some(waiting(&refusal.reason, &refusal.message));
         }
         if self.report.phase.is_terminal() {
-            self.end(&mut status);
+            self.end(&mut status, place);
         }
         status
     }
@@ -85,7 +107,7 @@ impl Fill<'_> {
         container: &Container,
         said: &proto::ContainerStatus,
         old: Option<&ContainerStatus>,
-        init: bool,
+        place: Place,
     ) -> ContainerStatus {
         let state = match &said.state {
             Some(State::Waiting(w)) => waiting(&word(&w.reason), &text(&w.message)),
@@ -122,25 +144,30 @@ impl Fill<'_> {
             image_id: text(&said.image_id),
             container_id: begun.then(|| self.id(container)),
             // An init container that has ended well is ready; one that stays is while it runs.
-            ready: said.ready && (running || init && state.terminated.is_some()),
+            ready: said.ready
+                && match place {
+                    Place::Main => running,
+                    Place::Init => running || state.terminated.is_some(),
+                    Place::Ephemeral => false,
+                },
             restart_count: i32::try_from(said.restart_count).unwrap_or(i32::MAX),
-            started: Some(running && said.started.unwrap_or(!init)),
+            started: started(running && said.started.unwrap_or(place == Place::Main), place),
             state: Some(state),
             last_state: said_last.or(last_state).or_else(|| Some(ContainerState::default())),
             ..old.cloned().unwrap_or_default()
         }
     }
 
-    fn unsaid(&self, container: &Container, init: bool) -> ContainerStatus {
-        let reason = if self.initializing || init {
-            "PodInitializing"
-        } else {
-            "ContainerCreating"
+    fn unsaid(&self, container: &Container, place: Place) -> ContainerStatus {
+        let reason = match place {
+            Place::Init => "PodInitializing",
+            Place::Main if self.initializing => "PodInitializing",
+            Place::Main | Place::Ephemeral => "ContainerCreating",
         };
         ContainerStatus {
             name: container.name.clone(),
             image: image(container),
-            started: Some(false),
+            started: started(false, place),
             state: Some(waiting(reason, "")),
             last_state: Some(ContainerState::default()),
             ..ContainerStatus::default()
@@ -162,9 +189,9 @@ impl Fill<'_> {
     }
 
     /// In an ended Pod nothing runs. A container that the car has not accounted for ended at the last moment the car was heard.
-    fn end(&self, status: &mut ContainerStatus) {
+    fn end(&self, status: &mut ContainerStatus, place: Place) {
         status.ready = false;
-        status.started = Some(false);
+        status.started = started(false, place);
         let Some(running) = status.state.as_ref().and_then(|s| s.running.as_ref()) else {
             return;
         };
@@ -187,6 +214,11 @@ impl Fill<'_> {
     fn id(&self, container: &Container) -> String {
         format!("kerbside://{}/{}", self.uid, container.name)
     }
+}
+
+/// Nobody asks a container that was added how it is, so nothing is said of that, as by the kubelet.
+fn started(started: bool, place: Place) -> Option<bool> {
+    (place != Place::Ephemeral).then_some(started)
 }
 
 fn image(container: &Container) -> String {

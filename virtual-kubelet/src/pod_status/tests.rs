@@ -450,3 +450,28 @@ fn pod_ended_by_others_gets_only_the_word_that_it_is_stopped() {
             .any(|c| c.type_ == "kerbside.dev/Stopped" && c.status == "True")
     );
 }
+
+#[test]
+fn container_that_was_added_has_a_status_of_its_own_and_is_never_ready() {
+    let mut pod = pod();
+    let spec = pod.spec.as_mut().unwrap();
+    spec.ephemeral_containers = serde_json::from_value(json!([{"name": "look", "image": "reg/tools:1"}])).unwrap();
+    let mut case = Case::new(pod);
+    let added = |status: &PodStatus| status.ephemeral_container_statuses.clone().unwrap().swap_remove(0);
+    let before = added(&case.build(10, NOW));
+    let waiting = before.state.unwrap().waiting.unwrap();
+    assert_eq!(waiting.reason.as_deref(), Some("ContainerCreating"));
+    let mut status = running();
+    status.containers.push(proto::ContainerStatus {
+        name: "look".into(),
+        ready: true,
+        ..status.containers[0].clone()
+    });
+    case.says(status);
+    let now = case.build(10, NOW);
+    let look = added(&now);
+    assert!(look.state.unwrap().running.is_some());
+    assert_eq!((look.ready, look.started, look.restart_count), (false, None, 0));
+    assert!(now.container_statuses.unwrap()[0].ready);
+    assert_eq!(now.phase.as_deref(), Some("Running"));
+}

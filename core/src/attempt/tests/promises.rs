@@ -13,7 +13,7 @@ fn said(well: bool) -> Result<(), String> {
 }
 
 fn events() -> impl Strategy<Value = Event> {
-    let which = || 0_usize..3;
+    let which = || 0_usize..4;
     prop_oneof![
         Just(Event::Journaled),
         Just(Event::JournalFailed { message: String::new() }),
@@ -42,6 +42,7 @@ fn events() -> impl Strategy<Value = Event> {
                 result: said(well),
             }
         }),
+        Just(Event::Amended),
         Just(Event::Freeze),
         Just(Event::Thaw),
         (0_u64..40).prop_map(stop),
@@ -89,8 +90,8 @@ proptest! {
         };
         let mut driver = Driver::admitted(plan);
         driver.attempt.heard = heard.map(|sent| now(sent).boot);
-        let mut live = [false; 3];
-        let mut killed = [false; 3];
+        let mut live = [false; 4];
+        let mut killed = [false; 4];
         let mut stopped = false;
         let mut frozen = false;
         for (after, event) in steps {
@@ -103,6 +104,9 @@ proptest! {
             }
             if let Event::Exited { container, .. } = &event {
                 live[*container] = false;
+            }
+            if event == Event::Amended && driver.plan.containers.len() == 3 {
+                driver.plan.containers.push(ContainerPlan::new("look", Role::Ephemeral, restart));
             }
             let tick = event == Event::Tick;
             let effects = driver.after(after, event);

@@ -98,7 +98,8 @@ fn owner(job: &ValidatedJob) -> OwnerReference {
 fn spec(job: &ValidatedJob, attempt: &NewAttempt) -> PodSpec {
     let mut spec = job.template.spec.clone().unwrap_or_default();
     spec.restart_policy = Some("Never".to_owned());
-    // Neither means anything in a car, and both cost: a token is refused there, links are up to thousands of variables.
+    // Few programs of a job need either, and both cost: a token goes into a car only if its pool trusts it, links are up to thousands of
+    // variables.
     spec.automount_service_account_token.get_or_insert(false);
     spec.enable_service_links.get_or_insert(false);
     for container in spec

@@ -297,3 +297,45 @@ async fn adapter_reads_what_pods_name_one_by_one_and_never_lists_or_watches_it()
     })
     .await
 }
+
+#[tokio::test]
+async fn labels_that_change_reach_the_files_of_a_pod_that_runs() -> Result<()> {
+    run("engine-labels", async |world, _| {
+        let mut pod = pod(
+            world,
+            "shown",
+            "say here ; until /pod/colour green ; until /pod/mood \"a\" ; say done",
+        );
+        pod["spec"]["volumes"] = json!([{"name": "pod", "downwardAPI": {"items": [
+            {"path": "colour", "fieldRef": {"fieldPath": "metadata.labels['colour']"}},
+            {"path": "mood", "fieldRef": {"fieldPath": "metadata.annotations['mood']"}},
+        ]}}]);
+        pod["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "pod", "mountPath": "/pod"}]);
+        pod["metadata"]["labels"]["colour"] = "red".into();
+        world.apply(&pod).await?;
+        until(world, "shown", "to run", |pod| status(pod, "main")?.ready.then_some(())).await?;
+        let kubectl = world.kubectl();
+        kubectl
+            .run(
+                &[
+                    "label",
+                    "-n",
+                    &world.name,
+                    "pod",
+                    "shown",
+                    "--overwrite",
+                    "colour=green",
+                ],
+                "",
+            )
+            .await?;
+        kubectl
+            .run(&["annotate", "-n", &world.name, "pod", "shown", "mood=\"a\""], "")
+            .await?;
+        until(world, "shown", "to have seen both", |pod| {
+            (phase(pod) == "Succeeded").then_some(())
+        })
+        .await
+    })
+    .await
+}

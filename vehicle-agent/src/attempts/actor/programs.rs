@@ -193,6 +193,7 @@ impl<C: Cluster> Actor<C> {
             args: expanded(&container.args),
             env,
             working_dir: container.working_dir.clone(),
+            target: container.target.clone(),
             directories: slot.directories.clone(),
             memory_limit: least(container.memory_limit, most.memory).unwrap_or(0),
             cpu_limit: least(container.cpu_limit, most.cpu),
@@ -225,7 +226,7 @@ impl<C: Cluster> Actor<C> {
             {
                 let _ = me.send(Order::Event(Event::Started { container: index })).await;
             }
-            let ending = ended.await.unwrap_or_else(|_| lost());
+            let ending = ended.await.unwrap_or_else(|_| Ok(lost()));
             if let Some(me) = me.upgrade() {
                 let _ = me.send(Order::Ended(index, ending)).await;
             }
@@ -239,7 +240,7 @@ impl<C: Cluster> Actor<C> {
     }
 
     /// Ends the attempt when it writes more than it may.
-    fn watch_files(&mut self) {
+    pub(super) fn watch_files(&mut self) {
         let Some(work) = self.seed.work.as_ref().filter(|_| self.watch.is_none()) else {
             return;
         };
@@ -270,6 +271,14 @@ impl<C: Cluster> Actor<C> {
                 }
             }
         }));
+    }
+
+    /// Nothing of a program ran, so there is nothing to be said of its end, and its log is no log.
+    pub(super) fn not_started(&mut self, index: usize) {
+        if let Some(slot) = self.slots.get_mut(index) {
+            slot.process = None;
+            slot.log = None;
+        }
     }
 
     /// The end of a program, with the message that it left.

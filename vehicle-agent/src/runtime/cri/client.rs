@@ -37,12 +37,14 @@ impl CallError {
         self.status.message()
     }
 
-    /// The engine is away or busy: the same call may succeed later.
+    /// The engine is away or busy: the same call may succeed later, or may have succeeded although nobody heard it.
     pub(super) fn is_transient(&self) -> bool {
-        matches!(
+        let busy = matches!(
             self.status.code(),
             Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::ResourceExhausted
-        )
+        );
+        // What the engine itself says has no cause on this side: one that has was lost on the way.
+        busy || std::error::Error::source(&self.status).is_some()
     }
 
     /// The engine does not know what was named.
@@ -107,6 +109,7 @@ impl Engine {
         /// Answers when the container has ended, which may be long after it was asked to.
         runtime.stop_container(StopContainerRequest) -> StopContainerResponse within PULL;
         runtime.remove_container(RemoveContainerRequest) -> RemoveContainerResponse within CALL;
+        runtime.list_containers(ListContainersRequest) -> ListContainersResponse within CALL;
         runtime.container_status(ContainerStatusRequest) -> ContainerStatusResponse within CALL;
         /// Answers when the command has ended; the caller bounds that.
         runtime.exec_sync(ExecSyncRequest) -> ExecSyncResponse within PULL;

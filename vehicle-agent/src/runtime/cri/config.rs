@@ -20,7 +20,7 @@ pub(super) const CAR: &str = "kerbside.dev/car";
 const POD_NAME: &str = "io.kubernetes.pod.name";
 const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
 pub(super) const POD_UID: &str = "io.kubernetes.pod.uid";
-const CONTAINER_NAME: &str = "io.kubernetes.container.name";
+pub(super) const CONTAINER_NAME: &str = "io.kubernetes.container.name";
 
 /// Of the capabilities that engines give to everybody, those that a stranger's program in a car does without: they are for making devices,
 /// packets of any kind, entries in the car's audit log, and for leaving the file system.
@@ -45,8 +45,8 @@ const LEAST_SHARES: u64 = 2;
 /// When memory is short, the car's own programs stay and these go.
 const OOM_SCORE: i64 = 1000;
 
-/// What the containers of an attempt share.
-pub(super) fn sandbox(work: &Work, car: &str, group: &Cgroup, logs: String) -> PodSandboxConfig {
+/// What the containers of an attempt share. `attempt`: how many were made for it before, of which the engine may still know.
+pub(super) fn sandbox(work: &Work, car: &str, attempt: u32, group: &Cgroup, logs: String) -> PodSandboxConfig {
     let labels = [
         (POD_NAME, work.name.as_str()),
         (POD_NAMESPACE, &work.namespace),
@@ -58,7 +58,7 @@ pub(super) fn sandbox(work: &Work, car: &str, group: &Cgroup, logs: String) -> P
             name: work.name.clone(),
             uid: work.uid.to_string(),
             namespace: work.namespace.clone(),
-            attempt: 0,
+            attempt,
         }),
         hostname: work.shared.hostname.clone(),
         log_directory: logs,
@@ -68,7 +68,7 @@ pub(super) fn sandbox(work: &Work, car: &str, group: &Cgroup, logs: String) -> P
         linux: Some(LinuxPodSandboxConfig {
             cgroup_parent: group.name(),
             security_context: Some(LinuxSandboxSecurityContext {
-                namespace_options: Some(namespaces(work)),
+                namespace_options: Some(namespaces(work, None)),
                 seccomp: Some(seccomp()),
                 ..LinuxSandboxSecurityContext::default()
             }),
@@ -98,17 +98,18 @@ fn dns(dns: &Dns) -> DnsConfig {
     }
 }
 
-fn namespaces(work: &Work) -> NamespaceOption {
-    let pid = if work.shared.process_namespace {
-        NamespaceMode::Pod
-    } else {
-        NamespaceMode::Container
+/// `target`: the container whose processes it sees.
+fn namespaces(work: &Work, target: Option<&str>) -> NamespaceOption {
+    let pid = match target {
+        _ if work.shared.process_namespace => NamespaceMode::Pod,
+        Some(_) => NamespaceMode::Target,
+        None => NamespaceMode::Container,
     };
     NamespaceOption {
         network: NamespaceMode::Pod.into(),
         pid: pid.into(),
         ipc: NamespaceMode::Pod.into(),
-        target_id: String::new(),
+        target_id: target.unwrap_or_default().to_owned(),
     }
 }
 
@@ -120,8 +121,9 @@ fn seccomp() -> SecurityProfile {
     }
 }
 
-/// One run of a container of the image that the engine calls `image`. `log` is its log's path below the sandbox's.
-pub(super) fn container(work: &Work, spec: &Spec, image: &str, log: String) -> ContainerConfig {
+/// One run of a container of the image that the engine calls `image`. `log` is its log's path below the sandbox's, `target` what the
+/// engine calls the container whose processes it sees.
+pub(super) fn container(work: &Work, spec: &Spec, image: &str, log: String, target: Option<&str>) -> ContainerConfig {
     let mut labels: BTreeMap<_, _> = [
         (POD_NAME.to_owned(), work.name.clone()),
         (POD_NAMESPACE.to_owned(), work.namespace.clone()),
@@ -160,7 +162,7 @@ pub(super) fn container(work: &Work, spec: &Spec, image: &str, log: String) -> C
         tty: false,
         linux: Some(LinuxContainerConfig {
             resources: Some(resources(spec)),
-            security_context: Some(security(work, &spec.security)),
+            security_context: Some(security(work, &spec.security, target)),
         }),
     }
 }
@@ -179,7 +181,7 @@ fn resources(spec: &Spec) -> LinuxContainerResources {
     }
 }
 
-fn security(work: &Work, security: &Security) -> LinuxContainerSecurityContext {
+fn security(work: &Work, security: &Security, target: Option<&str>) -> LinuxContainerSecurityContext {
     let number = |value: Option<i64>| value.map(|value| Int64Value { value });
     let paths = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect();
     let kept = NOT_GIVEN
@@ -192,7 +194,7 @@ fn security(work: &Work, security: &Security) -> LinuxContainerSecurityContext {
             drop_capabilities: dropped.collect(),
         }),
         privileged: false,
-        namespace_options: Some(namespaces(work)),
+        namespace_options: Some(namespaces(work, target)),
         run_as_user: number(security.user),
         run_as_username: String::new(),
         readonly_rootfs: security.read_only_root,

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use kerbside_core::attempt::NotReady;
 use rustix::process::Pid;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::sync::{oneshot, watch};
@@ -24,7 +25,7 @@ use super::sandbox::Sandbox;
 use super::{Inner, config, proto};
 use crate::logs;
 use crate::pod::Work;
-use crate::runtime::{Ending, Executed, Process, Program, Running, Spec, SpecDirectory, Usage};
+use crate::runtime::{Ended as Told, Ending, Executed, Process, Program, Running, Spec, SpecDirectory, Usage};
 
 /// Between two tries of a call to an engine that is away.
 const RETRY: Duration = Duration::from_millis(500);
@@ -206,6 +207,24 @@ struct Run {
     id: watch::Sender<Option<String>>,
 }
 
+/// Why there is no container.
+enum NotMade {
+    /// It was not wanted any more.
+    Ended(Ended),
+    /// The engine did not make it: a sentence.
+    NotReady(String),
+}
+
+/// The kubelet's word. Image, sandbox and volumes are looked at anew before the next try.
+fn not_created(message: String) -> NotReady {
+    NotReady {
+        reason: "CreateContainerError".to_owned(),
+        meanwhile: None,
+        message,
+        retry: true,
+    }
+}
+
 /// How far a container came.
 struct Ended {
     code: i32,
@@ -232,30 +251,32 @@ impl Ended {
 }
 
 impl Run {
-    async fn live(mut self, started: oneshot::Sender<()>) -> Ending {
+    async fn live(mut self, started: oneshot::Sender<()>) -> Told {
         let ended = self.run(started).await;
-        let usage = self.sandbox.leave(&self.cage);
         let written = self.spec.log.finish();
-        Ending {
+        let ended = ended?;
+        Ok(Ending {
             code: ended.code,
             reason: ended.reason,
             message: match written {
                 Ok(()) => ended.message,
                 Err(error) => format!("{} (log not written: {error})", ended.message),
             },
-            usage,
-        }
+            usage: self.sandbox.leave(&self.cage),
+        })
     }
 
-    async fn run(&mut self, started: oneshot::Sender<()>) -> Ended {
+    async fn run(&mut self, started: oneshot::Sender<()>) -> Result<Ended, NotReady> {
         let id = match self.create().await {
             Ok(id) => id,
-            Err(ended) => return ended,
+            Err(NotMade::Ended(ended)) => return Ok(ended),
+            Err(NotMade::NotReady(message)) => return Err(not_created(message)),
         };
         let ended = self.start_and_watch(&id, started).await;
+        self.sandbox.runs(&self.spec.name, None);
         // Nobody who waits for the end waits for this.
         tokio::spawn(remove(Arc::clone(&self.inner), id));
-        ended
+        Ok(ended)
     }
 
     /// The wish as it is now; whoever dropped the handle wants it ended.
@@ -269,7 +290,7 @@ impl Run {
     }
 
     /// Has the engine make it, when the brake is off. What is asked to end before it is there never begins.
-    async fn create(&mut self) -> Result<String, Ended> {
+    async fn create(&mut self) -> Result<String, NotMade> {
         let log = self.spec.log.log().path;
         let log = log
             .strip_prefix(&self.sandbox.logs)
@@ -284,16 +305,27 @@ impl Run {
                 read_only: false,
             });
         }
+        let target = spec.target.as_ref().map(|name| {
+            let id = self.sandbox.running(name);
+            id.ok_or_else(|| NotMade::NotReady(format!("target container {name:?} does not run")))
+        });
+        let target = target.transpose()?;
         let request = proto::CreateContainerRequest {
             pod_sandbox_id: self.sandbox.id.clone(),
-            config: Some(config::container(&self.work, &spec, &self.image, log)),
+            config: Some(config::container(
+                &self.work,
+                &spec,
+                &self.image,
+                log,
+                target.as_deref(),
+            )),
             sandbox_config: Some(self.sandbox.config.clone()),
         };
         let mut brake = self.inner.brake.clone();
         loop {
             let wish = self.wish();
             if wish.kill || wish.stop {
-                return Err(Ended::killed("it was ended before it had begun"));
+                return Err(NotMade::Ended(Ended::killed("it was ended before it had begun")));
             }
             let made = async {
                 // An error means that the car is gone, and with it whoever holds this.
@@ -311,12 +343,33 @@ impl Run {
                     self.id.send_replace(Some(answer.container_id.clone()));
                     return Ok(answer.container_id);
                 }
-                Err(error) if error.is_transient() => {
+                Err(error) => {
+                    // It may be there all the same, if only the answer was lost, and hold the name that the next one needs.
+                    self.remove_left().await;
+                    if !error.is_transient() {
+                        return Err(NotMade::NotReady(error.message().to_owned()));
+                    }
                     tracing::debug!(container = self.spec.name, %error, "not created yet");
                     sleep(RETRY).await;
                 }
-                Err(error) => return Err(Ended::not_started(error.message().to_owned())),
             }
+        }
+    }
+
+    /// Removes what the engine knows of this container in its sandbox. None of it runs.
+    async fn remove_left(&self) {
+        let filter = proto::ContainerFilter {
+            pod_sandbox_id: self.sandbox.id.clone(),
+            label_selector: [(config::CONTAINER_NAME.to_owned(), self.spec.name.clone())].into(),
+        };
+        let request = proto::ListContainersRequest { filter: Some(filter) };
+        match self.inner.engine.list_containers(request).await {
+            Ok(left) => {
+                for container in left.containers {
+                    remove(Arc::clone(&self.inner), container.id).await;
+                }
+            }
+            Err(error) => tracing::debug!(container = self.spec.name, %error, "what is left of it is not known"),
         }
     }
 
@@ -364,6 +417,7 @@ impl Run {
         }
         // What was told before the program was there told nobody.
         self.cage.settle();
+        self.sandbox.runs(&self.spec.name, Some(id));
         if let Some(layer) = self.cage.process().ok().and_then(layer_of) {
             self.spec.layer.set(layer);
         }

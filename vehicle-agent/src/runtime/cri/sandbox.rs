@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kerbside_core::ids::PodUid;
@@ -34,6 +35,19 @@ pub(super) struct Sandbox {
     /// Where the logs of its containers are.
     pub(super) logs: PathBuf,
     used: Mutex<Counted>,
+    /// What the engine calls the containers that run, by their names.
+    running: Mutex<HashMap<String, String>>,
+    /// It has ended by itself: another one is needed.
+    lost: AtomicBool,
+}
+
+/// Whose sandbox is made, and by which of the engine's runtimes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Maker<'a> {
+    pub(super) car: &'a str,
+    pub(super) handler: &'a str,
+    /// How many were made for the attempt before.
+    pub(super) attempt: u32,
 }
 
 /// Who used what.
@@ -50,7 +64,7 @@ impl Sandbox {
     pub(super) async fn make(
         engine: &Engine,
         work: &Work,
-        (car, handler): (&str, &str),
+        maker: Maker<'_>,
         directory: &AttemptDirectory,
         group: Cgroup,
         most: Most,
@@ -60,10 +74,16 @@ impl Sandbox {
         group
             .make(most)
             .map_err(|e| format!("failed to make control group {}: {e}", group.name()))?;
-        let config = config::sandbox(work, car, &group, logs.to_string_lossy().into_owned());
+        let config = config::sandbox(
+            work,
+            maker.car,
+            maker.attempt,
+            &group,
+            logs.to_string_lossy().into_owned(),
+        );
         let request = proto::RunPodSandboxRequest {
             config: Some(config.clone()),
-            runtime_handler: handler.to_owned(),
+            runtime_handler: maker.handler.to_owned(),
         };
         let id = match engine.run_pod_sandbox(request).await {
             Ok(answer) => answer.pod_sandbox_id,
@@ -87,6 +107,8 @@ impl Sandbox {
                 hosts,
                 logs,
                 used: Mutex::default(),
+                running: Mutex::default(),
+                lost: AtomicBool::new(false),
             }),
             Err(message) => {
                 // Another one is made at the next try.
@@ -95,6 +117,53 @@ impl Sandbox {
                 }
                 Err(message)
             }
+        }
+    }
+
+    /// A container runs, or does not any more.
+    pub(super) fn runs(&self, name: &str, id: Option<&str>) {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        match id {
+            Some(id) => running.insert(name.to_owned(), id.to_owned()),
+            None => running.remove(name),
+        };
+    }
+
+    /// What the engine calls a container that runs.
+    pub(super) fn running(&self, name: &str) -> Option<String> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.get(name).cloned()
+    }
+
+    /// It has ended by itself. Its containers have lost what they shared: they are ended, and begin in another one.
+    pub(super) async fn lose(&self) {
+        if self.lost.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        tracing::warn!(
+            sandbox = self.id,
+            "a Pod's sandbox has ended; its containers begin anew in another one"
+        );
+        let group = self.group.clone();
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || group.kill()).await {
+            tracing::error!(%error, "processes of a sandbox that has ended do not end");
+        }
+    }
+
+    /// Whether containers can be made in it. An engine that does not answer is asked again with the next call.
+    pub(super) async fn stands(&self, engine: &Engine) -> bool {
+        if self.lost.load(Ordering::Relaxed) {
+            return false;
+        }
+        let request = proto::PodSandboxStatusRequest {
+            pod_sandbox_id: self.id.clone(),
+            verbose: false,
+        };
+        match engine.pod_sandbox_status(request).await {
+            Ok(answer) => answer
+                .status
+                .is_some_and(|status| status.state() == proto::PodSandboxState::SandboxReady),
+            Err(error) => !error.is_not_found(),
         }
     }
 
@@ -207,13 +276,47 @@ fn hosts(hostname: &str, aliases: &[(String, Vec<String>)], address: Option<IpAd
     text
 }
 
+/// Where the sandbox of an attempt is, made or not.
+#[derive(Debug, Default)]
+pub(super) struct Place {
+    pub(super) cell: OnceCell<Arc<Sandbox>>,
+    made: AtomicU32,
+}
+
+impl Place {
+    /// How often one was begun to be made before now.
+    pub(super) fn begin(&self) -> u32 {
+        self.made.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
 /// The sandboxes of a car, by attempt.
 #[derive(Debug, Default)]
-pub(super) struct Sandboxes(Mutex<HashMap<PodUid, Arc<OnceCell<Arc<Sandbox>>>>>);
+pub(super) struct Sandboxes(Mutex<HashMap<PodUid, Arc<Place>>>);
 
 impl Sandboxes {
+    /// The place for another one than the one at `old`, which has ended; the same for all who ask.
+    pub(super) fn renew(&self, uid: &PodUid, old: &Arc<Place>) -> Arc<Place> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = all.entry(uid.clone()).or_insert_with(|| Arc::clone(old));
+        if Arc::ptr_eq(known, old) {
+            *known = Arc::new(Place {
+                cell: OnceCell::new(),
+                made: AtomicU32::new(old.made.load(Ordering::Relaxed)),
+            });
+        }
+        Arc::clone(known)
+    }
+
+    /// The one of an attempt, if it is made.
+    pub(super) fn made(&self, uid: &str) -> Option<Arc<Sandbox>> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, place) = all.iter().find(|(known, _)| known.as_str() == uid)?;
+        place.cell.get().cloned()
+    }
+
     /// The place of one, made or not.
-    pub(super) fn of(&self, uid: &PodUid) -> Arc<OnceCell<Arc<Sandbox>>> {
+    pub(super) fn of(&self, uid: &PodUid) -> Arc<Place> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(all.entry(uid.clone()).or_default())
     }
@@ -225,7 +328,7 @@ impl Sandboxes {
     }
 
     /// The place of one, which nobody finds here any more.
-    pub(super) fn take(&self, uid: &PodUid) -> Option<Arc<OnceCell<Arc<Sandbox>>>> {
+    pub(super) fn take(&self, uid: &PodUid) -> Option<Arc<Place>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid)
     }
 }
