@@ -47,7 +47,7 @@ pub(crate) struct Context {
     pub(crate) refusals: RefusalLedger,
     pub(crate) brakes: Brakes,
     pub(crate) proof: Proof,
-    pub(crate) gate: Gate,
+    pub(crate) gate: Arc<Gate>,
 }
 
 impl Context {

@@ -1,6 +1,6 @@
 //! How many requests of this adapter are with the API server at one moment, in lanes that do not wait for each other.
 //!
-//! Asked by every actor before each of its jobs, and by the fleet before a car is greeted. When thousands of cars come back at once, requests
+//! Asked by every actor before each of its jobs, by the readers of what Pods refer to, and by the fleet before a car is greeted. When thousands of cars come back at once, requests
 //! beyond what an API server takes at a time would only wait there until their patience is over, and be made again. What waits here
 //! waits without that clock running, and is one job per object at most. What must never happen: a renewal or the word on a Pod that
 //! waits behind the arrival of other cars.
@@ -30,6 +30,8 @@ pub(crate) enum Lane {
     Node,
     /// A Vehicle's status.
     Facts,
+    /// What a Pod refers to: an object, a token. Its program waits for it.
+    Object,
     /// Events.
     Event,
 }
@@ -42,6 +44,7 @@ pub(crate) struct Gate {
     arrival: Semaphore,
     node: Semaphore,
     facts: Semaphore,
+    object: Semaphore,
     event: Semaphore,
     waiting: Semaphore,
 }
@@ -55,6 +58,7 @@ impl Default for Gate {
             arrival: lane(),
             node: lane(),
             facts: Semaphore::new(UNHURRIED),
+            object: lane(),
             event: Semaphore::new(EVENTS),
             waiting: Semaphore::new(ARRIVALS),
         }
@@ -70,6 +74,7 @@ impl Gate {
             Lane::Arrival => &self.arrival,
             Lane::Node => &self.node,
             Lane::Facts => &self.facts,
+            Lane::Object => &self.object,
             Lane::Event => &self.event,
         };
         // None would mean that it was closed, which nobody does.
@@ -95,7 +100,14 @@ mod tests {
         }
         let mut next = Box::pin(gate.enter(Lane::Facts));
         assert!(futures::poll!(&mut next).is_pending());
-        for lane in [Lane::Renewal, Lane::Work, Lane::Arrival, Lane::Node, Lane::Event] {
+        for lane in [
+            Lane::Renewal,
+            Lane::Work,
+            Lane::Arrival,
+            Lane::Node,
+            Lane::Object,
+            Lane::Event,
+        ] {
             assert!(futures::poll!(Box::pin(gate.enter(lane))).is_ready(), "{lane:?}");
         }
         held.pop();

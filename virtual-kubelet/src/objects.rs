@@ -19,6 +19,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::context::PATIENCE;
+use crate::gate::{Gate, Lane};
 use crate::references::Kind;
 
 /// Between two looks at an object: 60 s, 10 s more or less.
@@ -61,6 +62,7 @@ pub(crate) type Newest = (u64, Option<Read>);
 #[derive(Clone)]
 pub(crate) struct Objects {
     client: Client,
+    gate: Arc<Gate>,
     readers: Arc<Mutex<HashMap<Key, Weak<Reader>>>>,
 }
 
@@ -102,9 +104,10 @@ impl Reader {
 }
 
 impl Objects {
-    pub(crate) fn new(client: Client) -> Self {
+    pub(crate) fn new(client: Client, gate: Arc<Gate>) -> Self {
         Self {
             client,
+            gate,
             readers: Arc::default(),
         }
     }
@@ -123,17 +126,21 @@ impl Objects {
         let asked = Arc::new(Asked::default());
         let number = 1;
         asked.count.store(number, Ordering::SeqCst);
-        let task = tokio::spawn(read(self.client.clone(), key.clone(), Arc::clone(&asked), tell)).abort_handle();
+        let (client, gate) = (self.client.clone(), Arc::clone(&self.gate));
+        let task = tokio::spawn(read(client, gate, key.clone(), Arc::clone(&asked), tell)).abort_handle();
         let reader = Arc::new(Reader { newest, asked, task });
         readers.insert(key, Arc::downgrade(&reader));
         (reader, number)
     }
 }
 
-async fn read(client: Client, key: Key, asked: Arc<Asked>, tell: watch::Sender<Newest>) {
+async fn read(client: Client, gate: Arc<Gate>, key: Key, asked: Arc<Asked>, tell: watch::Sender<Newest>) {
     loop {
         let number = asked.count.load(Ordering::SeqCst);
-        let got = timeout(PATIENCE, get(&client, &key)).await;
+        let got = {
+            let _place = gate.enter(Lane::Object).await;
+            timeout(PATIENCE, get(&client, &key)).await
+        };
         let got = got.unwrap_or_else(|_| Err("the API server did not answer in time".to_owned()));
         let (answer, wait) = match got {
             Ok(read) => (Some(read), rand::random_range(PERIOD.0..PERIOD.1)),

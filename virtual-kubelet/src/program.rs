@@ -28,6 +28,7 @@ use crate::args::Args;
 use crate::context::{Brakes, Context, MANAGER};
 use crate::enrolment::Enrolment;
 use crate::fleet::Fleet;
+use crate::gate::Gate;
 use crate::identity::{Asker, Certificate};
 use crate::kubelet_api::auth::Auth;
 use crate::kubelet_api::logs::StoredLogs;
@@ -228,6 +229,7 @@ fn link_options(args: &Args, clock: Arc<dyn Clock>) -> link::Options {
 }
 
 fn context(args: &Args, client: &Client, store: &Store, clock: &Arc<dyn Clock>, metrics: Metrics) -> Arc<Context> {
+    let gate = Arc::<Gate>::default();
     Arc::new(Context {
         client: client.clone(),
         clock: Arc::clone(clock),
@@ -240,14 +242,14 @@ fn context(args: &Args, client: &Client, store: &Store, clock: &Arc<dyn Clock>, 
         pods: pod_watch::pods(),
         nodes: pod_watch::nodes(),
         roster: Roster::new(),
-        objects: Objects::new(client.clone()),
+        objects: Objects::new(client.clone(), Arc::clone(&gate)),
         store: store.clone(),
         recorder: Recorder::new(client.clone(), MANAGER, Some(&args.replica)),
         brakes: Brakes::new(metrics.clone()),
         metrics,
         refusals: RefusalLedger::default(),
         proof: crate::proof::Proof::default(),
-        gate: crate::gate::Gate::default(),
+        gate,
     })
 }
 

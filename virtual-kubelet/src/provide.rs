@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
 use self::tokens::{Account, Tokens};
+use crate::gate::Gate;
 use crate::objects::{Key, Missing, Newest, Objects, told};
 use crate::references::{Kind, References};
 
@@ -42,6 +43,7 @@ impl Drop for Provider {
 pub(crate) struct Order {
     pub(crate) client: Client,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) gate: Arc<Gate>,
     pub(crate) objects: Objects,
     pub(crate) session: SessionHandle,
     pub(crate) trust: Trust,
@@ -125,7 +127,7 @@ impl Order {
         };
         if wanted > 0 {
             for (audience, seconds) in references.tokens.clone() {
-                let account = Account::of(&self.client, &self.clock, pod);
+                let account = Account::of(&self.client, &self.clock, &self.gate, pod);
                 tasks.spawn(account.renew(audience, seconds, tokens.clone()));
             }
         }
@@ -285,7 +287,8 @@ mod tests {
         let subject = Subject::of(&Arc::new(pod));
         let order = Order {
             clock: Arc::new(TestClock::default()),
-            objects: Objects::new(client.clone()),
+            objects: Objects::new(client.clone(), Arc::default()),
+            gate: Arc::default(),
             client,
             session: SessionHandle::detached(kerbside_core::ids::VehicleId::from_random([1; 10])),
             trust: serde_json::from_value(trust).unwrap(),

@@ -86,6 +86,7 @@ impl World {
         let (client, server) = client();
         let store = tempfile::tempdir().unwrap();
         let clock = Arc::new(TestClock::default());
+        let gate = Arc::new(crate::gate::Gate::default());
         let metrics = Metrics::new(&mut Registry::default());
         let context = Context {
             client: client.clone(),
@@ -99,14 +100,14 @@ impl World {
             pods: pod_watch::pods(),
             nodes: pod_watch::nodes(),
             roster: Roster::new(),
-            objects: crate::objects::Objects::new(client.clone()),
+            objects: crate::objects::Objects::new(client.clone(), Arc::clone(&gate)),
             store: Store::open(&format!("file://{}", store.path().display())).unwrap(),
             recorder: Recorder::new(client, "test", None),
             metrics: metrics.clone(),
             refusals: RefusalLedger::default(),
             brakes: Brakes::new(metrics),
             proof: crate::proof::Proof::default(),
-            gate: crate::gate::Gate::default(),
+            gate: Arc::clone(&gate),
         };
         Self {
             context: Arc::new(context),

@@ -46,6 +46,7 @@ impl Actor {
             let order = || Order {
                 client: context.client.clone(),
                 clock: context.clock.clone(),
+                gate: Arc::clone(&context.gate),
                 objects: context.objects.clone(),
                 session: session.clone(),
                 trust: trust.clone(),

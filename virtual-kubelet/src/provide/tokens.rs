@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use crate::context::PATIENCE;
+use crate::gate::{Gate, Lane};
 
 /// After a token was not given.
 const RETRY: Duration = Duration::from_secs(10);
@@ -28,17 +29,19 @@ pub(super) type Tokens = BTreeMap<(String, i64), Result<String, String>>;
 /// The ServiceAccount of a Pod.
 pub(super) struct Account {
     clock: Arc<dyn Clock>,
+    gate: Arc<Gate>,
     api: Api<ServiceAccount>,
     name: String,
     pod: BoundObjectReference,
 }
 
 impl Account {
-    pub(super) fn of(client: &Client, clock: &Arc<dyn Clock>, pod: &Pod) -> Self {
+    pub(super) fn of(client: &Client, clock: &Arc<dyn Clock>, gate: &Arc<Gate>, pod: &Pod) -> Self {
         let metadata = &pod.metadata;
         let name = pod.spec.as_ref().and_then(|spec| spec.service_account_name.clone());
         Self {
             clock: Arc::clone(clock),
+            gate: Arc::clone(gate),
             api: Api::namespaced(client.clone(), metadata.namespace.as_deref().unwrap_or_default()),
             name: name.unwrap_or_else(|| "default".to_owned()),
             pod: BoundObjectReference {
@@ -53,7 +56,10 @@ impl Account {
     /// Asks for a token, and for the next one in time, for ever.
     pub(super) async fn renew(self, audience: String, seconds: i64, tokens: watch::Sender<Tokens>) {
         loop {
-            let asked = timeout(PATIENCE, self.ask(&audience, seconds)).await;
+            let asked = {
+                let _place = self.gate.enter(Lane::Object).await;
+                timeout(PATIENCE, self.ask(&audience, seconds)).await
+            };
             let token = asked.unwrap_or_else(|_| Err("the API server did not answer in time".to_owned()));
             let wait = match &token {
                 Ok((_, life)) => life.mul_f64(PART).min(DAY),
@@ -155,7 +161,7 @@ mod tests {
         });
         let (client, mut server) = client();
         let clock: Arc<dyn Clock> = Arc::new(TestClock::default());
-        let account = Account::of(&client, &clock, &serde_json::from_value(pod).unwrap());
+        let account = Account::of(&client, &clock, &Arc::default(), &serde_json::from_value(pod).unwrap());
         let (tokens, mut given) = watch::channel(Tokens::new());
         let task = tokio::spawn(account.renew(String::new(), 3600, tokens));
         // Nothing is there yet, and whoever waits is told why.
