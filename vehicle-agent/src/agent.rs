@@ -18,11 +18,10 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 use crate::boot::{self, BootError, Parts};
-use crate::cgroup::Cgroup;
 use crate::config::{Car, ConfigError};
 use crate::control;
 use crate::directory::Directory;
-use crate::guard::Guard;
+use crate::guard::{Contained, Guard};
 use crate::identity;
 use crate::images::Images;
 use crate::runtime::Runtimes;
@@ -97,7 +96,10 @@ pub async fn run(options: Options) -> Result<(), AgentError> {
         // Of an agent that was killed together with its guard.
         Cri::sweep(directory.root())?;
     }
-    let guard = guard(engine.as_ref().map(|_| cri::group_of(directory.root())))?;
+    let guard = guard(engine.as_ref().map(|_| Contained {
+        group: cri::group_of(directory.root()),
+        lock: directory.lock(),
+    }))?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let identity = identity::read(&directory)?;
     let source: Box<dyn Signals> = match options.scenario {
@@ -168,7 +170,7 @@ pub enum EnrolError {
     Write(#[source] io::Error),
 }
 
-fn guard(group: Option<Cgroup>) -> Result<Guard, AgentError> {
+fn guard(contained: Option<Contained>) -> Result<Guard, AgentError> {
     let path = Guard::program()?;
     if std::process::id() == 1 {
         // The kernel lets nobody end the first process of a namespace from inside it.
@@ -176,7 +178,7 @@ fn guard(group: Option<Cgroup>) -> Result<Guard, AgentError> {
             "the agent is the first process of its container, where its guard cannot end it; give the container an init"
         );
     }
-    Guard::start(&path, group).map_err(|source| AgentError::Guard { path, source })
+    Guard::start(&path, contained).map_err(|source| AgentError::Guard { path, source })
 }
 
 fn open(path: &std::path::Path) -> Result<Directory, AgentError> {

@@ -101,6 +101,16 @@ pub async fn boot(
         images.collect().await?;
     }
 
+    let (brake, braked) = watch::channel(true);
+    let runtimes = runtimes(braked, &images);
+    let containers = match &runtimes.containers {
+        Some(containers) => {
+            containers.looked().await;
+            containers.ready()
+        }
+        None => watch::channel(false).1,
+    };
+
     let instance = format!("{:016x}", rand::random::<u64>());
     let mut config = Config::new(link, env!("CARGO_PKG_VERSION"), instance, identity, Arc::clone(&clock));
     config.network = network;
@@ -112,14 +122,8 @@ pub async fn boot(
     let terms = Arc::new(Terms::from(car.parked.clone()));
     let command = Remembered::read(&directory.command(), clock.wall()).command(None);
     let (outlook, outlook_seen) = watch::channel(Outlook::initial(terms, command));
-    let (brake, braked) = watch::channel(true);
     let (live, lives) = watch::channel(0);
     let (notes, to_note) = mpsc::unbounded_channel();
-    let runtimes = runtimes(braked, &images);
-    let containers = match &runtimes.containers {
-        Some(containers) => containers.ready(),
-        None => watch::channel(false).1,
-    };
     let context = Arc::new(Context {
         directory: directory.clone(),
         clock: Arc::clone(&clock),

@@ -24,11 +24,19 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Between two tries to start one.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// What does not end with an agent by itself.
+#[derive(Debug, Clone)]
+pub struct Contained {
+    /// Where its containers are.
+    pub group: Cgroup,
+    /// The file that it has locked as long as it lives.
+    pub lock: PathBuf,
+}
+
 /// A guard that runs.
 pub struct Guard {
     program: PathBuf,
-    /// Where the agent's containers are, which do not end with it by themselves.
-    group: Option<Cgroup>,
+    contained: Option<Contained>,
     child: Child,
     orders: ChildStdin,
 }
@@ -39,11 +47,14 @@ impl Guard {
         Ok(std::env::current_exe()?.with_file_name("kerbside-guard"))
     }
 
-    /// Starts a guard of this process, and of what runs in the group.
-    pub fn start(program: &Path, group: Option<Cgroup>) -> io::Result<Self> {
-        let mut child = Command::new(program)
-            .arg(std::process::id().to_string())
-            .args(group.as_ref().map(Cgroup::name))
+    /// Starts a guard of this process, and of what runs in its containers.
+    pub fn start(program: &Path, contained: Option<Contained>) -> io::Result<Self> {
+        let mut command = Command::new(program);
+        command.arg(std::process::id().to_string());
+        if let Some(contained) = &contained {
+            command.arg(contained.group.name()).arg(&contained.lock);
+        }
+        let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             // What ends the agent from a terminal does not end its guard before it.
@@ -55,7 +66,7 @@ impl Guard {
             .ok_or_else(|| io::Error::other("the guard has no input"))?;
         Ok(Self {
             program: program.to_owned(),
-            group,
+            contained,
             child,
             orders,
         })
@@ -94,14 +105,14 @@ impl Guard {
         // It may have ended already.
         let _ = self.child.start_kill();
         // And have left them frozen.
-        if let Some(Err(error)) = self.group.as_ref().map(Cgroup::thaw)
+        if let Some(Err(error)) = self.contained.as_ref().map(|contained| contained.group.thaw())
             && error.kind() != io::ErrorKind::NotFound
         {
             tracing::error!(%error, "containers may stand still for good");
         }
         loop {
             sleep(RETRY).await;
-            match Self::start(&self.program, self.group.clone()) {
+            match Self::start(&self.program, self.contained.clone()) {
                 Ok(guard) => return guard,
                 Err(error) => tracing::error!(%error, "no guard can be started; will be tried again"),
             }

@@ -1,8 +1,8 @@
-//! `kerbside-guard AGENT [GROUP]`: ends the agent if a fence passes and it does not act. Started by `kerbside-agent`; starts `kerbside-guard waker`.
+//! `kerbside-guard AGENT [GROUP LOCK]`: ends the agent if a fence passes and it does not act. Started by `kerbside-agent`; starts `kerbside-guard waker`.
 
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use kerbside_vehicle_agent::cgroup::{self, Cgroup};
@@ -24,10 +24,11 @@ fn run() -> Result<(), GuardError> {
         waker::wait(std::io::stdout(), std::io::stdin())?;
         return Ok(());
     }
-    let group = std::env::args().nth(2);
+    let (group, lock) = (std::env::args().nth(2), std::env::args_os().nth(3));
     let agent = Guarded {
         process: open(&number)?,
         group: group.map(|name| Cgroup::at(Path::new(cgroup::MOUNT), &name)),
+        lock: lock.map(PathBuf::from),
     };
     // Read as it comes: what a buffer holds, no poll tells of.
     let orders = File::from(std::io::stdin().as_fd().try_clone_to_owned()?);

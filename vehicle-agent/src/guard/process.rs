@@ -4,13 +4,16 @@
 //! short, so there is one thread, no runtime and hardly an allocation. It holds the agent by a file descriptor, so it can never end
 //! another process that was given the same number.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use kerbside_core::clock::Boottime;
 use kerbside_core::guard::{Effect, Event, Guard, Now, step};
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, getppid, pidfd_open, pidfd_send_signal};
 use rustix::time::{
@@ -23,10 +26,13 @@ use crate::cgroup::Cgroup;
 
 /// While there is a fence it looks this often, so it runs as soon as the machine does after a sleep.
 const LOOK: Duration = Duration::from_secs(1);
-/// How often, and how far apart, it looks for containers of an agent that has ended. Together shorter than the next agent needs until it
-/// starts one: that one's are not for this guard to end.
+/// How often, and how far apart, it looks for containers of an agent that has just ended. Together shorter than the next agent needs until
+/// it starts one: that one's are not for this guard to end.
 const LAST_LOOKS: u32 = 3;
 const LAST_LOOK: Duration = Duration::from_millis(50);
+/// And after that, as long as there is no next agent: an engine that is busy brings up late what the agent had asked for.
+const LATE_LOOKS: u32 = 60;
+const LATE_LOOK: Duration = Duration::from_millis(500);
 /// No line is longer.
 const LINE: usize = 64;
 
@@ -104,6 +110,8 @@ pub struct Guarded {
     pub process: OwnedFd,
     /// Its containers, which do not end with it by themselves.
     pub group: Option<Cgroup>,
+    /// The file that an agent of the same car has locked as long as it lives.
+    pub lock: Option<PathBuf>,
 }
 
 impl Guarded {
@@ -111,6 +119,36 @@ impl Guarded {
     fn kill_group(&self) {
         if let Some(Err(error)) = self.group.as_ref().map(Cgroup::kill) {
             eprintln!("kerbside-guard: {error}");
+        }
+    }
+
+    /// Ends the containers of an agent that has ended, also those that its engine is just starting.
+    fn kill_what_is_left(&self) {
+        if self.group.is_none() {
+            return;
+        }
+        for _ in 0..LAST_LOOKS {
+            self.kill_group();
+            std::thread::sleep(LAST_LOOK);
+        }
+        // One whose directory is gone has no car any more.
+        let Some(Ok(lock)) = self.lock.as_ref().map(File::open) else {
+            return;
+        };
+        for _ in 0..LATE_LOOKS {
+            std::thread::sleep(LATE_LOOK);
+            self.kill_group_of_nobody(&lock);
+        }
+    }
+
+    /// Ends the containers unless there is an agent, whose they are. As long as this holds the lock none can begin.
+    fn kill_group_of_nobody(&self, lock: &File) {
+        if flock(lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            self.kill_group();
+            if let Err(error) = flock(lock, FlockOperation::Unlock) {
+                // It ends with this process at the latest.
+                eprintln!("kerbside-guard: {error}");
+            }
         }
     }
 
@@ -159,13 +197,8 @@ pub fn watch(
         // Whatever woke it: after a sleep everything is frozen first.
         guard = take(agent, &mut waker, guard, Event::Tick, clocks)?;
         if ended {
-            // Whatever ended it. Its containers have nobody any more who could freeze or end them, and its engine may just be starting one.
-            if agent.group.is_some() {
-                for _ in 0..LAST_LOOKS {
-                    agent.kill_group();
-                    std::thread::sleep(LAST_LOOK);
-                }
-            }
+            // Whatever ended it. Its containers have nobody any more who could freeze or end them.
+            agent.kill_what_is_left();
             return Ok(());
         }
         if spoke {

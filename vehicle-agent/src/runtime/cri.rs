@@ -41,7 +41,7 @@ use kerbside_core::attempt::NotReady;
 use kerbside_core::ids::PodUid;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{oneshot, watch};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use self::cage::Cages;
 use self::client::{CallError, Engine};
@@ -74,6 +74,8 @@ const GROUP: &str = "/kerbside";
 const NEEDED: [&str; 2] = ["RuntimeReady", "NetworkReady"];
 /// Between two looks at an engine that works, and at one that does not.
 const LOOK: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(1));
+/// An agent that starts waits no longer than this for the first one.
+const FIRST_LOOK: Duration = Duration::from_secs(3);
 
 /// What the agent is told of an engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,6 +104,8 @@ struct Inner {
     wakes: Wakes,
     sandboxes: Sandboxes,
     ready: watch::Sender<bool>,
+    /// It was looked at, whatever came of that.
+    looked: watch::Sender<bool>,
     /// Who the images' users are, by the engine's name of the image.
     users: Mutex<HashMap<String, ImageUser>>,
 }
@@ -138,6 +142,7 @@ impl Cri {
             wakes: Wakes::default(),
             sandboxes: Sandboxes::default(),
             ready: watch::Sender::new(false),
+            looked: watch::Sender::new(false),
             users: Mutex::default(),
         });
         tokio::spawn(keep_braked(inner.cages.clone(), brake));
@@ -149,6 +154,17 @@ impl Cri {
     /// Whether the engine is there and can give a Pod its network.
     pub fn ready(&self) -> watch::Receiver<bool> {
         self.inner.ready.subscribe()
+    }
+
+    /// Waits until the engine was looked at for the first time, but not for long. A car that is back after a restart of its agent says at once
+    /// what it can run, or the Pods that come to it would be refused.
+    pub async fn looked(&self) {
+        let mut looked = self.inner.looked.subscribe();
+        // An error would mean that nobody looks any more.
+        let seen = timeout(FIRST_LOOK, looked.wait_for(|looked| *looked));
+        if seen.await.is_err() {
+            tracing::warn!("the container engine is slow; the car offers no containers before it has answered");
+        }
     }
 
     /// Ends and removes what a former run of the agent has left. Without the engine only the former: the rest goes when it is back.
@@ -327,19 +343,28 @@ impl Inner {
     /// Removes the sandboxes that no attempt has: of a former run of the agent, and those whose removal failed. Of those that have ended by
     /// themselves the containers are ended too.
     async fn sweep(&self) -> Result<(), CallError> {
+        let mut failed = None;
         for left in self.sandboxes_with(Vec::new()).await? {
             let ended = left.state() != proto::PodSandboxState::SandboxReady;
             let uid = left.metadata.unwrap_or_default().uid;
-            if !self.sandboxes.has(&uid) {
-                sandbox::remove(&self.engine, &left.id).await?;
-            } else if ended
-                && let Some(known) = self.sandboxes.made(&uid)
-                && known.id == left.id
-            {
-                known.lose().await;
-            }
+            let known = self.sandboxes.made(&uid);
+            let removed = match known {
+                Some(known) if known.id == left.id => {
+                    if ended {
+                        known.lose().await;
+                    }
+                    Ok(())
+                }
+                // Another one of an attempt that has one: its answer was lost.
+                Some(_) => sandbox::remove(&self.engine, &left.id).await,
+                // One is just being made.
+                None if self.sandboxes.has(&uid) => Ok(()),
+                None => sandbox::remove(&self.engine, &left.id).await,
+            };
+            // One that does not go holds up no other.
+            failed = removed.err().or(failed);
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     /// Removes every sandbox of an attempt that the engine knows.
@@ -436,10 +461,12 @@ async fn keep_looking(inner: std::sync::Weak<Inner>) {
     loop {
         let looked = {
             let Some(inner) = inner.upgrade() else { return };
-            let mut looked = inner.look().await;
-            if looked.is_ok() {
-                let done = inner.sweep().await;
-                looked = done.map_err(|e| format!("what no attempt has any more is not removed: {e}"));
+            let looked = inner.look().await;
+            if looked.is_ok()
+                && let Err(error) = inner.sweep().await
+            {
+                // None of its processes lives: it is only known to the engine still, and may be for ever.
+                tracing::warn!(%error, "a sandbox that no attempt has any more is not removed");
             }
             if said.as_ref() != Some(&looked) {
                 match &looked {
@@ -454,6 +481,7 @@ async fn keep_looking(inner: std::sync::Weak<Inner>) {
             inner
                 .ready
                 .send_if_modified(|known| std::mem::replace(known, ready) != ready);
+            inner.looked.send_replace(true);
             looked
         };
         sleep(if looked.is_ok() { LOOK.0 } else { LOOK.1 }).await;

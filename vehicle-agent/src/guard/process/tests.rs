@@ -77,6 +77,7 @@ impl Guarded {
         let held = crate::guard::process::Guarded {
             process: pidfd_open(pid, PidfdFlags::empty()).unwrap(),
             group,
+            lock: None,
         };
         let (reader, orders) = io::pipe().unwrap();
         let clocks = Slept::default();
@@ -217,4 +218,37 @@ fn containers_of_an_agent_that_ends_are_ended_with_it_whatever_ended_it() {
     assert_eq!(guarded.ended_by(), Some(9));
     let state = std::fs::read_to_string(directory.join("freezer.state")).unwrap();
     assert_eq!(state, "THAWED", "one that stands still cannot end");
+}
+
+#[test]
+fn container_that_comes_up_late_is_ended_unless_there_is_an_agent_whose_it_is() {
+    let mount = tempfile::tempdir().unwrap();
+    let directory = mount.path().join("freezer/kerbside/car");
+    std::fs::create_dir_all(&directory).unwrap();
+    let path = mount.path().join("lock");
+    let of_agent = File::create(&path).unwrap();
+    let mut container = Command::new("sleep").arg("1000").spawn().unwrap();
+    let procs = directory.join("cgroup.procs");
+    std::fs::write(&procs, format!("{}\n", container.id())).unwrap();
+    let nobody = Command::new("true").spawn().unwrap();
+    let guarded = crate::guard::process::Guarded {
+        process: pidfd_open(Pid::from_child(&nobody), PidfdFlags::empty()).unwrap(),
+        group: Some(Cgroup::at(mount.path(), "/kerbside/car")),
+        lock: Some(path.clone()),
+    };
+    let lock = File::open(&path).unwrap();
+    flock(&of_agent, FlockOperation::LockExclusive).unwrap();
+    guarded.kill_group_of_nobody(&lock);
+    assert!(container.try_wait().unwrap().is_none(), "it is another agent's");
+    flock(&of_agent, FlockOperation::Unlock).unwrap();
+    let ended = std::thread::spawn(move || {
+        let status = container.wait().unwrap();
+        // As the kernel does with a process that has ended.
+        std::fs::write(&procs, "").unwrap();
+        status.signal()
+    });
+    guarded.kill_group_of_nobody(&lock);
+    assert_eq!(ended.join().unwrap(), Some(9));
+    // The next agent can begin.
+    flock(&of_agent, FlockOperation::NonBlockingLockExclusive).unwrap();
 }

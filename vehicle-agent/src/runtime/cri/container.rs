@@ -387,9 +387,18 @@ impl Run {
         let mut wished = self.wished.clone();
         let mut brake = inner.brake.clone();
         let start = async {
-            // An error means that the car is gone, and with it whoever holds this.
-            let _ = brake.wait_for(|braked| !braked).await;
-            inner.engine.start_container(request).await
+            loop {
+                // An error means that the car is gone, and with it whoever holds this.
+                let _ = brake.wait_for(|braked| !braked).await;
+                match inner.engine.start_container(request.clone()).await {
+                    Err(error) if error.is_transient() => {
+                        if self.has_begun(id).await {
+                            return Ok(());
+                        }
+                    }
+                    answer => return answer.map(|_| ()),
+                }
+            }
         };
         let cage = Arc::clone(&self.cage);
         // A brake that is pulled now finds no process yet, or one that the engine has not put into its group.
@@ -471,6 +480,28 @@ impl Run {
                 }
                 Ok(None) => {}
                 Err(error) => tracing::debug!(container = self.spec.name, error, "not looked at"),
+            }
+        }
+    }
+
+    /// Whether a container has begun whose start was answered by nobody. Waits until the engine says it.
+    async fn has_begun(&self, id: &str) -> bool {
+        loop {
+            sleep(RETRY).await;
+            let request = proto::ContainerStatusRequest {
+                container_id: id.to_owned(),
+                verbose: false,
+            };
+            match self.inner.engine.container_status(request).await {
+                Ok(answer) => {
+                    let created = proto::ContainerState::ContainerCreated;
+                    return answer.status.is_none_or(|status| status.state() != created);
+                }
+                Err(error) if error.is_transient() => {
+                    tracing::debug!(container = self.spec.name, %error, "not known whether it has begun");
+                }
+                // Who watches it next is told the same.
+                Err(_) => return true,
             }
         }
     }
