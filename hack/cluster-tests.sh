@@ -4,6 +4,7 @@
 #   hack/cluster-tests.sh TESTBED [ARGUMENT of `cargo nextest run`...]
 #
 # KEEP=1 leaves the testbed up when a test has failed, to be looked at: `TESTBED status --dir out/test`, and `down` ends it.
+# KERBSIDE_TEST_ENGINE=debian runs the tests of containers on Debian's containerd instead of the pinned one.
 # STORE=s3 keeps results in an S3-compatible server instead of a directory; `hack/tools/build.sh s3` builds it.
 set -uo pipefail
 testbed=$1
@@ -16,6 +17,8 @@ mkdir -p out/logs
 rm -rf "$dir"
 trap 'down; exit 130' INT TERM
 hack/step.sh cluster-up "$testbed" up --dir "$dir" --compiled --audit --engine --store "${STORE:-directory}" || exit
+# What a test says that passes, nobody reads; so it is said here that the tests of that engine are not run.
+grep '^NO CONTAINER ENGINE' out/logs/cluster-up.log
 KERBSIDE_TESTBED=$PWD/$dir STEP_TAIL=200 hack/step.sh cluster hack/nextest.sh cluster --profile cluster --workspace --test cluster "$@"
 code=$?
 if [ "$code" -ne 0 ] && [ -n "${KEEP:-}" ]; then

@@ -22,7 +22,7 @@ use std::time::Duration;
 use kerbside_core::attempt::Heard;
 use kerbside_core::clock::Clock;
 use kerbside_core::ids::PodUid;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 pub use bulk::UploadError;
 pub use connect::ConnectError;
@@ -54,6 +54,8 @@ pub struct Config {
     pub pace: Pace,
     /// The versions it speaks.
     pub versions: VersionRange,
+    /// How long the first connection waits for the first [`Client::set_state`]: a car that has just started would say of itself what is not so.
+    pub first_word: Duration,
 }
 
 impl Config {
@@ -74,6 +76,7 @@ impl Config {
             clock,
             pace: Pace::default(),
             versions: SUPPORTED,
+            first_word: Duration::ZERO,
         }
     }
 }
@@ -172,6 +175,8 @@ impl Client {
             clock: config.clock,
             pace: config.pace,
             versions: config.versions,
+            first_word: config.first_word,
+            spoke: Notify::new(),
             on_renewed: Box::new(on_renewed),
             car: car::Car::new(state, attempts),
             events: Arc::clone(&events),
@@ -189,6 +194,7 @@ impl Client {
     /// Says what the car is from now on; the newest replaces all before it.
     pub fn set_state(&self, state: CarState) {
         self.context.car.set_state(state);
+        self.context.spoke.notify_one();
     }
 
     /// Says what an attempt is from now on. Kept, and said again in every `Hello`, until [`Client::forget`]. A status whose

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use clap::Args;
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
@@ -25,6 +25,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::bed::Bed;
+use crate::engine::Kind;
 use crate::fleet::car::{Car, Plan};
 use crate::layout::{Layout, read_json};
 use crate::up::{self, Request, Scope};
@@ -56,7 +57,7 @@ pub async fn command(options: &Options) -> Result<()> {
         scope: Scope::Kerbside,
         control_plane: control_plane::Options::default(),
         store: store::Kind::default(),
-        engine: true,
+        engines: &[Kind::Pinned],
         compiled: true,
         cluster: None,
     };
@@ -100,7 +101,11 @@ fn watched(api: Api<Pod>) -> (Sight, tokio::task::AbortHandle) {
 
 async fn run(layout: &Layout, options: &Options) -> Result<Value> {
     let bed = Bed::open(layout.clone()).await?;
-    let socket = bed.endpoints.engine.clone().map_err(anyhow::Error::msg)?;
+    let socket = bed
+        .endpoints
+        .engine(Kind::Pinned)
+        .map_err(|why| anyhow!("{why}"))?
+        .to_owned();
     apply(
         &bed,
         &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAME}}),
@@ -115,7 +120,7 @@ async fn run(layout: &Layout, options: &Options) -> Result<Value> {
     )
     .await?;
     let plan = Plan {
-        containers: true,
+        containers: Some(Kind::Pinned),
         ..Plan::default()
     };
     let car = bed.car("bench", NAME, &plan).await?;

@@ -136,7 +136,7 @@ pub async fn command(options: &Options) -> Result<()> {
             ..control_plane::Options::default()
         },
         store: store::Kind::default(),
-        engine: false,
+        engines: &[],
         compiled: false,
         cluster: None,
     };

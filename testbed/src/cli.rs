@@ -8,6 +8,8 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use tokio::time::Instant;
 
+use crate::endpoints::Endpoints;
+use crate::engine::Kind;
 use crate::layout::Layout;
 use crate::up::{self, Request, Scope};
 use crate::{bench, chaos, control_plane, demo, process, programs, store};
@@ -55,7 +57,7 @@ struct Up {
     /// What holds the results
     #[arg(long, value_enum, default_value_t)]
     store: store::Kind,
-    /// Cars may have a container engine: containerd and runc; needs root
+    /// Cars may have a container engine: the pinned containerd, or Debian's, and runc; needs root
     #[arg(long)]
     engine: bool,
     /// Cars come with the machine code of the examples' programs instead of compiling them
@@ -100,11 +102,16 @@ async fn start(arguments: Up) -> Result<()> {
     } else {
         Scope::Kerbside
     };
+    let engines: &'static [Kind] = if arguments.engine && scope == Scope::Kerbside {
+        &Kind::ALL
+    } else {
+        &[]
+    };
     let request = Request {
         scope,
         control_plane: arguments.control_plane,
         store: arguments.store,
-        engine: arguments.engine && scope == Scope::Kerbside,
+        engines,
         compiled: arguments.compiled,
         cluster: None,
     };
@@ -112,6 +119,11 @@ async fn start(arguments: Up) -> Result<()> {
     let mut said = |text: &str| println!("{:5.1} s  {text}", started.elapsed().as_secs_f32());
     up::up(&layout, &request, &mut said).await?;
     said("ready");
+    for (kind, engine) in &Endpoints::read(&layout)?.engines {
+        if let Err(why) = engine {
+            println!("NO CONTAINER ENGINE ({kind}): {why}");
+        }
+    }
     println!("export KUBECONFIG={}", layout.kubeconfig().display());
     println!("export {}={}", crate::bed::VARIABLE, layout.root().display());
     Ok(())

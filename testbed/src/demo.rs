@@ -79,7 +79,7 @@ pub async fn run(options: &Options) -> Result<()> {
         scope: Scope::Kerbside,
         control_plane: control_plane::Options::default(),
         store: store::Kind::default(),
-        engine: false,
+        engines: &[],
         compiled: false,
         cluster,
     };

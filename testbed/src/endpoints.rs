@@ -2,11 +2,12 @@
 //!
 //! One file, `testbed.json`. Whoever finds it finds everything: cluster, registry, store, link.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::engine::{Engines, Kind};
 use crate::layout::{Layout, read_json, write_json};
 use crate::store::Place;
 
@@ -20,8 +21,8 @@ pub struct Endpoints {
     pub kubeconfig: PathBuf,
     /// `host:port` of the registry, as in image references.
     pub registry: String,
-    /// The container engine's socket; `None`: there is none, for the reason given.
-    pub engine: Result<PathBuf, String>,
+    /// The sockets of the container engines that were asked for; an error says why there is none.
+    pub engines: Engines,
     /// The result store of operator and adapter.
     pub store: Place,
     /// What cars dial.
@@ -36,6 +37,15 @@ impl Endpoints {
     /// Reads what `up` wrote.
     pub fn read(layout: &Layout) -> Result<Self> {
         read_json(&path(layout)).with_context(|| format!("no testbed is up in {}", layout.root().display()))
+    }
+
+    /// The socket of a container engine; `Err`: why there is none.
+    pub fn engine(&self, kind: Kind) -> Result<&Path, &str> {
+        match self.engines.get(&kind) {
+            Some(Ok(socket)) => Ok(socket),
+            Some(Err(why)) => Err(why),
+            None => Err("it was not asked for"),
+        }
     }
 
     /// Writes it.

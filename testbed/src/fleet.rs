@@ -5,7 +5,7 @@
 
 pub mod car;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -13,6 +13,7 @@ use kube::Client;
 
 use crate::bed::Bed;
 use crate::endpoints::{Endpoints, SYSTEM_NAMESPACE};
+use crate::engine::Engines;
 use crate::layout::Layout;
 use crate::process::{self, Program, Record};
 use crate::store::Place;
@@ -30,11 +31,11 @@ pub mod name {
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Chooses where everything will listen. Nothing listens there yet.
-pub fn choose(kubeconfig: &Path, registry: String, engine: Result<PathBuf, String>, store: Place) -> Result<Endpoints> {
+pub fn choose(kubeconfig: &Path, registry: String, engines: Engines, store: Place) -> Result<Endpoints> {
     Ok(Endpoints {
         kubeconfig: kubeconfig.to_owned(),
         registry,
-        engine,
+        engines,
         store,
         link: format!("https://127.0.0.1:{}", ports::free()?),
         operator: format!("http://127.0.0.1:{}", ports::free()?),

@@ -33,8 +33,8 @@ pub struct Request {
     pub control_plane: control_plane::Options,
     /// What holds the results.
     pub store: store::Kind,
-    /// Whether cars may have a container engine: it needs root, and makes a bridge on this machine.
-    pub engine: bool,
+    /// Which container engines cars may have: each needs root, and makes a bridge on this machine.
+    pub engines: &'static [engine::Kind],
     /// Whether cars come with the machine code of the examples.
     pub compiled: bool,
     /// A cluster that is there already, to use instead of a control plane of one's own.
@@ -68,15 +68,13 @@ async fn parts(layout: &Layout, request: &Request, said: &mut dyn FnMut(&str)) -
     said("starting the registry");
     let registry = registry::start(layout).await?;
     let store = store::start(layout, request.store).await?;
-    let engine = match engine::lacks() {
-        _ if !request.engine => Err("it was not asked for".to_owned()),
-        Some(lacks) => Err(lacks.to_owned()),
-        None => {
-            said("starting the container engine");
-            Ok(engine::start(layout).await?)
-        }
+    let engines = if request.engines.is_empty() {
+        engine::Engines::new()
+    } else {
+        said("starting the container engines");
+        engine::start(layout, request.engines).await?
     };
-    let endpoints = fleet::choose(&admin, registry, engine, store)?;
+    let endpoints = fleet::choose(&admin, registry, engines, store)?;
     // Before anything goes into the cluster: without them nobody can take it away again.
     endpoints.write(layout)?;
     if request.scope == Scope::Kerbside {
@@ -94,7 +92,7 @@ async fn kerbside(
 ) -> Result<()> {
     said("building the examples and pushing them");
     programs::publish(layout, &endpoints.registry).await?;
-    if endpoints.engine.is_ok() {
+    if endpoints.engines.values().any(Result::is_ok) {
         programs::publish_actor(layout, &endpoints.registry).await?;
     }
     let compiling = async {
@@ -126,6 +124,8 @@ async fn start(layout: &Layout, admin: &Path, endpoints: &Endpoints, said: &mut 
 pub async fn end(layout: &Layout) -> Result<usize> {
     // The programs still run while the objects go: operator and adapter take their finalizers off.
     footprint::remove(layout).await?;
+    // All else ends whatever comes of it.
+    let revived = engine::revive(layout).await;
     let mut records = process::all(layout)?;
     let count = records.iter().filter(|r| r.alive()).count();
     records.sort_by_key(|r| rank(&r.program.name));
@@ -134,13 +134,13 @@ pub async fn end(layout: &Layout) -> Result<usize> {
             // A process that a test has stopped does not hear that it should end.
             record.signal(nix::sys::signal::Signal::SIGCONT);
         }
-        if same.iter().any(|record| record.program.name == engine::NAME) {
-            engine::end(layout).await?;
+        for kind in same.iter().filter_map(|r| engine::Kind::of_process(&r.program.name)) {
+            engine::end(layout, kind).await?;
         }
         process::end(layout, same, Duration::from_secs(5)).await?;
     }
     engine::clear(layout).await?;
-    Ok(count)
+    revived.map(|()| count)
 }
 
 /// Clients go before servers, so that nobody's last words are complaints about somebody who has gone.
@@ -150,7 +150,7 @@ fn rank(name: &str) -> usize {
         return 0;
     }
     match name {
-        engine::NAME => 1,
+        _ if engine::Kind::of_process(name).is_some() => 1,
         fleet::name::ADAPTER => 1,
         fleet::name::OPERATOR => 2,
         other => rest.iter().position(|r| *r == other).map_or(3, |p| 4 + p),
@@ -169,6 +169,7 @@ mod tests {
             "registry",
             "car-ada",
             "operator",
+            "containerd-debian",
             "adapter",
             "kube-scheduler",
         ];
@@ -177,6 +178,7 @@ mod tests {
             names,
             [
                 "car-ada",
+                "containerd-debian",
                 "adapter",
                 "operator",
                 "registry",

@@ -67,6 +67,9 @@ pub struct Parts {
     pub requests: mpsc::Receiver<Request>,
 }
 
+/// A car that is away says nothing of itself before it is connected; all others know themselves sooner.
+const FIRST_WORD: Duration = Duration::from_secs(1);
+
 /// A car that runs. Dropping it leaves it running.
 pub struct Running {
     fence: watch::Receiver<Option<Boottime>>,
@@ -114,6 +117,7 @@ pub async fn boot(
     let instance = format!("{:016x}", rand::random::<u64>());
     let mut config = Config::new(link, env!("CARGO_PKG_VERSION"), instance, identity, Arc::clone(&clock));
     config.network = network;
+    config.first_word = FIRST_WORD;
     let renewed = directory.clone();
     let (client, mut events) = Client::start(config, nothing_known(), statuses, move |identity| {
         identity::write(&renewed, identity)

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use kerbside_core::attempt::Heard;
 use kerbside_core::clock::{Boottime, Clock};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tonic::transport::Channel;
 
 use super::car::Car;
@@ -38,9 +38,12 @@ pub(super) struct Context {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) pace: Pace,
     pub(super) versions: VersionRange,
+    pub(super) first_word: Duration,
     pub(super) on_renewed: OnRenewed,
     /// Written by the agent.
     pub(super) car: Car,
+    /// Written by the agent: it has said what the car is.
+    pub(super) spoke: Notify,
     /// Written by the sessions and the driver.
     pub(super) events: Arc<EventBox>,
     /// Written by the renewal.

@@ -33,7 +33,7 @@ pub(super) async fn drive(context: Arc<Context>, mut hand_over: mpsc::Receiver<D
     let mut renewal = renewal::renew_for_ever(Arc::clone(&context)).boxed();
     let mut tries = Backoff::new(context.pace.first, context.pace.longest);
     let mut current: Option<Running> = None;
-    let mut pending = Some(Pending::new(&context, context.home.clone(), Duration::ZERO));
+    let mut pending = Some(Pending::first(&context));
     let mut unsaid: Option<BoxFuture<'static, Ended>> = None;
     loop {
         tokio::select! {
@@ -107,6 +107,23 @@ struct Pending {
 }
 
 impl Pending {
+    /// The first one of a car. Who connected it before the car knew itself would be told that it is away.
+    fn first(context: &Arc<Context>) -> Self {
+        let context = Arc::clone(context);
+        let session = async move {
+            tokio::select! {
+                () = pause(&context, context.first_word) => {}
+                () = context.spoke.notified() => {}
+            }
+            let home = context.home.clone();
+            establish(context, home).await
+        };
+        Self {
+            hasten: Arc::default(),
+            session: session.boxed(),
+        }
+    }
+
     fn new(context: &Arc<Context>, address: Address, delay: Duration) -> Self {
         let (context, hasten) = (Arc::clone(context), Arc::new(Notify::new()));
         let hastened = Arc::clone(&hasten);

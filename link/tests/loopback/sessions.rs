@@ -337,3 +337,29 @@ async fn heartbeat_of_an_idle_car_costs_less_than_two_hundred_and_fifty_bytes_on
         "{on_the_air} bytes per heartbeat: {bytes} in {packets} packets"
     );
 }
+
+#[tokio::test]
+async fn car_that_has_just_started_says_what_it_is_in_its_first_word() {
+    let mut world = World::start().await;
+    let mut config = world.config(world.identity());
+    config.first_word = Duration::from_mins(1);
+    let mut car = Car::start(config);
+    let parked = CarState {
+        standing: Standing::Available.into(),
+        ..CarState::default()
+    };
+    car.client.set_state(parked.clone());
+    let (_, hello, _) = world.connected().await;
+    assert_eq!(hello.state, Some(parked));
+    car.connected().await;
+}
+
+#[tokio::test]
+async fn car_that_has_nothing_to_say_of_itself_is_connected_all_the_same() {
+    let mut world = World::start().await;
+    let mut config = world.config(world.identity());
+    config.first_word = Duration::from_millis(100);
+    let mut car = Car::start(config);
+    car.connected().await;
+    assert_eq!(world.connected().await.1.state, Some(CarState::default()));
+}

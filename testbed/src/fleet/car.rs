@@ -15,7 +15,7 @@ use crate::endpoints::Endpoints;
 use crate::kubectl::{Output, Tool};
 use crate::layout::{Layout, read_json, write_json};
 use crate::process::{self, Program, Record};
-use crate::{programs, tools};
+use crate::{engine, programs, tools};
 
 /// Where a car keeps who it is, in its directory.
 pub const IDENTITY: &str = "identity/identity.json";
@@ -69,8 +69,8 @@ pub struct Plan {
     pub notice: Duration,
     /// How long the owner lets frozen work wait.
     pub resume_within: Duration,
-    /// It has a container engine.
-    pub containers: bool,
+    /// The container engine that it has.
+    pub containers: Option<engine::Kind>,
     /// It never ran any program, and compiles each at first. Else it is as after a night's work, if the testbed has machine code.
     pub fresh: bool,
 }
@@ -86,7 +86,7 @@ impl Default for Plan {
             dwell: Duration::from_millis(200),
             notice: Duration::from_secs(5),
             resume_within: Duration::from_mins(2),
-            containers: false,
+            containers: None,
             fresh: false,
         }
     }
@@ -118,10 +118,10 @@ impl Car {
             "the path {} is too long for a socket; put the testbed into a directory with a shorter name",
             socket.display()
         );
-        let engine = match (plan.containers, &endpoints.engine) {
-            (false, _) => None,
-            (true, Ok(socket)) => Some(socket.clone()),
-            (true, Err(why)) => bail!("the testbed has no container engine: {why}"),
+        let engine = match plan.containers.map(|kind| endpoints.engine(kind)) {
+            None => None,
+            Some(Ok(socket)) => Some(socket.to_owned()),
+            Some(Err(why)) => bail!("the testbed has no such container engine: {why}"),
         };
         write_documents(&dir, plan, engine.as_deref())?;
         set_signals(&dir, plan.signals)?;

@@ -19,6 +19,8 @@ use crate::{loss, support};
 mod chaos;
 #[path = "alone/cloud.rs"]
 mod cloud;
+#[path = "alone/engine.rs"]
+mod engine;
 #[path = "alone/eviction.rs"]
 mod eviction;
 #[path = "alone/night.rs"]

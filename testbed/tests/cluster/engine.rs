@@ -1,60 +1,86 @@
 //! Ordinary containers in cars, with a real container engine: what a Pod is under a kubelet, it is here.
 //!
-//! The program in them is the testbed's actor, which does what the test tells it. Where containers cannot run (without root), these tests
-//! say so and end; in CI that is a failure.
+//! The program in them is the testbed's actor, which does what the test tells it. The engine is the one that KERBSIDE_TEST_ENGINE names,
+//! the pinned one if nothing is set; the most telling stories are told on Debian's too, always (`debian`). Where containers cannot run
+//! (without root), these tests say so and end; in CI that is a failure.
 
 #[path = "engine/anew.rs"]
 mod anew;
 #[path = "engine/config.rs"]
 pub(crate) mod config;
+#[path = "engine/debian.rs"]
+mod debian;
 #[path = "engine/fence.rs"]
-mod fence;
+pub(crate) mod fence;
 #[path = "engine/first.rs"]
 mod first;
 #[path = "engine/life.rs"]
-mod life;
+pub(crate) mod life;
 #[path = "engine/look.rs"]
 mod look;
 #[path = "engine/security.rs"]
 mod security;
 
-use anyhow::{Context, Result, bail};
-use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
+use anyhow::{Context, Result};
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Node, Pod};
+use kerbside_testbed::engine::{self, Kind};
 use kerbside_testbed::fleet::car::{Car, Plan};
 use kerbside_testbed::programs;
 use kerbside_testbed::wait;
 use kerbside_testbed::world::{self, DEADLINE, World};
 use serde_json::{Value, json};
 
+/// Names the engine that the tests run on, by its word.
+const VARIABLE: &str = "KERBSIDE_TEST_ENGINE";
+
+/// The engine that the tests run on.
+pub(crate) fn kind() -> Result<Kind> {
+    std::env::var(VARIABLE).map_or(Ok(Kind::Pinned), |word| {
+        word.parse().with_context(|| format!("{VARIABLE} names no engine"))
+    })
+}
+
 /// Runs a test in a world with one car that has a container engine.
 pub(crate) async fn run<F>(name: &str, test: F) -> Result<()>
 where
     F: AsyncFnOnce(&mut World, &Car) -> Result<()>,
 {
-    world::run(name, async |world| {
-        if let Err(why) = &world.bed.endpoints.engine {
-            if std::env::var_os("CI").is_some() {
-                bail!("containers cannot run here, and CI must run them: {why}");
-            }
-            eprintln!("NOT TESTED: containers cannot run here: {why}");
+    run_on(kind()?, name, test).await
+}
+
+/// Likewise, whatever the environment says.
+pub(crate) async fn run_on<F>(kind: Kind, name: &str, test: F) -> Result<()>
+where
+    F: AsyncFnOnce(&mut World, &Car) -> Result<()>,
+{
+    // One test may run on both at the same time.
+    let name = match kind {
+        Kind::Pinned => name.to_owned(),
+        Kind::Debian => format!("d-{name}"),
+    };
+    world::run(&name, async |world| {
+        if let Err(why) = world.bed.endpoints.engine(kind) {
+            let said = engine::untested(why, std::env::var_os("CI").as_deref())?;
+            eprintln!("{said}");
             return Ok(());
         }
-        let car = world.car(&plan()).await?;
+        let car = world.car(&plan(kind)).await?;
         world.node(&car, "a Node that offers containers", offers).await?;
         test(world, &car).await
     })
     .await
 }
 
-/// A car with a container engine.
-pub(crate) fn plan() -> Plan {
+/// A car with this container engine.
+pub(crate) fn plan(kind: Kind) -> Plan {
     Plan {
-        containers: true,
+        containers: Some(kind),
         ..Plan::default()
     }
 }
 
-fn offers(node: Option<&k8s_openapi::api::core::v1::Node>) -> Option<()> {
+/// Whether the car takes Pods for containers.
+pub(crate) fn offers(node: Option<&Node>) -> Option<()> {
     let labels = node?.metadata.labels.as_ref()?;
     (labels.get("kerbside.dev/runtime-container")? == "true").then_some(())
 }
@@ -108,6 +134,29 @@ pub(crate) async fn log(world: &World, pod: &str, container: &str) -> Result<Str
         .kubectl()
         .run(&["logs", "-n", &world.name, pod, "-c", container], "")
         .await
+}
+
+/// What an engine knows of the test's Pods: the ids of sandboxes and containers, or only of those that `filter` selects.
+pub(crate) async fn known(world: &World, kind: Kind, filter: &str) -> Result<String> {
+    let mut of_test = format!("labels.\"io.kubernetes.pod.namespace\"==\"{}\"", world.name);
+    if !filter.is_empty() {
+        of_test.extend([",", filter]);
+    }
+    let ids = engine::ctr(&world.bed.layout, kind, &["containers", "ls", "-q", &of_test]).await?;
+    Ok(ids.trim().to_owned())
+}
+
+/// Waits until an engine knows nothing of the test's Pods any more.
+pub(crate) async fn forgotten(world: &World, kind: Kind) -> Result<()> {
+    wait::until("the engine to know nothing of it", world::DEADLINE, async || {
+        Ok(known(world, kind, "").await?.is_empty().then_some(()))
+    })
+    .await
+}
+
+/// How often a container was started again.
+pub(crate) fn restarts(pod: &Pod, container: &str) -> i32 {
+    status(pod, container).map_or(0, |status| status.restart_count)
 }
 
 /// The status of a container that is not an init container.

@@ -4,13 +4,13 @@ use anyhow::{Context, Result, ensure};
 use kerbside_testbed::registry::artifact::Artifact;
 use kerbside_testbed::registry::push::push;
 use kerbside_testbed::world::{self, phase};
-use kerbside_testbed::{engine, programs, wait};
+use kerbside_testbed::{programs, wait};
 use kerbside_vehicle_agent::runtime::cri;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 use serde_json::json;
 
-use super::{pod, run, status, until};
+use super::{kind, known, pod, run, status, until};
 
 #[tokio::test]
 async fn container_that_cannot_be_created_says_why_and_runs_when_it_can() -> Result<()> {
@@ -69,7 +69,7 @@ async fn sandbox_that_ends_by_itself_is_made_anew_and_its_containers_begin_again
                 line.is_ok_and(|line| !line.starts_with(b"/actor")).then_some(pid)
             })
             .context("the sandbox has a process")?;
-        kill(Pid::from_raw(pause), Signal::SIGKILL).context("it can be ended")?;
+        signal::kill(Pid::from_raw(pause), Signal::SIGKILL).context("it can be ended")?;
         let again = until(world, "lives", "to run again", |pod| {
             let main = status(pod, "main")?;
             (main.ready && main.restart_count == 1).then(|| pod.clone())
@@ -84,7 +84,7 @@ async fn sandbox_that_ends_by_itself_is_made_anew_and_its_containers_begin_again
             "the engine to know one sandbox and one container",
             world::DEADLINE,
             async || {
-                let known = engine::ctr(&world.bed.layout, &["containers", "ls", "-q", &of_pod]).await?;
+                let known = known(world, kind()?, &of_pod).await?;
                 Ok((known.lines().count() == 2).then_some(()))
             },
         )

@@ -1,19 +1,22 @@
 //! Nothing of a container outlives what it may: its agent, its fence, the car's stay.
 
 use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::Pod;
 use kerbside_core::names::{condition, reason};
+use kerbside_testbed::engine::Kind;
 use kerbside_testbed::fleet::car::{Car, Signals};
-use kerbside_testbed::{engine, wait, world};
+use kerbside_testbed::world::World;
+use kerbside_testbed::{wait, world};
 use kerbside_vehicle_agent::cgroup::Cgroup;
 use kerbside_vehicle_agent::runtime::cri;
 use kube::ResourceExt;
 use serde_json::json;
 
-use super::{container, pod, run, status, until};
+use super::{container, forgotten, kind, known, pod, run, run_on, status, until};
 use crate::loss::{impatient, once_only};
 
 /// Everything that runs in containers in the car.
-fn group(car: &Car) -> Cgroup {
+pub(crate) fn group(car: &Car) -> Cgroup {
     cri::group_of(&car.dir())
 }
 
@@ -21,35 +24,48 @@ fn processes(car: &Car) -> Result<usize> {
     Ok(group(car).pids().context("control groups can be read")?.len())
 }
 
-async fn nothing_runs(car: &Car) -> Result<()> {
+pub(crate) async fn nothing_runs(car: &Car) -> Result<()> {
     wait::until("nothing to run in the car", world::DEADLINE, async || {
         Ok((processes(car)? == 0).then_some(()))
     })
     .await
 }
 
+/// Waits until each of the test's Pods is gone, or told as one whose car has left.
+pub(crate) async fn departed(world: &World) -> Result<()> {
+    world
+        .wait_pods("the Pods to be gone, or told as departed", |pods| {
+            let told = |pod: &Pod| {
+                let why = pod.status.as_ref().and_then(|status| status.reason.clone());
+                why.as_deref() == Some(reason::VEHICLE_DEPARTED)
+            };
+            pods.iter().all(told).then_some(())
+        })
+        .await
+}
+
 #[tokio::test]
 async fn agent_that_is_killed_takes_its_containers_with_it_and_the_next_one_clears_away() -> Result<()> {
-    run("engine-killed", async |world, car| {
+    killed(kind()?).await
+}
+
+pub(super) async fn killed(kind: Kind) -> Result<()> {
+    run_on(kind, "engine-killed", async |world, car| {
         world.apply(&pod(world, "lives", "stay")).await?;
         until(world, "lives", "to run", |pod| status(pod, "main")?.ready.then_some(())).await?;
         ensure!(processes(car)? >= 2, "the program and its sandbox");
         car.crash().await?;
         nothing_runs(car).await?;
-        let name = group(car).name();
-        let id = name.rsplit('/').next().context("the group is named after the car")?;
-        let of_car = format!("labels.\"kerbside.dev/car\"=={id}");
-        let known = async || engine::ctr(&world.bed.layout, &["containers", "ls", "-q", &of_car]).await;
-        ensure!(!known().await?.trim().is_empty(), "the engine still knows the sandbox");
+        ensure!(
+            !known(world, kind, "").await?.is_empty(),
+            "the engine still knows the sandbox"
+        );
         car.start()?;
         until(world, "lives", "its end", |pod| {
             (world::phase(pod) == "Failed").then_some(())
         })
         .await?;
-        wait::until("the engine to know nothing of it", world::DEADLINE, async || {
-            Ok(known().await?.trim().is_empty().then_some(()))
-        })
-        .await?;
+        forgotten(world, kind).await?;
         // And it works on.
         let next = super::played(world, &pod(world, "next", "say hello")).await?;
         ensure!(world::phase(&next) == "Succeeded", "{:?}", next.status);
@@ -77,15 +93,7 @@ async fn container_in_a_car_that_leaves_is_asked_and_gone_within_the_notice() ->
         let took = began.elapsed();
         // The car of these tests gives notice of 5 s.
         ensure!(took.as_secs() < 9, "it took {took:?}");
-        world
-            .wait_pods("both to be gone, or told as departed", |pods| {
-                let told = |pod: &k8s_openapi::api::core::v1::Pod| {
-                    let why = pod.status.as_ref().and_then(|status| status.reason.clone());
-                    why.as_deref() == Some(reason::VEHICLE_DEPARTED)
-                };
-                pods.iter().all(told).then_some(())
-            })
-            .await
+        departed(world).await
     })
     .await
 }

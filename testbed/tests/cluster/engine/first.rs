@@ -2,15 +2,20 @@
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
+use kerbside_testbed::engine::Kind;
 use kerbside_testbed::{wait, world};
 use kube::ResourceExt;
 use kube::api::Api;
 
-use super::{end, log, played, pod, run, status};
+use super::{end, kind, log, played, pod, run, run_on, status};
 
 #[tokio::test]
 async fn container_runs_from_its_image_prints_leaves_a_message_and_ends() -> Result<()> {
-    run("engine-first", async |world, _| {
+    to_its_end(kind()?).await
+}
+
+pub(super) async fn to_its_end(kind: Kind) -> Result<()> {
+    run_on(kind, "engine-first", async |world, _| {
         let pod = pod(
             world,
             "one",

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
+use kerbside_testbed::engine::Kind;
 use kerbside_testbed::world::{self, World, condition, phase};
 use serde_json::json;
 
-use super::{container, end, log, played, pod, run, status, until};
+use super::{container, end, kind, log, played, pod, restarts, run, run_on, status, until};
 
 /// An emptyDir that all its containers see at /work.
-fn shared(world: &World, name: &str, containers: &[(&str, &str)]) -> serde_json::Value {
+pub(crate) fn shared(world: &World, name: &str, containers: &[(&str, &str)]) -> serde_json::Value {
     let mut pod = pod(world, name, "say nothing");
     let containers = containers.iter().map(|(name, acts)| {
         let mut container = container(world, name, acts);
@@ -20,10 +21,6 @@ fn shared(world: &World, name: &str, containers: &[(&str, &str)]) -> serde_json:
     pod["spec"]["containers"] = containers.collect();
     pod["spec"]["volumes"] = json!([{"name": "work", "emptyDir": {}}]);
     pod
-}
-
-fn restarts(pod: &Pod, container: &str) -> i32 {
-    status(pod, container).map_or(0, |status| status.restart_count)
 }
 
 #[tokio::test]
@@ -123,7 +120,11 @@ async fn container_that_fails_its_liveness_probe_is_ended_and_started_again() ->
 
 #[tokio::test]
 async fn probes_of_each_kind_ask_the_program_in_its_own_network() -> Result<()> {
-    run("engine-probes", async |world, _| {
+    probes(kind()?).await
+}
+
+pub(super) async fn probes(kind: Kind) -> Result<()> {
+    run_on(kind, "engine-probes", async |world, _| {
         let mut pod = shared(
             world,
             "probes",
@@ -154,7 +155,11 @@ async fn probes_of_each_kind_ask_the_program_in_its_own_network() -> Result<()> 
 
 #[tokio::test]
 async fn hooks_run_in_the_container_and_the_last_one_before_the_signal() -> Result<()> {
-    run("engine-hooks", async |world, car| {
+    hooks(kind()?).await
+}
+
+pub(super) async fn hooks(kind: Kind) -> Result<()> {
+    run_on(kind, "engine-hooks", async |world, car| {
         let mut pod = shared(
             world,
             "hooks",
@@ -222,7 +227,11 @@ async fn deadline_of_the_pod_ends_it() -> Result<()> {
 
 #[tokio::test]
 async fn program_that_takes_more_memory_than_its_limit_is_oom_killed_and_more_disk_evicted() -> Result<()> {
-    run("engine-limits", async |world, _| {
+    limits(kind()?).await
+}
+
+pub(super) async fn limits(kind: Kind) -> Result<()> {
+    run_on(kind, "engine-limits", async |world, _| {
         let hungry = pod(world, "hungry", "hog 200000000 ; say never");
         let ended = played(world, &hungry).await?;
         let how = end(&ended, "main").context("it has ended")?;

@@ -18,6 +18,8 @@ use super::proto::runtime_service_client::RuntimeServiceClient;
 
 /// A call that takes longer has failed; as in the kubelet.
 const CALL: Duration = Duration::from_mins(2);
+/// How soon an engine must say that it is ready, or it is not.
+const STATUS: Duration = Duration::from_secs(15);
 /// A pull may take as long as a slow link needs for a large image.
 const PULL: Duration = Duration::from_hours(2);
 /// No answer is larger: a status with what it says of an image, or what a command printed.
@@ -97,7 +99,7 @@ impl Engine {
 
     calls! {
         runtime.version(VersionRequest) -> VersionResponse within CALL;
-        runtime.status(StatusRequest) -> StatusResponse within CALL;
+        runtime.status(StatusRequest) -> StatusResponse within STATUS;
         runtime.run_pod_sandbox(RunPodSandboxRequest) -> RunPodSandboxResponse within 2 * CALL;
         runtime.stop_pod_sandbox(StopPodSandboxRequest) -> StopPodSandboxResponse within CALL;
         runtime.remove_pod_sandbox(RemovePodSandboxRequest) -> RemovePodSandboxResponse within CALL;

@@ -21,6 +21,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::cage::Cage;
+use super::client::CallError;
 use super::sandbox::Sandbox;
 use super::{Inner, config, proto};
 use crate::logs;
@@ -381,25 +382,7 @@ impl Run {
         let inner = Arc::clone(&self.inner);
         let wake = inner.wakes.of(id);
         self.sandbox.enter(&self.cage);
-        let request = proto::StartContainerRequest {
-            container_id: id.to_owned(),
-        };
         let mut wished = self.wished.clone();
-        let mut brake = inner.brake.clone();
-        let start = async {
-            loop {
-                // An error means that the car is gone, and with it whoever holds this.
-                let _ = brake.wait_for(|braked| !braked).await;
-                match inner.engine.start_container(request.clone()).await {
-                    Err(error) if error.is_transient() => {
-                        if self.has_begun(id).await {
-                            return Ok(());
-                        }
-                    }
-                    answer => return answer.map(|_| ()),
-                }
-            }
-        };
         let cage = Arc::clone(&self.cage);
         // A brake that is pulled now finds no process yet, or one that the engine has not put into its group.
         let braking = async {
@@ -411,7 +394,7 @@ impl Run {
             }
         };
         let begun = tokio::select! {
-            answer = start => answer,
+            answer = self.start(id) => answer,
             never = braking => never,
             // An error means that nobody holds it any more. One whose brake is pulled just now does not begin, and is not waited for.
             () = async { drop(wished.wait_for(|wish| wish.kill).await) } => {
@@ -480,6 +463,26 @@ impl Run {
                 }
                 Ok(None) => {}
                 Err(error) => tracing::debug!(container = self.spec.name, error, "not looked at"),
+            }
+        }
+    }
+
+    /// Has the engine start it, when the brake is off. A start that nobody answered is asked after, and told again if it was not heard.
+    async fn start(&self, id: &str) -> Result<(), CallError> {
+        let request = proto::StartContainerRequest {
+            container_id: id.to_owned(),
+        };
+        let mut brake = self.inner.brake.clone();
+        loop {
+            // An error means that the car is gone, and with it whoever holds this.
+            let _ = brake.wait_for(|braked| !braked).await;
+            match self.inner.engine.start_container(request.clone()).await {
+                Err(error) if error.is_transient() => {
+                    if self.has_begun(id).await {
+                        return Ok(());
+                    }
+                }
+                answer => return answer.map(|_| ()),
             }
         }
     }
