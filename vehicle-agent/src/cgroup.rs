@@ -298,13 +298,8 @@ fn walk(directory: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
     };
     found.push(directory.to_owned());
     for entry in entries {
-        let entry = match entry {
-            Ok(entry) => entry,
-            // The kernel says so of a directory that is removed while it is read.
-            Err(e) if gone(&e) => return Ok(()),
-            Err(e) => return Err(e),
-        };
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
             walk(&entry.path(), found)?;
         }
     }
