@@ -81,11 +81,13 @@ func init() {
 		"ls":      ls,
 		"stat":    stat,
 		"link":    func(a []string) error { return os.Symlink(a[0], a[1]) },
+		"rename":  func(a []string) error { return os.Rename(a[0], a[1]) },
 		"env":     env,
 		"id":      id,
 		"hog":     hog,
 		"fill":    fill,
 		"spin":    spin,
+		"direct":  direct,
 		"count":   count,
 		"threads": threads,
 		"connect": connect,
@@ -356,4 +358,32 @@ func ps([]string) error {
 		fmt.Println(entry.Name(), strings.ReplaceAll(string(line), "\x00", " "))
 	}
 	return err
+}
+
+// direct PATH BYTES: writes so many to a file past the kernel's cache, and says how many milliseconds that took.
+func direct(a []string) error {
+	n, err := strconv.Atoi(a[1])
+	if err != nil {
+		return err
+	}
+	fd, err := syscall.Open(a[0], syscall.O_WRONLY|syscall.O_CREAT|syscall.O_DIRECT, 0o644)
+	if err != nil {
+		return err
+	}
+	defer syscall.Close(fd)
+	// Direct access wants memory at the start of a page.
+	block, err := syscall.Mmap(-1, 0, 64<<10, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE)
+	if err != nil {
+		return err
+	}
+	since := time.Now()
+	for written := 0; written < n; {
+		count, err := syscall.Write(fd, block)
+		if err != nil {
+			return err
+		}
+		written += count
+	}
+	fmt.Println("took", time.Since(since).Milliseconds())
+	return nil
 }

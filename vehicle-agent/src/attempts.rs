@@ -6,6 +6,7 @@
 
 mod actor;
 mod files;
+mod parts;
 mod prepare;
 mod quota;
 mod status;

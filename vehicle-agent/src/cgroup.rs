@@ -41,6 +41,8 @@ pub struct Most {
     pub cpu: Option<u64>,
     /// Processes and threads.
     pub pids: Option<u64>,
+    /// Bytes read from each disk per second, and as many written.
+    pub disk: Option<u64>,
 }
 
 impl Cgroup {
@@ -117,6 +119,27 @@ impl Cgroup {
                 let path = self.directory(controller).join(file);
                 let written = fs::write(&path, bound);
                 written.map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Bounds how many bytes per second it reads from each of these disks, and writes to them; a disk is named by its numbers, such as `254:0`.
+    /// Of the first version this bounds direct access alone, for the kernel does not know whose a page is that it writes later, and it
+    /// holds for this group alone and not for those within it.
+    pub fn bound_disks<'a>(&self, rate: u64, disks: impl IntoIterator<Item = &'a String>) -> io::Result<()> {
+        let directory = self.directory("blkio");
+        fs::create_dir_all(&directory)?;
+        let write = |file: &str, text: String| {
+            let path = directory.join(file);
+            fs::write(&path, text).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))
+        };
+        for disk in disks {
+            if self.unified {
+                write("io.max", format!("{disk} rbps={rate} wbps={rate}"))?;
+            } else {
+                write("blkio.throttle.read_bps_device", format!("{disk} {rate}"))?;
+                write("blkio.throttle.write_bps_device", format!("{disk} {rate}"))?;
             }
         }
         Ok(())

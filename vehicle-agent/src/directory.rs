@@ -125,6 +125,11 @@ impl AttemptDirectory {
         self.root.join("volumes").join(volume)
     }
 
+    /// A part of a volume that one container sees: of its n-th mount.
+    pub fn part(&self, container: &str, n: usize) -> PathBuf {
+        self.root.join("parts").join(container).join(n.to_string())
+    }
+
     /// What the attempt produces.
     pub fn output(&self) -> PathBuf {
         self.root.join("output")

@@ -160,8 +160,7 @@ impl Work {
             })
             .collect::<Result<BTreeMap<_, _>, Refusal>>()?;
         for container in &containers {
-            check_mounts(container, &volumes, engine)
-                .map_err(|m| unsupported(format!("container {}: {m}", container.name)))?;
+            check_mounts(container, &volumes).map_err(|m| unsupported(format!("container {}: {m}", container.name)))?;
         }
         let output = match &run.output {
             Some(output) => Some(Output {
@@ -215,7 +214,7 @@ impl Work {
         let new: Vec<_> = new
             .map(|c| {
                 let read = container::ephemeral(c, &self.pod, self.engine, allocatable);
-                match check_mounts(&read, &self.volumes, self.engine) {
+                match check_mounts(&read, &self.volumes) {
                     Ok(()) => read,
                     Err(why) => ContainerWork {
                         refused: Some(why),
@@ -281,25 +280,11 @@ fn unsupported(message: String) -> Refusal {
     Refusal::new(reason::NOT_SUPPORTED, message)
 }
 
-/// That every volume is there, and may be mounted as the container wants it.
-fn check_mounts(
-    container: &ContainerWork,
-    volumes: &BTreeMap<String, VolumeWork>,
-    engine: Engine,
-) -> Result<(), String> {
-    for mount in &container.mounts {
-        let name = &mount.volume;
-        let volume = volumes.get(name).ok_or_else(|| format!("no volume {name}"))?;
-        let shared = matches!(volume, VolumeWork::EmptyDir { .. });
-        if engine == Engine::Container && shared && mount.sub_path.is_some() {
-            // Another container could put a link in its place, and the engine follows it.
-            let class = engine.runtime_class();
-            return Err(format!(
-                "subPath of an emptyDir (volume {name}) is not possible with {class}"
-            ));
-        }
-    }
-    Ok(())
+/// That every volume is there.
+fn check_mounts(container: &ContainerWork, volumes: &BTreeMap<String, VolumeWork>) -> Result<(), String> {
+    let mut mounts = container.mounts.iter();
+    let missing = mounts.find(|mount| !volumes.contains_key(&mount.volume));
+    missing.map_or(Ok(()), |mount| Err(format!("no volume {}", mount.volume)))
 }
 
 /// Things of the Pod that no vehicle gives, or not with this engine.

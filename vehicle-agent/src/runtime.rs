@@ -152,6 +152,9 @@ pub trait Process: Send + Sync {
     fn freeze(&self);
     /// Gives it back.
     fn thaw(&self);
+    /// It is to end soon. In a car that stands still it runs from now on, for long enough to do what is to be done before. A program that can
+    /// do nothing before its end stands on.
+    fn leave(&self) {}
     /// Asks it to end, if there is a way to ask; else ends it.
     fn stop(&self);
     /// Ends it.

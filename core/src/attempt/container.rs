@@ -314,12 +314,13 @@ impl Container {
         }
     }
 
-    /// Ends its run by `kill_at`: by the hook, if it has one that can run, and then by asking the program. A later end can only be sooner.
+    /// Ends its run by `kill_at`: by its hook, if there is time for one, and then by asking the program. A later end can only be sooner. Also
+    /// in a car that stands still: what is to end may run for a moment to take its leave.
     pub(super) fn close(
         &mut self,
         plan: &ContainerPlan,
         index: usize,
-        frozen: bool,
+        hook: bool,
         kill_at: Boottime,
         effects: &mut Vec<Effect>,
     ) {
@@ -332,8 +333,7 @@ impl Container {
         }
         self.held = false;
         let runs = matches!(self.life, Life::Running { .. });
-        // A program that stands still runs no hook.
-        let step = if plan.pre_stop && runs && !frozen {
+        let step = if plan.pre_stop && runs && hook {
             effects.push(Effect::PreStop(index));
             Step::Hook
         } else {

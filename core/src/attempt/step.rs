@@ -148,7 +148,7 @@ fn active(attempt: &mut Attempt, plan: &Plan, event: Event, now: Now, effects: &
             return false;
         }
         Event::Depart { grace, reason, message } => {
-            // The brake is on in a car that leaves: no hook runs.
+            // The brake is on in a car that leaves: nothing begins in it any more.
             attempt.frozen = true;
             let outcome = Outcome::new(Kind::Disrupted, &reason, message);
             attempt.stop(plan, outcome, Until { grace, binds: true }, now, effects);
@@ -414,8 +414,8 @@ fn overdue(attempt: &mut Attempt, plan: &Plan, now: Now, effects: &mut Vec<Effec
         (*kill_at, *binds) = (now.boot + LEAST_GRACE, true);
         let kill_at = *kill_at;
         for (index, container) in attempt.containers.iter_mut().enumerate() {
-            // A sidecar whose turn has not come.
-            container.close(&plan.containers[index], index, true, kill_at, effects);
+            // A sidecar whose turn has not come, and now there is no time for its hook.
+            container.close(&plan.containers[index], index, false, kill_at, effects);
         }
     }
     for (index, container) in attempt.containers.iter_mut().enumerate() {

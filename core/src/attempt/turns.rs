@@ -68,10 +68,8 @@ impl Attempt {
                 .into_iter()
                 .collect();
         }
-        // In a car that leaves no hook runs.
-        let still = self.frozen || matches!(self.state, State::Stopping { binds: true, .. });
         for index in due {
-            self.containers[index].close(&plan.containers[index], index, still, kill_at, effects);
+            self.containers[index].close(&plan.containers[index], index, true, kill_at, effects);
         }
     }
 
@@ -88,7 +86,7 @@ impl Attempt {
     /// Ends one container, as long as its Pod goes on.
     pub(super) fn close(&mut self, plan: &Plan, index: usize, grace: Duration, now: Now, effects: &mut Vec<Effect>) {
         let kill_at = now.boot + grace;
-        self.containers[index].close(&plan.containers[index], index, self.frozen, kill_at, effects);
+        self.containers[index].close(&plan.containers[index], index, true, kill_at, effects);
     }
 
     /// Asks and kills what is due.

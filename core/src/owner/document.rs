@@ -38,6 +38,9 @@ pub struct Document {
     /// The most processor time per time that all work together may have.
     #[serde(default)]
     pub max_cpu: Option<Quantity>,
+    /// The most bytes per second that each Pod may read from a disk, and as many write.
+    #[serde(default = "default_disk_rate", deserialize_with = "rate")]
+    pub max_disk_bytes_per_second: u64,
 }
 
 /// What the owner consented to, and for how long.
@@ -126,6 +129,17 @@ fn default_margin() -> f64 {
     5.0
 }
 
+/// Slow enough that the car's own programs find the disk free between two requests of a Pod's.
+fn default_disk_rate() -> u64 {
+    50 << 20
+}
+
+fn rate<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let quantity = Quantity::deserialize(deserializer)?;
+    let bytes = u64::try_from(quantity.units()).ok().filter(|bytes| *bytes > 0);
+    bytes.ok_or_else(|| serde::de::Error::custom("a rate is at least one byte per second, such as 50Mi"))
+}
+
 fn default_resume_within() -> Duration {
     Duration::from_mins(10)
 }
@@ -169,6 +183,7 @@ quietHours: [{from: '22:00', to: '06:30'}]
 timeZone: Europe/Berlin
 maxMemory: 1Gi
 maxCpu: 1500m
+maxDiskBytesPerSecond: 20Mi
 ";
 
     fn parse(yaml: &str) -> Result<Document, String> {
@@ -183,6 +198,7 @@ maxCpu: 1500m
         assert_eq!(document.resume_within, Duration::from_mins(5));
         assert_eq!(document.max_memory, Some("1Gi".parse().unwrap()));
         assert_eq!(document.quiet_hours.len(), 1);
+        assert_eq!(document.max_disk_bytes_per_second, 20 << 20);
     }
 
     #[test]
@@ -194,6 +210,7 @@ maxCpu: 1500m
         assert_eq!(document.charge_resume_margin_percent.to_bits(), 5.0_f64.to_bits());
         assert_eq!(document.resume_within, Duration::from_mins(10));
         assert_eq!((document.max_cpu, document.consent.expires_at), (None, None));
+        assert_eq!(document.max_disk_bytes_per_second, 50 << 20);
     }
 
     #[rstest]
@@ -205,6 +222,11 @@ maxCpu: 1500m
     #[case::no_classes(", classes: [inference, video]", "", "classes")]
     #[case::no_plug("requirePluggedIn: true", "", "requirePluggedIn")]
     #[case::no_floor("chargeFloorPercent: 50", "", "chargeFloorPercent")]
+    #[case::no_rate(
+        "maxDiskBytesPerSecond: 20Mi",
+        "maxDiskBytesPerSecond: 0",
+        "at least one byte per second"
+    )]
     #[case::unknown_field("maxCpu: 1500m", "maxCpus: 1500m", "maxCpus")]
     #[case::unknown_consent_field("classes:", "clases: [a], classes:", "clases")]
     #[case::floor_over_100("chargeFloorPercent: 50", "chargeFloorPercent: 150", "0 to 100")]

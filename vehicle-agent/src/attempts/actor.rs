@@ -557,7 +557,8 @@ impl<C: Cluster> Actor<C> {
 
     /// What an attempt may use, whatever its Pod says: no more than the owner lets the car give.
     fn most(&self) -> Most {
-        let given = &self.context.outlook.borrow().allocatable;
+        let outlook = self.context.outlook.borrow();
+        let given = &outlook.allocatable;
         let amount = |resource: &str, amount: i64| {
             let positive = u64::try_from(amount).unwrap_or(0);
             given.0.contains_key(resource).then_some(positive)
@@ -566,6 +567,10 @@ impl<C: Cluster> Actor<C> {
             memory: amount("memory", given.get("memory").units()),
             cpu: amount("cpu", given.get("cpu").millis()),
             pids: Some(PIDS),
+            disk: outlook
+                .document
+                .as_ref()
+                .map(|document| document.max_disk_bytes_per_second),
         }
     }
 

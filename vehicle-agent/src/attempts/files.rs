@@ -9,6 +9,7 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
+use super::parts::Parts;
 use super::volumes;
 use crate::directory::{AttemptDirectory, make_private};
 use crate::images::Files;
@@ -18,12 +19,14 @@ use crate::runtime::SpecDirectory;
 /// A termination message is no longer, as in the kubelet.
 const MESSAGE_MAX: u64 = 4096;
 
-/// Makes the directories of a container for one run. `images` has the files of image volumes, by volume.
+/// Makes the directories of a container for one run. `images` has the files of image volumes, by volume; `parts` the places of what was
+/// bound.
 pub(super) fn lay_out(
     directory: &AttemptDirectory,
     work: &Work,
     index: usize,
     images: &[(String, Files)],
+    parts: &Parts,
     known: &BTreeMap<String, String>,
 ) -> io::Result<Vec<SpecDirectory>> {
     let container = &work.containers[index];
@@ -41,8 +44,11 @@ pub(super) fn lay_out(
             read_only: false,
         })
         .collect();
-    for mount in &container.mounts {
-        let (host, read_only) = volume(directory, work, mount, images, known)?;
+    for (number, mount) in container.mounts.iter().enumerate() {
+        let (host, read_only) = match parts.get(&number) {
+            Some(place) => (place.clone(), mount.read_only),
+            None => volume(directory, work, mount, images, known)?,
+        };
         place(&mount.path)?;
         directories.push(SpecDirectory {
             host,
@@ -85,7 +91,7 @@ fn scratch_root(directory: &AttemptDirectory, container: &ContainerWork) -> io::
 }
 
 /// A directory that a program writes to, whoever it is: as the kubelet makes an `emptyDir`.
-fn make_shared(path: &Path, work: &Work) -> io::Result<()> {
+pub(super) fn make_shared(path: &Path, work: &Work) -> io::Result<()> {
     if work.engine == Engine::Wasm {
         return make_private(path);
     }
@@ -322,7 +328,14 @@ mod tests {
 
     impl Fixture {
         fn lay_out(&self) -> io::Result<Vec<SpecDirectory>> {
-            lay_out(&self.directory, &self.work, 0, &self.images, &BTreeMap::new())
+            lay_out(
+                &self.directory,
+                &self.work,
+                0,
+                &self.images,
+                &Parts::new(),
+                &BTreeMap::new(),
+            )
         }
     }
 

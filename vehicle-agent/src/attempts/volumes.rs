@@ -263,7 +263,7 @@ pub(crate) fn forget(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn mounts_below(directory: &Path) -> io::Result<Vec<PathBuf>> {
+pub(super) fn mounts_below(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let text = fs::read_to_string("/proc/self/mounts")?;
     let places = text.lines().filter_map(|line| line.split(' ').nth(1));
     // The kernel writes a space, and other such, as its number; names of attempts and volumes have none, and a directory with one is

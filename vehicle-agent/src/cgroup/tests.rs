@@ -1,5 +1,7 @@
 //! On directories that look like the kernel's.
 
+mod real;
+
 use super::*;
 
 /// A mount of the first version, with these controllers, or of the second.
@@ -18,6 +20,7 @@ const MOST: Most = Most {
     memory: Some(1 << 20),
     cpu: Some(1500),
     pids: Some(64),
+    disk: None,
 };
 
 #[test]
@@ -85,4 +88,24 @@ fn processes_of_all_groups_within_are_found_and_what_was_used_is_read() {
     write("memory/kerbside/car/memory.max_usage_in_bytes", "4096\n");
     let usage = group.usage();
     assert_eq!((usage.cpu_ms, usage.memory_peak), (1234, 4096));
+}
+
+#[test]
+fn rate_of_a_disk_is_bounded_in_the_words_of_each_version() {
+    let disks = ["254:0".to_owned(), "259:3".to_owned()];
+    let first = mount(&["freezer", "blkio"]);
+    let group = Cgroup::at(first.path(), "/kerbside/car/u-1");
+    // The kernel keeps a line for each disk; a file keeps the last.
+    group.bound_disks(1 << 20, &disks).unwrap();
+    let read = |mount: &Path, path: &str| fs::read_to_string(mount.join("blkio/kerbside/car/u-1").join(path)).unwrap();
+    assert_eq!(read(first.path(), "blkio.throttle.read_bps_device"), "259:3 1048576");
+    assert_eq!(read(first.path(), "blkio.throttle.write_bps_device"), "259:3 1048576");
+    let second = mount(&[]);
+    let group = Cgroup::at(second.path(), "/kerbside/car/u-1");
+    group.bound_disks(1 << 20, &disks[..1]).unwrap();
+    let text = fs::read_to_string(second.path().join("kerbside/car/u-1/io.max")).unwrap();
+    assert_eq!(text, "254:0 rbps=1048576 wbps=1048576");
+    // Where nothing is to be bounded nothing is written.
+    let none = mount(&["freezer"]);
+    Cgroup::at(none.path(), "/kerbside/car").bound_disks(0, &[]).unwrap();
 }

@@ -181,23 +181,6 @@ fn pod_is_run_by_what_its_runtime_class_says_and_without_one_in_containers() {
 }
 
 #[test]
-fn part_of_an_empty_directory_that_containers_share_is_refused_in_containers() {
-    let mut pod = pod_json();
-    pod["spec"]["containers"][0]["volumeMounts"][1]["subPath"] = json!("part");
-    assert!(
-        read(&pod).is_ok(),
-        "a WebAssembly program follows no link out of its directories"
-    );
-    pod["spec"]["runtimeClassName"] = json!("kerbside-container");
-    let refusal = read(&pod).unwrap_err();
-    assert!(
-        refusal.message.contains("subPath of an emptyDir (volume scratch)"),
-        "{}",
-        refusal.message
-    );
-}
-
-#[test]
 fn container_has_probes_hooks_and_a_security_context() {
     let mut pod = pod_json();
     pod["spec"]["runtimeClassName"] = json!("kerbside-container");

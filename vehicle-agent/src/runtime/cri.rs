@@ -14,6 +14,7 @@
 //! | `config` | what the engine is told: pure |
 //! | `sandbox` | what the containers of one attempt share |
 //! | `container` | one run of one container: its task, from creation to removal |
+//! | `disk` | which disks its containers write to |
 //! | `cage` | its control group; the brake |
 //! | `events` | what the engine tells by itself |
 //! | `isolation` | whether a Pod's network leads anywhere |
@@ -23,12 +24,13 @@ mod cage;
 mod client;
 mod config;
 mod container;
+mod disk;
 mod events;
 mod isolation;
 pub mod measure;
 mod sandbox;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -40,7 +42,7 @@ use futures::future::BoxFuture;
 use kerbside_core::attempt::NotReady;
 use kerbside_core::ids::PodUid;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{OnceCell, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
 use self::cage::Cages;
@@ -106,6 +108,10 @@ struct Inner {
     ready: watch::Sender<bool>,
     /// It was looked at, whatever came of that.
     looked: watch::Sender<bool>,
+    /// Where the agent keeps what it gives containers.
+    directory: PathBuf,
+    /// The disks that containers write to, once the engine has said where its own files are.
+    disks: OnceCell<BTreeSet<String>>,
     /// Who the images' users are, by the engine's name of the image.
     users: Mutex<HashMap<String, ImageUser>>,
 }
@@ -143,6 +149,8 @@ impl Cri {
             sandboxes: Sandboxes::default(),
             ready: watch::Sender::new(false),
             looked: watch::Sender::new(false),
+            directory: directory.to_owned(),
+            disks: OnceCell::new(),
             users: Mutex::default(),
         });
         tokio::spawn(keep_braked(inner.cages.clone(), brake));
@@ -281,8 +289,31 @@ impl Inner {
             car: &self.car,
             handler: &self.handler,
             attempt,
+            disks: self.disks().await?,
         };
         Sandbox::make(&self.engine, work, maker, directory, group, most).await
+    }
+
+    /// The disks that containers write to: the agent's own, and the engine's.
+    async fn disks(&self) -> Result<&BTreeSet<String>, String> {
+        let found = self.disks.get_or_try_init(|| async {
+            let asked = self.engine.image_fs_info(proto::ImageFsInfoRequest {}).await;
+            let told = asked.map_err(|e| e.to_string())?.image_filesystems;
+            let engine = told.into_iter().filter_map(|usage| usage.fs_id);
+            let engine: Vec<_> = engine.map(|id| PathBuf::from(id.mountpoint)).collect();
+            let places = engine.iter().map(PathBuf::as_path).chain([self.directory.as_path()]);
+            let (disks, without) = disk::disks_of(places);
+            for place in without {
+                tracing::warn!(place = %place.display(), "has no disk of its own: how fast Pods read and write there is not bounded");
+            }
+            if !self.group.is_unified() {
+                tracing::info!(
+                    "control groups of the first version: how fast Pods read and write a disk is bounded for direct access only"
+                );
+            }
+            Ok(disks)
+        });
+        found.await
     }
 
     async fn close(&self, uid: &PodUid) {

@@ -390,11 +390,16 @@ fn hook_before_the_end_has_the_grace_first_and_the_program_the_rest() {
         "{effects:?}"
     );
 
+    // Also in a car that is paused, and in one that leaves: within its notice, which binds.
     let mut driver = started(hooked());
     driver.feed(Event::Freeze);
-    assert!(
-        driver.feed(stop(30)).contains(&Effect::Ask(0)),
-        "a program that stands still runs no hook"
+    assert!(driver.feed(stop(30)).contains(&Effect::PreStop(0)));
+    let mut driver = started(hooked());
+    assert!(driver.feed(depart()).contains(&Effect::PreStop(0)));
+    assert_eq!(
+        driver.after(10, Event::Tick),
+        [Effect::Kill(0)],
+        "it is not asked any more"
     );
 }
 
@@ -464,14 +469,15 @@ fn stop_of_what_has_ended_well_bounds_its_output_also_while_a_sidecar_ends() {
 }
 
 #[test]
-fn sidecar_of_a_car_that_leaves_meanwhile_runs_no_hook() {
+fn sidecar_of_a_car_that_leaves_meanwhile_runs_its_hook_within_the_notice() {
     let mut plan = sidecar_and_work();
     plan.containers[0].pre_stop = true;
     let mut driver = started(plan);
     driver.feed(stop(60));
     driver.feed(depart());
     let effects = driver.feed(exited(1, 143));
-    assert!(effects.contains(&Effect::Ask(0)), "{effects:?}");
+    assert!(effects.contains(&Effect::PreStop(0)), "{effects:?}");
+    assert_eq!(driver.after(10, Event::Tick), [Effect::Kill(0)]);
 }
 
 fn sidecar_and_work() -> Plan {

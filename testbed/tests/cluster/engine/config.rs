@@ -6,7 +6,7 @@ use kerbside_testbed::wait;
 use kerbside_testbed::world::{self, World, phase};
 use serde_json::{Value, json};
 
-use super::{log, played, pod, run, status, until};
+use super::{container, log, played, pod, run, status, until};
 
 /// Lets the adapter read what Pods in the test's namespace name, as the chart does for its workload namespaces.
 pub(crate) async fn bind(world: &World) -> Result<()> {
@@ -334,6 +334,44 @@ async fn labels_that_change_reach_the_files_of_a_pod_that_runs() -> Result<()> {
             .await?;
         until(world, "shown", "to have seen both", |pod| {
             (phase(pod) == "Succeeded").then_some(())
+        })
+        .await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn part_of_a_scratch_volume_is_its_containers_and_a_link_in_its_place_is_refused() -> Result<()> {
+    run("engine-part", async |world, car| {
+        let mut pod = pod(world, "parts", "");
+        let part = "write /part/file mine ; until /part/go yes ; exit 1";
+        // It sees all of the volume, and swaps the other's part for a way out.
+        let all = "until /work/a/b/file mine ; rename /work/a /work/old ; link /etc /work/a ; write /work/old/b/go yes ; wait";
+        let mut containers = [container(world, "part", part), container(world, "all", all)];
+        containers[0]["volumeMounts"] = json!([{"name": "work", "mountPath": "/part", "subPath": "a/b"}]);
+        containers[1]["volumeMounts"] = json!([{"name": "work", "mountPath": "/work"}]);
+        pod["spec"]["containers"] = json!(containers);
+        pod["spec"]["volumes"] = json!([{"name": "work", "emptyDir": {}}]);
+        pod["spec"]["restartPolicy"] = "OnFailure".into();
+        world.apply(&pod).await?;
+        // What it had it kept, or it would not have seen the word; what is there now is not given to it.
+        let why = until(world, "parts", "the link to be refused", |pod| {
+            let waiting = status(pod, "part")?.state.as_ref()?.waiting.clone()?;
+            (waiting.reason.as_deref() == Some("CreateContainerConfigError")).then_some(waiting)
+        })
+        .await?;
+        let message = why.message.unwrap_or_default();
+        ensure!(message.contains("a/b is a link"), "{message}");
+        ensure!(message.contains("subPath") && message.contains("\"part\""), "{message}");
+        until(world, "parts", "the other to run on", |pod| status(pod, "all")?.ready.then_some(())).await?;
+        world
+            .kubectl()
+            .run(&["delete", "pod", "-n", &world.name, "parts", "--wait=true"], "")
+            .await?;
+        wait::until("nothing to be bound in the car", world::DEADLINE, async || {
+            let mounts = std::fs::read_to_string("/proc/self/mounts")?;
+            let car = car.dir().join("attempts").to_string_lossy().into_owned();
+            Ok((!mounts.contains(&car)).then_some(()))
         })
         .await
     })

@@ -12,6 +12,7 @@ use kerbside_vehicle_agent::runtime::cri;
 use kube::ResourceExt;
 use serde_json::json;
 
+use super::life::shared;
 use super::{container, forgotten, kind, known, pod, run, run_on, status, until};
 use crate::loss::{impatient, once_only};
 
@@ -75,7 +76,7 @@ pub(super) async fn killed(kind: Kind) -> Result<()> {
 }
 
 #[tokio::test]
-async fn container_in_a_car_that_leaves_is_asked_and_gone_within_the_notice() -> Result<()> {
+async fn container_in_a_car_that_leaves_runs_its_hook_is_asked_and_gone_within_the_notice() -> Result<()> {
     run("engine-leaves", async |world, car| {
         // Its own grace is longer than the car's notice; it does not listen.
         let mut deaf = pod(world, "deaf", "stay");
@@ -84,15 +85,25 @@ async fn container_in_a_car_that_leaves_is_asked_and_gone_within_the_notice() ->
         let mut polite = pod(world, "polite", "wait");
         polite["spec"]["terminationGracePeriodSeconds"] = 600.into();
         world.apply(&polite).await?;
-        for name in ["deaf", "polite"] {
+        // It takes its leave by what its hook tells it, and is asked then.
+        let mut hooked = shared(world, "hooked", &[("main", "until /work/word leave ; wait")]);
+        hooked["spec"]["terminationGracePeriodSeconds"] = 600.into();
+        let hook = json!({"exec": {"command": ["/actor", "write", "/work/word", "leave"]}});
+        hooked["spec"]["containers"][0]["lifecycle"] = json!({"preStop": hook});
+        world.apply(&hooked).await?;
+        for name in ["deaf", "polite", "hooked"] {
             until(world, name, "to run", |pod| status(pod, "main")?.ready.then_some(())).await?;
         }
+        let follow = world.kubectl().stream(&["logs", "-n", &world.name, "-f", "hooked"])?;
         let began = tokio::time::Instant::now();
         car.signals(Signals::Driving)?;
         nothing_runs(car).await?;
         let took = began.elapsed();
         // The car of these tests gives notice of 5 s.
         ensure!(took.as_secs() < 9, "it took {took:?}");
+        let said = follow.wait_with_output().await.context("kubectl ends with the log")?;
+        let said = String::from_utf8_lossy(&said.stdout).into_owned();
+        ensure!(said == "/work/word is leave\ngot terminated\n", "{said}");
         departed(world).await
     })
     .await

@@ -1,6 +1,7 @@
 //! Who a program is and what it may do in its container; and what of the car no program gets.
 
 use anyhow::{Context, Result, ensure};
+use kerbside_testbed::wait;
 use kerbside_testbed::world::{self, phase};
 use serde_json::{Value, json};
 
@@ -208,6 +209,43 @@ async fn hostile_program_reaches_nothing_of_the_car_and_fills_nothing() -> Resul
         ensure!(end(&ended, "main").is_some_and(|how| how.exit_code == 2), "{:?}", ended.status);
         let said = log(world, "many", "main").await?;
         ensure!(said.contains("failed to create new OS thread"), "a bound on processes holds: {said}");
+        Ok(())
+    })
+    .await
+}
+
+/// What the owner lets each Pod write to a disk, a second.
+const RATE: u64 = 2 << 20;
+
+#[tokio::test]
+async fn program_writes_no_faster_than_the_owner_lets_it() -> Result<()> {
+    run("engine-rate", async |world, car| {
+        let path = car.dir().join("owner.yaml");
+        let text = std::fs::read_to_string(&path).context("the car has an owner's document")?;
+        let mut document: serde_json::Value = serde_json::from_str(&text)?;
+        document["maxDiskBytesPerSecond"] = "2Mi".into();
+        std::fs::write(&path, document.to_string())?;
+        let said = world.bed.layout.path(&format!("logs/car-{}.log", car.name));
+        wait::until("the document to be read", world::DEADLINE, async || {
+            let log = std::fs::read_to_string(&said)?;
+            Ok((log.matches("owner's document read").count() >= 2).then_some(()))
+        })
+        .await?;
+        // Past the kernel's cache, which has a rate of its own with control groups of the first version; in the image's files and in a volume.
+        let mut pod = pod(world, "writes", "direct /work/file 6291456 ; direct /file 6291456");
+        pod["spec"]["volumes"] = json!([{"name": "work", "emptyDir": {}}]);
+        pod["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "work", "mountPath": "/work"}]);
+        let ended = played(world, &pod).await?;
+        ensure!(world::phase(&ended) == "Succeeded", "{:?}", ended.status);
+        let printed = log(world, "writes", "main").await?;
+        let took = printed
+            .lines()
+            .filter_map(|line| line.strip_prefix("took ")?.parse::<u64>().ok());
+        let rates: Vec<_> = took.map(|ms| 6_291_456 * 1000 / ms.max(1)).collect();
+        ensure!(
+            rates.len() == 2 && rates.iter().all(|rate| *rate <= RATE * 13 / 10),
+            "{rates:?} bytes a second: {printed}"
+        );
         Ok(())
     })
     .await

@@ -14,6 +14,7 @@ use tokio::time::sleep;
 
 use super::{Actor, Order};
 use crate::ask::{NO_LIMIT, ask};
+use crate::attempts::parts::{self, Parts};
 use crate::attempts::prepare::Prepared;
 use crate::attempts::{files, quota};
 use crate::cluster::Cluster;
@@ -72,6 +73,7 @@ impl<C: Cluster> Actor<C> {
     /// The same before its end.
     pub(super) fn pre_stop(&mut self, container: usize) {
         let hook = self.container(container).and_then(|work| work.pre_stop.clone());
+        self.with_process(container, |process| process.leave());
         let (asked, run) = (self.ask(container, hook, NO_LIMIT), self.run(container));
         self.beside(async move {
             let result = asked.await;
@@ -124,7 +126,17 @@ impl<C: Cluster> Actor<C> {
             // It was there when the container was made ready.
             Err(why) => return Some(Event::NotStarted { container, why }),
         };
-        match self.try_start(container, env) {
+        let known = env.iter().cloned().collect();
+        let work = self.seed.work.as_ref().filter(|work| container < work.containers.len());
+        let parts = work.map(|work| parts::bind(&self.directory, work, container, &known));
+        let parts = match parts.unwrap_or_else(|| Ok(Parts::new())) {
+            Ok(parts) => parts,
+            Err(message) => {
+                let why = config_error(message);
+                return Some(Event::NotStarted { container, why });
+            }
+        };
+        match self.try_start(container, env, &known, &parts) {
             Ok(true) => Some(Event::Started { container }),
             Ok(false) => None,
             Err(message) => {
@@ -164,11 +176,16 @@ impl<C: Cluster> Actor<C> {
     }
 
     /// Whether it runs already.
-    fn try_start(&mut self, index: usize, env: Vec<(String, String)>) -> Result<bool, String> {
+    fn try_start(
+        &mut self,
+        index: usize,
+        env: Vec<(String, String)>,
+        known: &BTreeMap<String, String>,
+        parts: &Parts,
+    ) -> Result<bool, String> {
         let work = self.seed.work.clone().ok_or("the Pod is not known")?;
         let container = work.containers.get(index).ok_or("the Pod has no such container")?;
-        let known: BTreeMap<String, String> = env.iter().cloned().collect();
-        let expanded = |words: &[String]| words.iter().map(|word| expand(word, &known)).collect();
+        let expanded = |words: &[String]| words.iter().map(|word| expand(word, known)).collect();
         // Whatever a Pod says, no program gets more than the owner lets the car give.
         let most = self.most();
         let least = |limit: Option<u64>, most: Option<u64>| limit.into_iter().chain(most).min();
@@ -177,7 +194,8 @@ impl<C: Cluster> Actor<C> {
         let prepared = slot.prepared.as_ref().ok_or("the container is not ready")?;
         let program = prepared.program.clone()?;
         let said = |e: io::Error| e.to_string();
-        slot.directories = files::lay_out(&self.directory, &work, index, &prepared.volumes, &known).map_err(said)?;
+        let images = &prepared.volumes;
+        slot.directories = files::lay_out(&self.directory, &work, index, images, parts, known).map_err(said)?;
         let restart = self.seed.attempt.containers[index].restarts;
         let log = LogWriter::create(
             &self.directory.log(&container.name, restart),

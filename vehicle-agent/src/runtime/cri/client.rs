@@ -116,6 +116,7 @@ impl Engine {
         /// Answers when the command has ended; the caller bounds that.
         runtime.exec_sync(ExecSyncRequest) -> ExecSyncResponse within PULL;
         runtime.reopen_container_log(ReopenContainerLogRequest) -> ReopenContainerLogResponse within CALL;
+        images.image_fs_info(ImageFsInfoRequest) -> ImageFsInfoResponse within STATUS;
         images.image_status(ImageStatusRequest) -> ImageStatusResponse within CALL;
         images.pull_image(PullImageRequest) -> PullImageResponse within PULL;
         images.remove_image(RemoveImageRequest) -> RemoveImageResponse within CALL;

@@ -123,6 +123,10 @@ impl Process for Handle {
         self.cage.freeze(false);
     }
 
+    fn leave(&self) {
+        self.cage.end();
+    }
+
     fn stop(&self) {
         // What stands still can do nothing about its end.
         self.cage.end();
@@ -340,7 +344,8 @@ impl Run {
             };
             match made {
                 Ok(answer) => {
-                    self.cage.made(self.sandbox.group.child(&answer.container_id));
+                    let bounded = self.sandbox.bounded(&answer.container_id);
+                    self.cage.made(bounded.map_err(|e| NotMade::NotReady(e.to_string()))?);
                     self.id.send_replace(Some(answer.container_id.clone()));
                     return Ok(answer.container_id);
                 }

@@ -2,7 +2,7 @@
 //!
 //! Made when the first of them is made ready, removed when none of them will run any more.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::io;
 use std::net::IpAddr;
@@ -39,6 +39,7 @@ pub(super) struct Sandbox {
     running: Mutex<HashMap<String, String>>,
     /// It has ended by itself: another one is needed.
     lost: AtomicBool,
+    disk: DiskRate,
 }
 
 /// Whose sandbox is made, and by which of the engine's runtimes.
@@ -48,6 +49,15 @@ pub(super) struct Maker<'a> {
     pub(super) handler: &'a str,
     /// How many were made for the attempt before.
     pub(super) attempt: u32,
+    /// Where its containers write.
+    pub(super) disks: &'a BTreeSet<String>,
+}
+
+/// How fast containers may read and write, and where.
+#[derive(Debug, Default)]
+struct DiskRate {
+    disks: BTreeSet<String>,
+    rate: u64,
 }
 
 /// Who used what.
@@ -74,6 +84,12 @@ impl Sandbox {
         group
             .make(most)
             .map_err(|e| format!("failed to make control group {}: {e}", group.name()))?;
+        let disk = most.disk.map(|rate| DiskRate {
+            disks: maker.disks.clone(),
+            rate,
+        });
+        let disk = disk.unwrap_or_default();
+        group.bound_disks(disk.rate, &disk.disks).map_err(|e| e.to_string())?;
         let config = config::sandbox(
             work,
             maker.car,
@@ -109,6 +125,7 @@ impl Sandbox {
                 used: Mutex::default(),
                 running: Mutex::default(),
                 lost: AtomicBool::new(false),
+                disk,
             }),
             Err(message) => {
                 // Another one is made at the next try.
@@ -118,6 +135,16 @@ impl Sandbox {
                 Err(message)
             }
         }
+    }
+
+    /// The group of a container that is not there yet. Where a bound of the attempt's group does not hold for it, it has its own before anything
+    /// runs in it.
+    pub(super) fn bounded(&self, id: &str) -> io::Result<Cgroup> {
+        let group = self.group.child(id);
+        if !group.is_unified() {
+            group.bound_disks(self.disk.rate, &self.disk.disks)?;
+        }
+        Ok(group)
     }
 
     /// A container runs, or does not any more.
