@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::{Engines, Kind};
 use crate::layout::{Layout, read_json, write_json};
+use crate::registry::guarded::Guarded;
 use crate::store::Place;
 
 /// The namespace that Kerbside's programs live in.
@@ -21,6 +22,8 @@ pub struct Endpoints {
     pub kubeconfig: PathBuf,
     /// `host:port` of the registry, as in image references.
     pub registry: String,
+    /// A registry that lets in only who has a token, where there are container engines.
+    pub guarded: Option<Guarded>,
     /// The sockets of the container engines that were asked for; an error says why there is none.
     pub engines: Engines,
     /// The result store of operator and adapter.
@@ -46,6 +49,12 @@ impl Endpoints {
             Some(Err(why)) => Err(why),
             None => Err("it was not asked for"),
         }
+    }
+
+    /// The registries without TLS.
+    pub fn plain_http(&self) -> Vec<String> {
+        let guarded = self.guarded.iter().map(|guarded| guarded.registry.clone());
+        [self.registry.clone()].into_iter().chain(guarded).collect()
     }
 
     /// Writes it.

@@ -16,6 +16,7 @@ use crate::endpoints::{Endpoints, SYSTEM_NAMESPACE};
 use crate::engine::Engines;
 use crate::layout::Layout;
 use crate::process::{self, Program, Record};
+use crate::registry::guarded::Guarded;
 use crate::store::Place;
 use crate::{http, install, ports, tools};
 
@@ -31,10 +32,17 @@ pub mod name {
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Chooses where everything will listen. Nothing listens there yet.
-pub fn choose(kubeconfig: &Path, registry: String, engines: Engines, store: Place) -> Result<Endpoints> {
+pub fn choose(
+    kubeconfig: &Path,
+    registry: String,
+    guarded: Option<Guarded>,
+    engines: Engines,
+    store: Place,
+) -> Result<Endpoints> {
     Ok(Endpoints {
         kubeconfig: kubeconfig.to_owned(),
         registry,
+        guarded,
         engines,
         store,
         link: format!("https://127.0.0.1:{}", ports::free()?),
@@ -78,7 +86,8 @@ pub async fn start_adapter(layout: &Layout, client: &Client, endpoints: &Endpoin
             "--node-address",
             "127.0.0.1",
         ])
-        .args(["--replica", "testbed-0", "--listen", address(&endpoints.adapter)]);
+        .args(["--replica", "testbed-0", "--listen", address(&endpoints.adapter)])
+        .args(["--registry-http", &endpoints.plain_http().join(",")]);
     let record = process::start(layout, &program)?;
     ready(&record, &endpoints.adapter).await?;
     Ok(record)

@@ -3,6 +3,7 @@
 //! Called by `up`. The registry is `distribution` with a directory for storage and no sign-in: it listens on loopback only.
 
 pub mod artifact;
+pub mod guarded;
 pub mod push;
 
 use std::time::Duration;

@@ -74,7 +74,12 @@ async fn parts(layout: &Layout, request: &Request, said: &mut dyn FnMut(&str)) -
         said("starting the container engines");
         engine::start(layout, request.engines).await?
     };
-    let endpoints = fleet::choose(&admin, registry, engines, store)?;
+    let guarded = if engines.values().any(Result::is_ok) {
+        Some(registry::guarded::start(layout).await?)
+    } else {
+        None
+    };
+    let endpoints = fleet::choose(&admin, registry, guarded, engines, store)?;
     // Before anything goes into the cluster: without them nobody can take it away again.
     endpoints.write(layout)?;
     if request.scope == Scope::Kerbside {

@@ -165,7 +165,11 @@ impl Images {
                 module.size
             )));
         }
-        let path = self.inner.registry.blob(&image, module, &self.blobs()).await?;
+        let path = self
+            .inner
+            .registry
+            .blob(&image, module, &self.blobs(), credentials)
+            .await?;
         used(&path);
         Ok(Module {
             image_id: id(&image, &digest),
@@ -199,7 +203,13 @@ impl Images {
         }
         let mut blobs = Vec::new();
         for (layer, packing) in layers {
-            blobs.push((self.inner.registry.blob(&image, layer, &self.blobs()).await?, packing));
+            blobs.push((
+                self.inner
+                    .registry
+                    .blob(&image, layer, &self.blobs(), credentials)
+                    .await?,
+                packing,
+            ));
         }
         let target = tree.clone();
         tokio::task::spawn_blocking(move || unpack_into(&blobs, &target))
@@ -289,6 +299,11 @@ fn parse(reference: &str) -> Result<Reference, ImageError> {
         message,
     };
     reference.parse::<Reference>().map_err(|e| refuse(e.to_string()))
+}
+
+/// By what a token is known that reads the repository of a reference; `None` for what is no reference.
+pub fn key(reference: &str) -> Option<String> {
+    parse(reference).ok().map(|image| registry::key_of(&image))
 }
 
 fn id(image: &Reference, digest: &str) -> String {

@@ -52,7 +52,7 @@ pub enum JournalError {
 pub struct Recovered {
     /// The attempt.
     pub uid: PodUid,
-    /// What was asked, without credentials.
+    /// What was asked.
     pub run: Run,
     /// How far it had come.
     pub record: Record,
@@ -134,12 +134,8 @@ impl Journal {
         written.await.map_err(|_| JournalError::Gone)?
     }
 
-    /// Holds what was asked and how far it has come. Credentials are not written.
+    /// Holds what was asked and how far it has come.
     pub async fn begin(&self, uid: &PodUid, run: &Run, record: Record) -> Result<(), JournalError> {
-        let run = Run {
-            pull_credentials: Vec::new(),
-            ..run.clone()
-        };
         let run = BASE64.encode(&run.encode_to_vec());
         self.write(vec![
             Entry::Begin { uid: uid.clone(), run },
@@ -168,27 +164,20 @@ impl Journal {
 
 #[cfg(test)]
 mod tests {
-    use kerbside_link::proto::PullCredential;
-
     use super::store::tests::{Memory, record, uid};
     use super::*;
 
     fn run(n: usize) -> Run {
-        let secret = PullCredential {
-            registry: "r".to_owned(),
-            bearer_token: "secret-token".to_owned(),
-        };
         Run {
             uid: uid(n).to_string(),
             pod_json: b"{}".to_vec().into(),
             class: "inference".to_owned(),
-            pull_credentials: vec![secret],
             ..Run::default()
         }
     }
 
     #[tokio::test]
-    async fn journal_opened_again_knows_what_was_written_but_no_credentials() {
+    async fn journal_opened_again_knows_what_was_written() {
         let temp = tempfile::tempdir().unwrap();
         let (journal, recovered) = Journal::open(temp.path()).unwrap();
         assert!(recovered.is_empty());
@@ -201,15 +190,7 @@ mod tests {
         let (_journal, recovered) = Journal::open(temp.path()).unwrap();
         assert_eq!(recovered.len(), 1);
         assert_eq!((recovered[0].uid.clone(), recovered[0].record.revision), (uid(1), 7));
-        assert_eq!(
-            recovered[0].run,
-            Run {
-                pull_credentials: Vec::new(),
-                ..run(1)
-            }
-        );
-        let bytes = std::fs::read(temp.path().join("attempts")).unwrap();
-        assert!(!String::from_utf8_lossy(&bytes).contains("secret-token"));
+        assert_eq!(recovered[0].run, run(1));
     }
 
     #[tokio::test]

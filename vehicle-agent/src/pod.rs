@@ -115,8 +115,6 @@ pub struct Work {
     pub priority: i32,
     /// `spec.terminationGracePeriodSeconds`: how long its programs may take to end once they are asked.
     pub grace: Duration,
-    /// Tokens by registry.
-    pub credentials: BTreeMap<String, String>,
 }
 
 /// The files that an attempt produces.
@@ -194,11 +192,6 @@ impl Work {
                 .termination_grace_period_seconds
                 .and_then(|s| u64::try_from(s).ok())
                 .map_or(DEFAULT_GRACE, Duration::from_secs),
-            credentials: run
-                .pull_credentials
-                .iter()
-                .map(|credential| (credential.registry.clone(), credential.bearer_token.clone()))
-                .collect(),
             pod,
         })
     }
@@ -264,7 +257,9 @@ impl Work {
             .volumes
             .values()
             .any(|volume| matches!(volume, VolumeWork::Files(_)));
-        volumes || self.containers.iter().any(|container| container.env.refers())
+        let spec = self.pod.spec.as_ref();
+        let pulls = spec.is_some_and(|spec| spec.image_pull_secrets.iter().flatten().next().is_some());
+        volumes || pulls || self.containers.iter().any(|container| container.env.refers())
     }
 
     /// The container whose output path counts: the first that is no init container.

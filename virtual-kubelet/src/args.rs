@@ -45,6 +45,9 @@ pub struct Args {
     /// How many cars may enrol in a second, all together; so many in 30 s may come at once. What it protects is the API server.
     #[arg(long, env = "KERBSIDE_ENROLMENTS_PER_SECOND", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     pub enrolments_per_second: u32,
+    /// Registries without TLS, as host:port, for the tokens by which vehicles pull images. Repeat or separate by commas.
+    #[arg(long, env = "KERBSIDE_REGISTRY_HTTP", value_delimiter = ',')]
+    pub registry_http: Vec<String>,
     /// Log filter: a level (info) or directives (info,kerbside_virtual_kubelet=debug).
     #[arg(long, env = "KERBSIDE_LOG", default_value = "info")]
     pub log: String,

@@ -19,6 +19,7 @@ use crate::mirror::Mirror;
 use crate::node::NodeConfig;
 use crate::objects::Objects;
 use crate::proof::Proof;
+use crate::pull::Exchange;
 use crate::refusal::RefusalLedger;
 use crate::vehicle_watch::Roster;
 
@@ -48,6 +49,8 @@ pub(crate) struct Context {
     pub(crate) brakes: Brakes,
     pub(crate) proof: Proof,
     pub(crate) gate: Arc<Gate>,
+    /// The way to registries.
+    pub(crate) exchange: Exchange,
 }
 
 impl Context {

@@ -32,6 +32,8 @@ pub(crate) enum Lane {
     Facts,
     /// What a Pod refers to: an object, a token. Its program waits for it.
     Object,
+    /// A registry, which may be slow: it holds up nothing that the API server is asked.
+    Registry,
     /// Events.
     Event,
 }
@@ -45,6 +47,7 @@ pub(crate) struct Gate {
     node: Semaphore,
     facts: Semaphore,
     object: Semaphore,
+    registry: Semaphore,
     event: Semaphore,
     waiting: Semaphore,
 }
@@ -59,6 +62,7 @@ impl Default for Gate {
             node: lane(),
             facts: Semaphore::new(UNHURRIED),
             object: lane(),
+            registry: lane(),
             event: Semaphore::new(EVENTS),
             waiting: Semaphore::new(ARRIVALS),
         }
@@ -75,6 +79,7 @@ impl Gate {
             Lane::Node => &self.node,
             Lane::Facts => &self.facts,
             Lane::Object => &self.object,
+            Lane::Registry => &self.registry,
             Lane::Event => &self.event,
         };
         // None would mean that it was closed, which nobody does.
@@ -106,6 +111,7 @@ mod tests {
             Lane::Arrival,
             Lane::Node,
             Lane::Object,
+            Lane::Registry,
             Lane::Event,
         ] {
             assert!(futures::poll!(Box::pin(gate.enter(lane))).is_ready(), "{lane:?}");

@@ -32,6 +32,7 @@ mod pod_writer;
 mod program;
 mod proof;
 mod provide;
+mod pull;
 mod references;
 mod refusal;
 mod replica;

@@ -40,6 +40,7 @@ use crate::metrics::Metrics;
 use crate::node::NodeConfig;
 use crate::objects::Objects;
 use crate::output::Output;
+use crate::pull::Exchange;
 use crate::refusal::RefusalLedger;
 use crate::vehicle_watch::Roster;
 use crate::{pod_watch, replica};
@@ -250,6 +251,7 @@ fn context(args: &Args, client: &Client, store: &Store, clock: &Arc<dyn Clock>, 
         refusals: RefusalLedger::default(),
         proof: crate::proof::Proof::default(),
         gate,
+        exchange: Exchange::new(args.registry_http.clone()),
     })
 }
 

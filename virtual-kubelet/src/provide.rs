@@ -11,7 +11,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Pod;
 use kerbside_api::v1alpha1::{Access, Trust};
 use kerbside_core::clock::Clock;
-use kerbside_link::proto::{Metadata, Object, Provide, ServiceAccountToken};
+use kerbside_link::proto::{Metadata, Object, Provide, PullToken, ServiceAccountToken};
 use kerbside_link::server::SessionHandle;
 use kube::Client;
 use prost::Message as _;
@@ -21,6 +21,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use self::tokens::{Account, Tokens};
 use crate::gate::Gate;
 use crate::objects::{Key, Missing, Newest, Objects, told};
+use crate::pull::{Exchange, Puller, Pulls};
 use crate::references::{Kind, References};
 
 /// A message is no larger: heartbeats and stops wait behind it, on a slow link too.
@@ -44,6 +45,7 @@ pub(crate) struct Order {
     pub(crate) client: Client,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) gate: Arc<Gate>,
+    pub(crate) exchange: Exchange,
     pub(crate) objects: Objects,
     pub(crate) session: SessionHandle,
     pub(crate) trust: Trust,
@@ -131,6 +133,25 @@ impl Order {
                 tasks.spawn(account.renew(audience, seconds, tokens.clone()));
             }
         }
+        let (pulls, mut pulled) = watch::channel(Pulls::new());
+        // Held as long as somebody asks by them.
+        let mut held = Vec::new();
+        for repository in &references.repositories {
+            let mut secrets = Vec::new();
+            for name in &references.pull_secrets {
+                let (reader, number) = self.objects.reader(key(Kind::Secret, &namespace, name));
+                secrets.push((name.clone(), reader.newest(), number));
+                held.push(reader);
+            }
+            let way = Puller {
+                exchange: self.exchange.clone(),
+                gate: Arc::clone(&self.gate),
+                repository: repository.clone(),
+                secrets,
+            };
+            tasks.spawn(way.keep(pulls.clone()));
+        }
+        let asked = references.repositories.len();
         let mut newest: Vec<_> = readers
             .iter()
             .map(|(kind, name, reader, number)| (*kind, name.clone(), reader.newest(), *number))
@@ -144,7 +165,9 @@ impl Order {
                     .await;
             }
             let _ = given.wait_for(|tokens| tokens.len() >= wanted).await;
-            let provide = self.provide(&subject, &newest, &given.borrow_and_update());
+            let _ = pulled.wait_for(|pulls| pulls.len() >= asked).await;
+            let tokens = given.borrow_and_update().clone();
+            let provide = self.provide(&subject, &newest, &tokens, &pulled.borrow_and_update());
             if sent.as_ref() != Some(&provide) {
                 self.session.provide(provide.clone());
                 *sent = Some(provide);
@@ -153,6 +176,7 @@ impl Order {
             tokio::select! {
                 () = any(changes.collect()) => {}
                 _ = given.changed() => {}
+                _ = pulled.changed() => {}
                 // Whoever holds the other end ends this task with it.
                 _ = pods.changed() => {
                     let now = Subject::of(&pods.borrow_and_update());
@@ -170,6 +194,7 @@ impl Order {
         Subject { pod, references }: &Subject,
         newest: &[(Kind, String, watch::Receiver<Newest>, u64)],
         tokens: &Tokens,
+        pulls: &Pulls,
     ) -> Provide {
         let metadata = || Metadata {
             labels: pod.metadata.labels.clone().into_iter().flatten().collect(),
@@ -212,6 +237,16 @@ impl Order {
             provide.tokens.push(ServiceAccountToken {
                 audience: key.0.clone(),
                 expiration_seconds: key.1,
+                token,
+                missing,
+            });
+        }
+        for (repository, pull) in pulls {
+            let Some(pull) = pull.clone() else { continue };
+            let (token, missing) = pull.map_or_else(|missing| (String::new(), missing), |token| (token, String::new()));
+            provide.pull_tokens.push(PullToken {
+                registry: repository.registry.clone(),
+                repository: repository.name.clone(),
                 token,
                 missing,
             });
@@ -260,7 +295,7 @@ fn fitting(mut provide: Provide) -> Provide {
 }
 
 /// The first of them; never, if there is none.
-async fn any<F: Future + Unpin>(futures: Vec<F>) {
+pub(crate) async fn any<F: Future + Unpin>(futures: Vec<F>) {
     if futures.is_empty() {
         std::future::pending::<()>().await;
     }
@@ -289,6 +324,7 @@ mod tests {
             clock: Arc::new(TestClock::default()),
             objects: Objects::new(client.clone(), Arc::default()),
             gate: Arc::default(),
+            exchange: Exchange::default(),
             client,
             session: SessionHandle::detached(kerbside_core::ids::VehicleId::from_random([1; 10])),
             trust: serde_json::from_value(trust).unwrap(),
@@ -310,7 +346,7 @@ mod tests {
     async fn what_the_pool_does_not_trust_the_car_with_is_missing_with_that_word() {
         let (order, subject) = order(json!({"secrets": "Deny", "serviceAccountTokens": "Deny"}));
         let newest = [(Kind::ConfigMap, "c".to_owned(), read("1"), 1)];
-        let provide = order.provide(&subject, &newest, &Tokens::new());
+        let provide = order.provide(&subject, &newest, &Tokens::new(), &Pulls::new());
         let missing: Vec<_> = provide
             .objects
             .iter()
@@ -329,7 +365,7 @@ mod tests {
             (Kind::Secret, "s".to_owned(), read("hush"), 1),
         ];
         let tokens = [((String::new(), 3600), Ok("t".to_owned()))].into();
-        let provide = order.provide(&subject, &newest, &tokens);
+        let provide = order.provide(&subject, &newest, &tokens, &Pulls::new());
         assert!(provide.objects.iter().all(|object| object.missing.is_empty()));
         assert_eq!(provide.tokens[0].token, "t");
     }

@@ -5,8 +5,10 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{
-    DownwardAPIVolumeFile, EnvFromSource, EnvVar, EnvVarSource, ObjectFieldSelector, Pod, VolumeProjection,
+    DownwardAPIVolumeFile, EnvFromSource, EnvVar, EnvVarSource, ObjectFieldSelector, Pod, PodSpec, VolumeProjection,
 };
+
+use crate::pull::Repository;
 
 /// Which kind of object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,6 +47,9 @@ pub(crate) struct References {
     pub(crate) host: bool,
     /// The variables of Services.
     pub(crate) services: bool,
+    /// What pulls its images, in its order; and the repositories of its images, if it names any.
+    pub(crate) pull_secrets: Vec<String>,
+    pub(crate) repositories: BTreeSet<Repository>,
     /// It shows its own labels or annotations, which may change.
     pub(crate) metadata: bool,
     /// It has a volume that the vehicle fills.
@@ -89,6 +94,7 @@ impl References {
             all.variables(container.env_from.iter().flatten(), container.env.iter().flatten());
             all.ephemeral += 1;
         }
+        all.pulls(spec);
         // As the vehicle reads it: a WebAssembly program opens no connection.
         let wasm = spec.runtime_class_name.as_deref() == Some(kerbside_core::names::RUNTIME_CLASS_WASM);
         all.services = !wasm && spec.enable_service_links != Some(false);
@@ -98,6 +104,25 @@ impl References {
     /// Whether a vehicle waits for anything of it.
     pub(crate) fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+
+    fn pulls(&mut self, spec: &PodSpec) {
+        let named = spec
+            .image_pull_secrets
+            .iter()
+            .flatten()
+            .map(|secret| secret.name.clone());
+        self.pull_secrets = named.filter(|name| !name.is_empty()).collect();
+        if self.pull_secrets.is_empty() {
+            return;
+        }
+        let own = spec.init_containers.iter().flatten().chain(&spec.containers);
+        let images = own.filter_map(|container| container.image.as_deref());
+        let added = spec.ephemeral_containers.iter().flatten();
+        let added = added.filter_map(|container| container.image.as_deref());
+        let volumes = spec.volumes.iter().flatten();
+        let volumes = volumes.filter_map(|volume| volume.image.as_ref()?.reference.as_deref());
+        self.repositories = images.chain(added).chain(volumes).filter_map(Repository::of).collect();
     }
 
     fn object(&mut self, kind: Kind, name: &str) {
@@ -214,6 +239,32 @@ mod tests {
         let bare =
             of(&json!({"enableServiceLinks": false, "containers": [], "ephemeralContainers": [{"name": "look"}]}));
         assert!(!bare.is_empty(), "the vehicle is told of it");
+    }
+
+    #[test]
+    fn repositories_are_those_of_every_image_of_a_pod_with_pull_secrets() {
+        let mut spec = json!({
+            "enableServiceLinks": false,
+            "initContainers": [{"name": "i", "image": "registry.example/init:1"}],
+            "containers": [{"name": "m", "image": "registry.example/team/app@sha256:00"}, {"name": "n", "image": "registry.example/team/app:2"}],
+            "ephemeralContainers": [{"name": "look", "image": "registry.example/tools"}],
+            "volumes": [{"name": "v", "image": {"reference": "registry.example/model:1"}}],
+        });
+        assert!(
+            of(&spec).repositories.is_empty(),
+            "without a secret they are asked for by the vehicle alone"
+        );
+        spec["imagePullSecrets"] = json!([{"name": "b"}, {"name": "a"}]);
+        let found = of(&spec);
+        assert_eq!(found.pull_secrets, ["b", "a"]);
+        let names: Vec<_> = found
+            .repositories
+            .iter()
+            .map(|repository| repository.name.as_str())
+            .collect();
+        assert_eq!(names, ["init", "model", "team/app", "tools"]);
+        // They are no objects of its own: what the pool trusts its cars with does not matter.
+        assert!(found.objects.is_empty() && !found.is_empty());
     }
 
     #[test]

@@ -31,7 +31,6 @@ pub(crate) fn run(pod: &Pod, facts: &PodFacts, pool: &str) -> proto::Run {
             path: path.to_owned(),
             max_bytes: max_output(pod),
         }),
-        pull_credentials: vec![],
         once: may_run_once_only(pod),
     }
 }

@@ -108,6 +108,7 @@ impl World {
             brakes: Brakes::new(metrics),
             proof: crate::proof::Proof::default(),
             gate: Arc::clone(&gate),
+            exchange: crate::pull::Exchange::default(),
         };
         Self {
             context: Arc::new(context),

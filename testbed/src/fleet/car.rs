@@ -102,7 +102,8 @@ pub struct Car {
     layout: Layout,
     link: String,
     engine: Option<PathBuf>,
-    registry: String,
+    /// Without TLS.
+    registries: Vec<String>,
 }
 
 /// The longest path of a Unix socket that Linux knows.
@@ -143,7 +144,7 @@ impl Car {
             layout: layout.clone(),
             link: endpoints.link.clone(),
             engine,
-            registry: endpoints.registry.clone(),
+            registries: endpoints.plain_http(),
         })
     }
 
@@ -156,7 +157,8 @@ impl Car {
     pub fn start(&self) -> Result<Record> {
         let dir = self.dir();
         let program = Program::new(&process_name(&self.name), tools::own("kerbside-agent")?)
-            .args(["run", "--link", &self.link, "--registry-http", &self.registry])
+            .args(["run", "--link", &self.link])
+            .args(self.registries.iter().flat_map(|host| ["--registry-http", host]))
             .args(["--dir".to_owned(), dir.display().to_string()])
             .args(["--scenario".to_owned(), scenario(&dir).display().to_string()]);
         process::start(&self.layout, &program)

@@ -18,6 +18,8 @@ mod first;
 pub(crate) mod life;
 #[path = "engine/look.rs"]
 mod look;
+#[path = "engine/pull.rs"]
+mod pull;
 #[path = "engine/security.rs"]
 mod security;
 

@@ -9,7 +9,7 @@ use super::volumes::Volumes;
 
 use crate::cgroup::Most;
 use crate::directory::AttemptDirectory;
-use crate::images::{Files, Images};
+use crate::images::{self, Files, Images};
 use crate::pod::{Around, Engine, Given, VolumeWork, Work, config_error};
 use crate::runtime::{Program, Runtimes};
 
@@ -62,28 +62,27 @@ pub(super) async fn prepare(work: &Arc<Work>, index: usize, means: Means) -> Res
     // Before anything is fetched for a container that cannot start.
     let now = given.borrow_and_update().clone();
     check(work, index, &now)?;
+    let credentials = now.credentials();
     let mut volumes = Vec::new();
     for mount in &container.mounts {
         let fetched = volumes.iter().any(|(name, _)| *name == mount.volume);
         if let Some(VolumeWork::Image { reference, pull }) = work.volumes.get(&mount.volume).filter(|_| !fetched) {
-            let files = images
-                .files(reference, *pull, &work.credentials)
-                .await
-                .map_err(|error| {
-                    let why = NotReady::from(error);
-                    NotReady {
-                        message: format!("volume {}: {}", mount.volume, why.message),
-                        ..why
-                    }
-                })?;
+            let files = images.files(reference, *pull, &credentials).await.map_err(|error| {
+                let why = explained(NotReady::from(error), &now, reference);
+                NotReady {
+                    message: format!("volume {}: {}", mount.volume, why.message),
+                    ..why
+                }
+            })?;
             volumes.push((mount.volume.clone(), files));
         }
     }
     let (image_id, program) = match work.engine {
         Engine::Wasm => {
             let module = images
-                .module(&container.image, container.pull, &work.credentials)
-                .await?;
+                .module(&container.image, container.pull, &credentials)
+                .await
+                .map_err(|error| explained(NotReady::from(error), &now, &container.image))?;
             (module.image_id, runtimes.wasm.load(module.path).await)
         }
         Engine::Container => {
@@ -94,7 +93,8 @@ pub(super) async fn prepare(work: &Arc<Work>, index: usize, means: Means) -> Res
                 message: "the vehicle has no engine for containers".to_owned(),
                 retry: true,
             })?;
-            let (image_id, program) = containers.prepare(work, index, &directory, most).await?;
+            let prepared = containers.prepare(work, index, &directory, most, &credentials).await;
+            let (image_id, program) = prepared.map_err(|why| explained(why, &now, &container.image))?;
             (image_id, Ok(program))
         }
     };
@@ -109,6 +109,18 @@ pub(super) async fn prepare(work: &Arc<Work>, index: usize, means: Means) -> Res
         program,
         volumes,
     })
+}
+
+/// With a word on the token that an image may lack, if it was not fetched.
+fn explained(why: NotReady, given: &Given, reference: &str) -> NotReady {
+    let key = images::key(reference);
+    match key.and_then(|key| given.pull_trouble(&key).map(str::to_owned)) {
+        Some(trouble) if why.reason == "ErrImagePull" => NotReady {
+            message: format!("{} ({trouble})", why.message),
+            ..why
+        },
+        _ => why,
+    }
 }
 
 /// That nothing mandatory is missing of what the container refers to.

@@ -190,7 +190,10 @@ async fn manifest(inner: &Inner, admitted: &Admitted, digest: &str) -> Result<Re
 }
 
 async fn blob(inner: &Inner, admitted: &Admitted, digest: &str) -> Result<Response<Body>, ImageError> {
-    let (length, stream) = inner.registry.stream(&admitted.image, digest).await?;
+    let (length, stream) = inner
+        .registry
+        .stream(&admitted.image, digest, &admitted.credentials)
+        .await?;
     let body = StreamBody::new(stream.map_ok(Frame::data));
     let mut response = Response::new(UnsyncBoxBody::new(body));
     describe(&mut response, "application/octet-stream", digest, length);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,11 +25,19 @@ use super::manifest::{ACCEPTED, Descriptor};
 const CONNECT: Duration = Duration::from_secs(10);
 const READ: Duration = Duration::from_secs(30);
 
+/// So many clients with a token are kept.
+const CLIENTS: usize = 8;
+
 /// The way to registries. A client is made at the first pull that needs it: an idle car does not pay for one.
+///
+/// A client believes for good what it was told first of a registry, so whoever has a token of his own has a client of his own, and who has
+/// none is never let in by another's.
 pub(super) struct Registry {
     plain_http: Vec<String>,
     plain: OnceLock<Client>,
     secure: OnceLock<Client>,
+    /// By image name and token, the newest last.
+    admitted: Mutex<Vec<(String, String, Client)>>,
 }
 
 impl Registry {
@@ -38,36 +46,71 @@ impl Registry {
             plain_http,
             plain: OnceLock::new(),
             secure: OnceLock::new(),
+            admitted: Mutex::default(),
         }
     }
 
-    fn client(&self, image: &Reference) -> Result<&Client, ImageError> {
+    async fn client(&self, image: &Reference, credentials: &BTreeMap<String, String>) -> Result<Client, ImageError> {
         let plain = self.plain_http.iter().any(|host| host == image.resolve_registry());
-        let client = if plain { &self.plain } else { &self.secure };
-        if let Some(client) = client.get() {
+        let key = key_of(image);
+        let Some(token) = credentials.get(&key) else {
+            let client = if plain { &self.plain } else { &self.secure };
+            if let Some(client) = client.get() {
+                return Ok(client.clone());
+            }
+            let new = new_client(plain)?;
+            return Ok(client.get_or_init(|| new).clone());
+        };
+        let known = |kept: &(String, String, Client)| kept.0 == key && kept.1 == *token;
+        let found = {
+            let admitted = self.admitted.lock().unwrap_or_else(PoisonError::into_inner);
+            admitted
+                .iter()
+                .find(|kept| known(kept))
+                .map(|(.., client)| client.clone())
+        };
+        if let Some(client) = found {
             return Ok(client);
         }
-        let mut config = ClientConfig {
-            protocol: ClientProtocol::Https,
-            connect_timeout: Some(CONNECT),
-            read_timeout: Some(READ),
-            ..ClientConfig::default()
-        };
-        if plain {
-            config.protocol = ClientProtocol::Http;
-            config.tls_certs_only = vec![nobody()?];
+        let client = new_client(plain)?;
+        let auth = RegistryAuth::Bearer(token.clone());
+        client.store_auth_if_needed(image.resolve_registry(), &auth).await;
+        let mut admitted = self.admitted.lock().unwrap_or_else(PoisonError::into_inner);
+        if admitted.len() >= CLIENTS {
+            admitted.remove(0);
         }
-        let new = Client::try_from(config).map_err(|e| ImageError::Pull(describe(&e)))?;
-        Ok(client.get_or_init(|| new))
+        admitted.push((key, token.clone(), client.clone()));
+        Ok(client)
     }
+}
 
+fn new_client(plain: bool) -> Result<Client, ImageError> {
+    let mut config = ClientConfig {
+        protocol: ClientProtocol::Https,
+        connect_timeout: Some(CONNECT),
+        read_timeout: Some(READ),
+        ..ClientConfig::default()
+    };
+    if plain {
+        config.protocol = ClientProtocol::Http;
+        config.tls_certs_only = vec![nobody()?];
+    }
+    Client::try_from(config).map_err(|e| ImageError::Pull(describe(&e)))
+}
+
+/// By what a token is known that reads the repository of an image.
+pub(super) fn key_of(image: &Reference) -> String {
+    format!("{}/{}", image.registry(), image.repository())
+}
+
+impl Registry {
     /// A manifest and its digest.
     pub(super) async fn manifest(
         &self,
         image: &Reference,
         credentials: &BTreeMap<String, String>,
     ) -> Result<(Vec<u8>, String), ImageError> {
-        let client = self.client(image)?;
+        let client = self.client(image, credentials).await?;
         let auth = auth(image, credentials);
         let (bytes, _) = client
             .pull_manifest_raw(image, &auth, ACCEPTED)
@@ -88,8 +131,9 @@ impl Registry {
         &self,
         image: &Reference,
         digest: &str,
+        credentials: &BTreeMap<String, String>,
     ) -> Result<(Option<u64>, BoxStream<'static, io::Result<Bytes>>), ImageError> {
-        let client = self.client(image)?;
+        let client = self.client(image, credentials).await?;
         let opened = client.pull_blob_stream(image, digest).await;
         let response = opened.map_err(|e| failed(image, &e))?;
         Ok((response.content_length, response.stream))
@@ -101,6 +145,7 @@ impl Registry {
         image: &Reference,
         blob: &Descriptor,
         directory: &Path,
+        credentials: &BTreeMap<String, String>,
     ) -> Result<PathBuf, ImageError> {
         let hex = hex_of(&blob.digest)?;
         let place = directory.join(hex);
@@ -110,9 +155,9 @@ impl Registry {
         {
             return Ok(place);
         }
-        let client = self.client(image)?;
+        let client = self.client(image, credentials).await?;
         let partial = directory.join(format!("{hex}.{:016x}.part", rand::random::<u64>()));
-        let fetched = fetch(client, image, blob, &partial).await;
+        let fetched = fetch(&client, image, blob, &partial).await;
         if fetched.is_ok() {
             fs::rename(&partial, &place).await.map_err(ImageError::Disk)?;
         } else {
@@ -174,7 +219,7 @@ async fn fetch(client: &Client, image: &Reference, blob: &Descriptor, partial: &
 
 fn auth(image: &Reference, credentials: &BTreeMap<String, String>) -> RegistryAuth {
     credentials
-        .get(image.registry())
+        .get(&key_of(image))
         .map_or(RegistryAuth::Anonymous, |token| RegistryAuth::Bearer(token.clone()))
 }
 

@@ -18,6 +18,8 @@ struct FakeRegistry {
     host: String,
     requests: Arc<AtomicUsize>,
     answers: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
+    /// The token that came with each request.
+    shown: Arc<Mutex<Vec<Option<String>>>>,
 }
 
 impl FakeRegistry {
@@ -26,7 +28,8 @@ impl FakeRegistry {
         let host = listener.local_addr().unwrap().to_string();
         let requests = Arc::new(AtomicUsize::new(0));
         let answers: Arc<Mutex<BTreeMap<String, Vec<u8>>>> = Arc::default();
-        let (count, known) = (Arc::clone(&requests), Arc::clone(&answers));
+        let shown: Arc<Mutex<Vec<Option<String>>>> = Arc::default();
+        let (count, known, tokens) = (Arc::clone(&requests), Arc::clone(&answers), Arc::clone(&shown));
         tokio::spawn(async move {
             while let Ok((mut socket, _)) = listener.accept().await {
                 let mut request = vec![0; 8192];
@@ -35,6 +38,11 @@ impl FakeRegistry {
                 let path = text.split(' ').nth(1).unwrap_or_default().to_owned();
                 if path != "/v2/" {
                     count.fetch_add(1, Ordering::SeqCst);
+                    let token = text.lines().find_map(|line| {
+                        let (name, value) = line.split_once(": ")?;
+                        name.eq_ignore_ascii_case("authorization").then(|| value.to_owned())
+                    });
+                    tokens.lock().unwrap().push(token);
                 }
                 let answer = if path == "/v2/" {
                     Some(Vec::new())
@@ -54,6 +62,7 @@ impl FakeRegistry {
             host,
             requests,
             answers,
+            shown,
         }
     }
 
@@ -384,5 +393,35 @@ impl Images {
             .join("references")
             .join(hex_of(&digest_of(whole.as_bytes())).unwrap());
         std::fs::write(place, serde_json::to_vec(&resolved).unwrap()).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn token_is_shown_for_its_repository_by_those_who_have_it_alone() {
+    let (registry, temp) = (FakeRegistry::start().await, tempfile::tempdir().unwrap());
+    registry.wasm("v1");
+    let images = registry.images(temp.path());
+    let tagged = format!("{}/app:v1", registry.host);
+    let with = |name: &str, token: &str| BTreeMap::from([(format!("{}/{name}", registry.host), token.to_owned())]);
+    for (credentials, expected) in [
+        (with("app", "first"), Some("Bearer first")),
+        // Who has none is not let in by another's; nor is who has one for something else.
+        (nobody(), None),
+        (with("other", "first"), None),
+        (with("app", "second"), Some("Bearer second")),
+        (with("app", "first"), Some("Bearer first")),
+    ] {
+        registry.shown.lock().unwrap().clear();
+        images.module(&tagged, PullPolicy::Always, &credentials).await.unwrap();
+        let shown = registry.shown.lock().unwrap().clone();
+        assert!(
+            !shown.is_empty() && shown.iter().all(|token| token.as_deref() == expected),
+            "{shown:?}"
+        );
+    }
+    // Neither in the cache nor beside it.
+    for entry in std::fs::read_dir(temp.path().join("references")).unwrap() {
+        let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+        assert!(!text.contains("first") && !text.contains("second"), "{text}");
     }
 }

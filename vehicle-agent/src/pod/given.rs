@@ -70,6 +70,8 @@ pub struct Given {
     pub host_ip: String,
     /// The variables that tell of Services.
     pub services: BTreeMap<String, String>,
+    /// What its images are fetched with, by registry and repository.
+    pulls: BTreeMap<String, Result<String, String>>,
     /// The containers that were added to the Pod to look at it.
     pub ephemeral: Vec<EphemeralContainer>,
     /// The Pod's labels and annotations, if they are not those that it came with.
@@ -120,11 +122,16 @@ impl From<Provide> for Given {
             let key = (token.audience, token.expiration_seconds);
             (key, or(token.missing).map_or(Ok(token.token), Err))
         });
+        let pulls = provide.pull_tokens.into_iter().map(|pull| {
+            let key = format!("{}/{}", pull.registry, pull.repository);
+            (key, or(pull.missing).map_or(Ok(pull.token), Err))
+        });
         Self {
             objects: objects.collect(),
             tokens: tokens.collect(),
             host_ip: provide.host_ip,
             services: provide.services.into_iter().collect(),
+            pulls: pulls.collect(),
             ephemeral: ephemeral(&provide.ephemeral_containers_json),
             metadata: provide.metadata.map(|metadata| Metadata {
                 labels: metadata.labels.into_iter().collect(),
@@ -176,6 +183,17 @@ impl Given {
             key,
             optional,
         )
+    }
+
+    /// Tokens to fetch images with, by registry and repository.
+    pub fn credentials(&self) -> BTreeMap<String, String> {
+        let there = |(key, token): (&String, &Result<String, String>)| Some((key.clone(), token.clone().ok()?));
+        self.pulls.iter().filter_map(there).collect()
+    }
+
+    /// Why there is none for an image of this name, if there should be one.
+    pub fn pull_trouble(&self, key: &str) -> Option<&str> {
+        self.pulls.get(key)?.as_ref().err().map(String::as_str)
     }
 
     /// A token.

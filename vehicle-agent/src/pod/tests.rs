@@ -44,7 +44,6 @@ pub(crate) fn run_of(pod: &Value) -> Run {
             path: "/kerbside/out".to_owned(),
             max_bytes: 1000,
         }),
-        pull_credentials: Vec::new(),
         once: false,
     }
 }

@@ -30,7 +30,7 @@ mod isolation;
 pub mod measure;
 mod sandbox;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -193,11 +193,11 @@ impl Cri {
         index: usize,
         directory: &AttemptDirectory,
         most: Most,
+        credentials: &BTreeMap<String, String>,
     ) -> Result<(String, Arc<dyn Program>), NotReady> {
         let container = &work.containers[index];
         // Both take long, and neither needs the other.
         let image = async {
-            let credentials = &work.credentials;
             let pulled = self
                 .inner
                 .images

@@ -47,6 +47,7 @@ impl Actor {
                 client: context.client.clone(),
                 clock: context.clock.clone(),
                 gate: Arc::clone(&context.gate),
+                exchange: context.exchange.clone(),
                 objects: context.objects.clone(),
                 session: session.clone(),
                 trust: trust.clone(),
