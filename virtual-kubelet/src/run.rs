@@ -72,6 +72,8 @@ fn trimmed(pod: &Pod) -> Pod {
             node_name: spec.node_name.clone(),
             service_account_name: spec.service_account_name.clone(),
             enable_service_links: spec.enable_service_links,
+            // Their names alone: by them the car knows that it has to wait for tokens.
+            image_pull_secrets: spec.image_pull_secrets.clone(),
             ..PodSpec::default()
         }),
         status: None,
@@ -97,6 +99,7 @@ mod tests {
                 "schedulerName": "default-scheduler",
                 "affinity": {"nodeAffinity": {}},
                 "restartPolicy": "Never",
+                "imagePullSecrets": [{"name": "pull"}],
             },
             "status": {"phase": "Pending"},
         }))
@@ -116,6 +119,7 @@ mod tests {
         );
         let sent: Value = serde_json::from_slice(&run.pod_json).unwrap();
         assert_eq!(sent["spec"]["containers"][0]["image"], "reg/x:1");
+        assert_eq!(sent["spec"]["imagePullSecrets"], json!([{"name": "pull"}]));
         for gone in ["tolerations", "affinity", "schedulerName"] {
             assert!(sent["spec"].get(gone).is_none(), "{gone}");
         }

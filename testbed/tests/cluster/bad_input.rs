@@ -105,7 +105,7 @@ async fn pool_with_a_broken_expression_says_which() -> Result<()> {
                 let conditions = &p?.status.as_ref()?.conditions;
                 conditions
                     .iter()
-                    .find(|c| c.status == "False")
+                    .find(|c| c.type_ == "ExpressionsValid" && c.status == "False")
                     .map(|c| c.message.clone())
             },
         );

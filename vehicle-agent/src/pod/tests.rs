@@ -291,3 +291,11 @@ fn name_that_could_lead_elsewhere_is_not_added() {
     let look = added(&json!({"name": "../../x"}));
     assert_eq!(of_containers().amended(&look, &Resources::default()), None);
 }
+
+#[test]
+fn pod_with_pull_secrets_waits_for_its_tokens() {
+    let mut pod = pod_json();
+    assert!(!read(&pod).unwrap().refers());
+    pod["spec"]["imagePullSecrets"] = json!([{"name": "pull"}]);
+    assert!(read(&pod).unwrap().refers());
+}

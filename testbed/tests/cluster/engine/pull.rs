@@ -86,7 +86,20 @@ async fn pull_secret_stays_in_the_cluster_and_a_token_for_one_repository_goes_to
         );
         // Now it is there: for the next Pod at once, and for the first one when it is looked for again.
         world.apply(&secret(world, "pull", &password)?).await?;
-        world.apply(&private(world, "late", "pull")?).await?;
+        let late = private(world, "late", "pull")?;
+        world.apply(&late).await?;
+        // It waits for its token instead of failing first.
+        until(world, "late", "to run without a failed pull", |pod| {
+            let state = status(pod, "main")?.state.as_ref()?;
+            let failed = state
+                .waiting
+                .as_ref()
+                .is_some_and(|waiting| waiting.reason.as_deref() == Some("ErrImagePull"));
+            (failed || state.terminated.is_some()).then_some(!failed)
+        })
+        .await?
+        .then_some(())
+        .context("its image was asked for before its token was there")?;
         for name in ["late", "early"] {
             until(world, name, "to run to its end", |pod| {
                 (phase(pod) == "Succeeded").then_some(())
