@@ -41,7 +41,7 @@ pub struct Most {
     pub cpu: Option<u64>,
     /// Processes and threads.
     pub pids: Option<u64>,
-    /// Bytes read from each disk per second, and as many written.
+    /// Bytes read from each disk per second, and as many written. By [`Cgroup::bound_disks`], which is told which disks.
     pub disk: Option<u64>,
 }
 

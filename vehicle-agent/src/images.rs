@@ -307,7 +307,7 @@ pub fn key(reference: &str) -> Option<String> {
 }
 
 fn id(image: &Reference, digest: &str) -> String {
-    format!("{}/{}@{digest}", image.registry(), image.repository())
+    format!("{}@{digest}", registry::key_of(image))
 }
 
 /// Unpacks beside the target and renames, so that a tree is there whole or not at all.

@@ -56,7 +56,7 @@ pub(crate) struct Missing {
 }
 
 /// What a reader has to show: which asking it answers, and the object.
-pub(crate) type Newest = (u64, Option<Read>);
+type Newest = (u64, Option<Read>);
 
 /// Every reader of this replica.
 #[derive(Clone)]
@@ -68,7 +68,7 @@ pub(crate) struct Objects {
 
 /// One reader. It reads as long as somebody holds it.
 #[derive(Debug)]
-pub(crate) struct Reader {
+struct Reader {
     newest: watch::Receiver<Newest>,
     asked: Arc<Asked>,
     task: AbortHandle,
@@ -96,11 +96,49 @@ impl Drop for Reader {
     }
 }
 
-impl Reader {
-    /// The object as it is read.
-    pub(crate) fn newest(&self) -> watch::Receiver<Newest> {
-        self.newest.clone()
+/// An object that somebody has asked for, as it is read from then on. Its reader lives as long as this.
+pub(crate) struct Reading {
+    newest: watch::Receiver<Newest>,
+    /// Of the asking: what was read a minute before it may be older than the Pod.
+    number: u64,
+    _reader: Arc<dyn Send + Sync>,
+}
+
+impl Reading {
+    /// Waits until it was read after it was asked for.
+    pub(crate) async fn settled(&mut self) {
+        let number = self.number;
+        // An error would mean that the reader ends, which is held here.
+        let _ = self
+            .newest
+            .wait_for(|(read, newest)| *read >= number && newest.is_some())
+            .await;
     }
+
+    /// As it was read last.
+    pub(crate) fn now(&mut self) -> Option<Read> {
+        self.newest.borrow_and_update().1.clone()
+    }
+
+    /// What a test says that was read.
+    #[cfg(test)]
+    pub(crate) fn of(data: Data) -> Self {
+        Self {
+            newest: watch::channel((1, Some(Arc::new(Ok(data))))).1,
+            number: 1,
+            _reader: Arc::new(()),
+        }
+    }
+}
+
+/// Waits for news of any of them; for ever, if there is none.
+pub(crate) async fn any_news<'a>(readings: impl Iterator<Item = &'a mut Reading>) {
+    let changes: Vec<_> = readings.map(|reading| Box::pin(reading.newest.changed())).collect();
+    if changes.is_empty() {
+        std::future::pending::<()>().await;
+    }
+    // An error would mean that a reader ends, which is held here.
+    let _ = futures::future::select_all(changes).await;
 }
 
 impl Objects {
@@ -112,9 +150,18 @@ impl Objects {
         }
     }
 
-    /// The reader of an object, which reads it now: what was read a minute ago may be older than the Pod. With it the number of what will have
-    /// been read then.
-    pub(crate) fn reader(&self, key: Key) -> (Arc<Reader>, u64) {
+    /// Asks for an object: its reader reads it now.
+    pub(crate) fn ask(&self, key: Key) -> Reading {
+        let (reader, number) = self.reader(key);
+        Reading {
+            newest: reader.newest.clone(),
+            number,
+            _reader: reader,
+        }
+    }
+
+    /// The reader of an object, and the number of this asking.
+    fn reader(&self, key: Key) -> (Arc<Reader>, u64) {
         let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(reader) = readers.get(&key).and_then(Weak::upgrade) {
             let number = reader.asked.ask();

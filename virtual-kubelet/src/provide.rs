@@ -1,12 +1,14 @@
 //! Gives a vehicle what the Pod of an attempt refers to, and keeps giving it what has changed.
 //!
 //! One task per attempt and session, begun by the vehicle's actor when the vehicle is told to run the attempt, or has connected anew with it.
-//! The pool's trust is asked here again: what it does not allow is not even read. What must never happen: a Secret or a token that
-//! goes to a vehicle whose pool denies it, or to another vehicle than the one that runs the Pod.
+//! With it goes what of the Pod changes while it runs: labels it shows, containers that were added. The pool's trust is asked here again: what it
+//! does not allow is not even read. What must never happen: a Secret or a token of an account that goes to a vehicle whose pool denies it, a
+//! pull secret that goes to any, or something that goes to another vehicle than the one that runs the Pod.
 
 mod tokens;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use kerbside_api::v1alpha1::{Access, Trust};
@@ -20,10 +22,14 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use self::tokens::{Account, Tokens};
 use crate::gate::Gate;
-use crate::objects::{Key, Missing, Newest, Objects, told};
+use crate::objects::{Key, Missing, Objects, Reading, any_news, told};
 use crate::pull::{Exchange, Puller, Pulls};
 use crate::references::{Kind, References};
 
+/// After a token was not given.
+pub(crate) const RETRY: Duration = Duration::from_secs(10);
+/// A token is asked for anew when it has lived this part of its life, as by the kubelet.
+pub(crate) const PART: f64 = 0.8;
 /// A message is no larger: heartbeats and stops wait behind it, on a slow link too.
 const MOST: usize = 256 << 10;
 
@@ -103,11 +109,11 @@ impl Order {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
         };
-        let mut readers: Vec<_> = wanted
+        let mut readings: Vec<_> = wanted
             .into_iter()
             .map(|(kind, name)| {
-                let (reader, number) = self.objects.reader(key(kind, &namespace, &name));
-                (kind, name, reader, number)
+                let reading = self.objects.ask(key(kind, &namespace, &name));
+                (kind, name, reading)
             })
             .collect();
         if references.services {
@@ -116,8 +122,8 @@ impl Order {
                 key(Kind::Service, "default", "kubernetes"),
                 key(Kind::Services, &namespace, ""),
             ] {
-                let (reader, number) = self.objects.reader(key.clone());
-                readers.push((key.kind, key.name, reader, number));
+                let reading = self.objects.ask(key.clone());
+                readings.push((key.kind, key.name, reading));
             }
         }
         let (tokens, mut given) = watch::channel(Tokens::new());
@@ -134,47 +140,35 @@ impl Order {
             }
         }
         let (pulls, mut pulled) = watch::channel(Pulls::new());
-        // Held as long as somebody asks by them.
-        let mut held = Vec::new();
         for repository in &references.repositories {
-            let mut secrets = Vec::new();
-            for name in &references.pull_secrets {
-                let (reader, number) = self.objects.reader(key(Kind::Secret, &namespace, name));
-                secrets.push((name.clone(), reader.newest(), number));
-                held.push(reader);
-            }
+            let secrets = references.pull_secrets.iter().map(|name| {
+                let reading = self.objects.ask(key(Kind::Secret, &namespace, name));
+                (name.clone(), reading)
+            });
             let way = Puller {
                 exchange: self.exchange.clone(),
                 gate: Arc::clone(&self.gate),
                 repository: repository.clone(),
-                secrets,
+                secrets: secrets.collect(),
             };
             tasks.spawn(way.keep(pulls.clone()));
         }
         let asked = references.repositories.len();
-        let mut newest: Vec<_> = readers
-            .iter()
-            .map(|(kind, name, reader, number)| (*kind, name.clone(), reader.newest(), *number))
-            .collect();
         loop {
             // What has not been read since the Pod came is waited for: the vehicle takes what it is given as all there is.
-            for (.., read, number) in &mut newest {
-                // An error would mean that the reader ends, which is held here.
-                let _ = read
-                    .wait_for(|(read, newest)| *read >= *number && newest.is_some())
-                    .await;
+            for (.., reading) in &mut readings {
+                reading.settled().await;
             }
             let _ = given.wait_for(|tokens| tokens.len() >= wanted).await;
             let _ = pulled.wait_for(|pulls| pulls.len() >= asked).await;
             let tokens = given.borrow_and_update().clone();
-            let provide = self.provide(&subject, &newest, &tokens, &pulled.borrow_and_update());
+            let provide = self.provide(&subject, &mut readings, &tokens, &pulled.borrow_and_update());
             if sent.as_ref() != Some(&provide) {
                 self.session.provide(provide.clone());
                 *sent = Some(provide);
             }
-            let changes = newest.iter_mut().map(|(.., read, _)| Box::pin(read.changed()));
             tokio::select! {
-                () = any(changes.collect()) => {}
+                () = any_news(readings.iter_mut().map(|(.., reading)| reading)) => {}
                 _ = given.changed() => {}
                 _ = pulled.changed() => {}
                 // Whoever holds the other end ends this task with it.
@@ -192,7 +186,7 @@ impl Order {
     fn provide(
         &self,
         Subject { pod, references }: &Subject,
-        newest: &[(Kind, String, watch::Receiver<Newest>, u64)],
+        readings: &mut [(Kind, String, Reading)],
         tokens: &Tokens,
         pulls: &Pulls,
     ) -> Provide {
@@ -209,8 +203,8 @@ impl Order {
         if references.host {
             self.host.clone_into(&mut provide.host_ip);
         }
-        for (kind, name, read, _) in newest {
-            let Some(read) = read.borrow().1.clone() else { continue };
+        for (kind, name, reading) in readings {
+            let Some(read) = reading.now() else { continue };
             if matches!(kind, Kind::Service | Kind::Services) {
                 let variables = read.as_ref().iter().flat_map(|data| &data.text);
                 let text = variables.map(|(key, value)| (key.clone(), String::from_utf8_lossy(value).into_owned()));
@@ -294,14 +288,6 @@ fn fitting(mut provide: Provide) -> Provide {
     provide
 }
 
-/// The first of them; never, if there is none.
-pub(crate) async fn any<F: Future + Unpin>(futures: Vec<F>) {
-    if futures.is_empty() {
-        std::future::pending::<()>().await;
-    }
-    futures::future::select_all(futures).await;
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -333,20 +319,19 @@ mod tests {
         (order, subject)
     }
 
-    fn read(data: &str) -> watch::Receiver<Newest> {
+    fn read(data: &str) -> Reading {
         let text = [("k".to_owned(), data.to_owned().into_bytes().into())].into();
-        let data = crate::objects::Data {
+        Reading::of(crate::objects::Data {
             text,
             ..crate::objects::Data::default()
-        };
-        watch::channel((1, Some(Arc::new(Ok(data))))).1
+        })
     }
 
     #[tokio::test]
     async fn what_the_pool_does_not_trust_the_car_with_is_missing_with_that_word() {
         let (order, subject) = order(json!({"secrets": "Deny", "serviceAccountTokens": "Deny"}));
-        let newest = [(Kind::ConfigMap, "c".to_owned(), read("1"), 1)];
-        let provide = order.provide(&subject, &newest, &Tokens::new(), &Pulls::new());
+        let mut readings = [(Kind::ConfigMap, "c".to_owned(), read("1"))];
+        let provide = order.provide(&subject, &mut readings, &Tokens::new(), &Pulls::new());
         let missing: Vec<_> = provide
             .objects
             .iter()
@@ -360,12 +345,12 @@ mod tests {
     #[tokio::test]
     async fn token_and_secret_go_where_the_pool_allows_them() {
         let (order, subject) = order(json!({"secrets": "Allow", "serviceAccountTokens": "Allow"}));
-        let newest = [
-            (Kind::ConfigMap, "c".to_owned(), read("1"), 1),
-            (Kind::Secret, "s".to_owned(), read("hush"), 1),
+        let mut readings = [
+            (Kind::ConfigMap, "c".to_owned(), read("1")),
+            (Kind::Secret, "s".to_owned(), read("hush")),
         ];
         let tokens = [((String::new(), 3600), Ok("t".to_owned()))].into();
-        let provide = order.provide(&subject, &newest, &tokens, &Pulls::new());
+        let provide = order.provide(&subject, &mut readings, &tokens, &Pulls::new());
         assert!(provide.objects.iter().all(|object| object.missing.is_empty()));
         assert_eq!(provide.tokens[0].token, "t");
     }

@@ -23,37 +23,27 @@ pub(crate) use self::exchange::Exchange;
 pub(crate) use self::keyring::Repository;
 use self::keyring::{Credential, Keyring};
 use crate::gate::{Gate, Lane};
-use crate::objects::Newest;
-
-/// After a token was not given.
-const RETRY: Duration = Duration::from_secs(10);
-/// A token is asked for anew when it has lived this part of its life.
-const PART: f64 = 0.8;
+use crate::objects::{Reading, any_news};
+use crate::provide::{PART, RETRY};
 
 /// What is known of the tokens of an attempt, by repository. `None`: nobody says that one is needed.
 pub(crate) type Pulls = BTreeMap<Repository, Option<Result<String, String>>>;
-
-/// A pull secret of the Pod, as it is read.
-pub(crate) type Secret = (String, watch::Receiver<Newest>, u64);
 
 /// The way to a token for one repository.
 pub(crate) struct Puller {
     pub(crate) exchange: Exchange,
     pub(crate) gate: Arc<Gate>,
     pub(crate) repository: Repository,
-    /// In the order in which the Pod names them.
-    pub(crate) secrets: Vec<Secret>,
+    /// The Pod's pull secrets by name, in its order.
+    pub(crate) secrets: Vec<(String, Reading)>,
 }
 
 impl Puller {
     /// Keeps a token that is good, for ever.
     pub(crate) async fn keep(mut self, pulls: watch::Sender<Pulls>) {
         loop {
-            for (_, read, number) in &mut self.secrets {
-                // An error would mean that the reader ends, which whoever began this holds.
-                let _ = read
-                    .wait_for(|(read, newest)| *read >= *number && newest.is_some())
-                    .await;
+            for (_, reading) in &mut self.secrets {
+                reading.settled().await;
             }
             let (ring, trouble) = self.read();
             let (answer, wait) = self.ask(&ring, trouble).await;
@@ -61,9 +51,8 @@ impl Puller {
             pulls.send_modify(|pulls| {
                 pulls.insert(repository, answer);
             });
-            let changes = self.secrets.iter_mut().map(|(_, read, _)| Box::pin(read.changed()));
             tokio::select! {
-                () = super::provide::any(changes.collect()) => {}
+                () = any_news(self.secrets.iter_mut().map(|(_, reading)| reading)) => {}
                 () = async {
                     match wait {
                         Some(wait) => sleep(wait).await,
@@ -77,11 +66,9 @@ impl Puller {
     /// What the secrets say together, and what is wrong with them: the others count all the same, as under a kubelet.
     fn read(&mut self) -> (Keyring, Option<String>) {
         let (mut ring, mut trouble) = (Keyring::default(), None);
-        for (name, read, _) in &mut self.secrets {
-            let Some(newest) = read.borrow_and_update().1.clone() else {
-                continue;
-            };
-            let added = match newest.as_ref() {
+        for (name, reading) in &mut self.secrets {
+            let Some(read) = reading.now() else { continue };
+            let added = match read.as_ref() {
                 Ok(data) => ring
                     .add(&data.text)
                     .map_err(|why| format!("pull secret \"{name}\": {why}")),

@@ -1,4 +1,4 @@
-//! What a Pod refers to and does not hold itself: ConfigMaps, Secrets, tokens of its ServiceAccount, its host, Services. Pure.
+//! What a Pod refers to and does not hold itself: ConfigMaps, Secrets, tokens of its ServiceAccount, its host, Services, pull secrets. Pure.
 //!
 //! Read once per Pod by its vehicle's actor. What is not named here is never read.
 
@@ -246,7 +246,7 @@ mod tests {
         let mut spec = json!({
             "enableServiceLinks": false,
             "initContainers": [{"name": "i", "image": "registry.example/init:1"}],
-            "containers": [{"name": "m", "image": "registry.example/team/app@sha256:00"}, {"name": "n", "image": "registry.example/team/app:2"}],
+            "containers": [{"name": "m", "image": "registry.example/team/app@sha256:0000000000000000000000000000000000000000000000000000000000000000"}, {"name": "n", "image": "registry.example/team/app:2"}],
             "ephemeralContainers": [{"name": "look", "image": "registry.example/tools"}],
             "volumes": [{"name": "v", "image": {"reference": "registry.example/model:1"}}],
         });

@@ -38,71 +38,79 @@ pub(super) fn network(kind: Kind, bridge: &str, dir: &Path) -> Value {
     json!({"cniVersion": "1.0.0", "name": "vehicle", "plugins": [plugin]})
 }
 
-/// The configuration file. In each, without restrict_oom_score_adj runc cannot start a sandbox where the machine itself is confined.
-pub(super) fn configuration(kind: Kind, places: Places<'_>) -> String {
-    match kind {
-        Kind::Pinned => third(places),
-        Kind::Debian => second(places),
+/// What differs between the versions of the format.
+struct Format {
+    version: u8,
+    /// What serves CRI.
+    cri: &'static str,
+    /// The line that names the sandbox's image, with the table that it is in.
+    sandbox: String,
+    /// The folder of the network plugins.
+    plugins: String,
+}
+
+/// Version 3, of containerd 2.
+fn third(places: Places<'_>) -> Format {
+    Format {
+        version: 3,
+        cri: "io.containerd.cri.v1.runtime",
+        sandbox: format!(
+            "[plugins.'io.containerd.cri.v1.images'.pinned_images]
+sandbox = '{PAUSE}'
+[plugins.'io.containerd.cri.v1.runtime']"
+        ),
+        plugins: format!("bin_dirs = ['{}']", places.cni.display()),
     }
 }
 
-/// Version 3 of the format, of containerd 2.
-fn third(places: Places<'_>) -> String {
-    format!(
-        "version = 3
-root = '{dir}/root'
-state = '{dir}/state'
-[grpc]
-address = '{socket}'
-[plugins.'io.containerd.cri.v1.images'.pinned_images]
-sandbox = '{PAUSE}'
-[plugins.'io.containerd.cri.v1.runtime']
-restrict_oom_score_adj = true
-[plugins.'io.containerd.cri.v1.runtime'.cni]
-bin_dirs = ['{cni}']
-conf_dir = '{dir}/net.d'
-[plugins.'io.containerd.cri.v1.runtime'.containerd]
-default_runtime_name = 'runc'
-[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
-runtime_type = 'io.containerd.runc.v2'
-[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
-BinaryName = '{runc}/runc'
-SystemdCgroup = false
-",
-        dir = places.dir.display(),
-        socket = places.socket.display(),
-        cni = places.cni.display(),
-        runc = places.runc.display(),
-    )
+/// Version 2, of containerd 1.6 and 1.7. Nothing is said of registries: one on the loopback is asked by plain HTTP anyway.
+fn second(places: Places<'_>) -> Format {
+    Format {
+        version: 2,
+        cri: "io.containerd.grpc.v1.cri",
+        sandbox: format!(
+            "[plugins.'io.containerd.internal.v1.opt']
+path = '{}/opt'
+[plugins.'io.containerd.grpc.v1.cri']
+sandbox_image = '{PAUSE}'",
+            places.dir.display()
+        ),
+        plugins: format!("bin_dir = '{}'", places.cni.display()),
+    }
 }
 
-/// Version 2, of containerd 1.6 and 1.7. Nothing is said of registries: one on the loopback is asked by plain HTTP anyway.
-fn second(places: Places<'_>) -> String {
+/// The configuration file. Without restrict_oom_score_adj runc cannot start a sandbox where the machine itself is confined.
+pub(super) fn configuration(kind: Kind, places: Places<'_>) -> String {
+    let Format {
+        version,
+        cri,
+        sandbox,
+        plugins,
+    } = match kind {
+        Kind::Pinned => third(places),
+        Kind::Debian => second(places),
+    };
     format!(
-        "version = 2
+        "version = {version}
 root = '{dir}/root'
 state = '{dir}/state'
 [grpc]
 address = '{socket}'
-[plugins.'io.containerd.internal.v1.opt']
-path = '{dir}/opt'
-[plugins.'io.containerd.grpc.v1.cri']
-sandbox_image = '{PAUSE}'
+{sandbox}
 restrict_oom_score_adj = true
-[plugins.'io.containerd.grpc.v1.cri'.cni]
-bin_dir = '{cni}'
+[plugins.'{cri}'.cni]
+{plugins}
 conf_dir = '{dir}/net.d'
-[plugins.'io.containerd.grpc.v1.cri'.containerd]
+[plugins.'{cri}'.containerd]
 default_runtime_name = 'runc'
-[plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.runc]
+[plugins.'{cri}'.containerd.runtimes.runc]
 runtime_type = 'io.containerd.runc.v2'
-[plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.runc.options]
+[plugins.'{cri}'.containerd.runtimes.runc.options]
 BinaryName = '{runc}/runc'
 SystemdCgroup = false
 ",
         dir = places.dir.display(),
         socket = places.socket.display(),
-        cni = places.cni.display(),
         runc = places.runc.display(),
     )
 }

@@ -22,14 +22,14 @@ use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 
-use crate::layout::{Layout, write_json};
-use crate::process::{self, Program};
-use crate::{ports, tools};
+use crate::layout::Layout;
+use crate::{ports, process};
 
 /// Who the registry believes, and what it is called.
 const ISSUER: &str = "kerbside-testbed";
 const SERVICE: &str = "guarded";
-const DIRECTORY: &str = "guarded";
+/// Of its process, and of the directory that it shares with the giver.
+const DIRECTORY: &str = "registry-guarded";
 
 /// Where both are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,26 +54,17 @@ pub async fn start(layout: &Layout) -> Result<Guarded> {
     std::fs::write(dir.join("certificate.der"), certificate.der())
         .context("failed to write the giver's certificate")?;
     std::fs::write(dir.join("key.pem"), key.serialize_pem()).context("failed to write the giver's key")?;
-    let config = dir.join("config.yml");
-    write_json(
-        &config,
-        &json!({
-            "version": 0.1,
-            "log": {"level": "warn"},
-            "storage": {
-                "filesystem": {"rootdirectory": layout.dir("registry")?.join("data")},
-                "maintenance": {"readonly": {"enabled": true}},
-            },
-            "http": {"addr": guarded.registry},
-            "auth": {"token": {
-                "realm": format!("http://{}/token", guarded.giver), "service": SERVICE, "issuer": ISSUER, "rootcertbundle": trusted,
-            }},
-        }),
-    )?;
-    let program = Program::new("registry-guarded", tools::pinned("registry", "registry")?)
-        .args(["serve".to_owned(), config.display().to_string()])
-        .env("OTEL_TRACES_EXPORTER", "none");
-    let record = process::start(layout, &program)?;
+    let own = json!({
+        "storage": {
+            "filesystem": {"rootdirectory": layout.dir("registry")?.join("data")},
+            "maintenance": {"readonly": {"enabled": true}},
+        },
+        "http": {"addr": guarded.registry},
+        "auth": {"token": {
+            "realm": format!("http://{}/token", guarded.giver), "service": SERVICE, "issuer": ISSUER, "rootcertbundle": trusted,
+        }},
+    });
+    let record = super::serve(layout, DIRECTORY, own)?;
     process::ready(&record, Duration::from_secs(30), || async {
         // It listens; to a question it would answer that nobody is let in.
         TcpStream::connect(&guarded.registry)

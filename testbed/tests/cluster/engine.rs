@@ -120,6 +120,14 @@ pub(crate) async fn until<T>(world: &World, name: &str, what: &str, is: impl Fn(
     wait::object(&world.pods(), name, what, DEADLINE, |pod| is(pod?)).await
 }
 
+/// Waits until the Pod's container `main` runs and is ready.
+pub(crate) async fn running(world: &World, name: &str) -> Result<Pod> {
+    until(world, name, "to run", |pod| {
+        status(pod, "main")?.ready.then(|| pod.clone())
+    })
+    .await
+}
+
 /// Applies the Pod and waits for its end.
 pub(crate) async fn played(world: &World, pod: &Value) -> Result<Pod> {
     world.apply(pod).await?;

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read as _};
-use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::fs::{PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 use super::parts::Parts;
@@ -99,13 +99,18 @@ pub(super) fn make_shared(path: &Path, work: &Work) -> io::Result<()> {
         return Ok(());
     }
     make_private(path)?;
-    let mode = if let Some(group) = work.shared.fs_group {
-        chown(path, None, u32::try_from(group).ok())?;
+    share(&File::open(path)?, work.shared.fs_group)
+}
+
+/// Lets everybody write to a directory that is open; what is made in it is its group's, if it has one.
+pub(super) fn share(directory: &File, group: Option<i64>) -> io::Result<()> {
+    let mode = if let Some(group) = group {
+        fchown(directory, None, u32::try_from(group).ok())?;
         0o2777
     } else {
         0o777
     };
-    fs::set_permissions(path, Permissions::from_mode(mode))
+    directory.set_permissions(Permissions::from_mode(mode))
 }
 
 /// The file for the termination message: in what the program sees anyway, or a file of its own.

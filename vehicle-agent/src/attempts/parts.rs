@@ -9,15 +9,14 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
-use std::os::unix::fs::fchown;
 use std::path::{Component, Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fchmod, fstat, mkdirat, openat, openat2};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2};
 use rustix::io::Errno;
 
-use super::files::make_shared;
-use super::volumes::mounts_below;
+use super::files::{make_shared, share};
+use super::volumes::is_mounted;
 use crate::directory::{AttemptDirectory, make_private};
 use crate::pod::{Engine, VolumeWork, Work};
 
@@ -86,8 +85,9 @@ fn open(base: &Path, part: &Path, group: Option<i64>) -> io::Result<OwnedFd> {
                     Err(errno) => return Err(errno.into()),
                 }
                 let made = below(at.as_fd(), name, OFlags::RDONLY | OFlags::DIRECTORY)?;
+                let made = File::from(made);
                 share(&made, group)?;
-                made
+                made.into()
             }
             Err(Errno::LOOP | Errno::XDEV) => {
                 return Err(io::Error::new(
@@ -128,21 +128,11 @@ fn no_link(opened: OwnedFd) -> Result<OwnedFd, Errno> {
     Ok(opened)
 }
 
-/// As the volume itself.
-fn share(directory: &OwnedFd, group: Option<i64>) -> io::Result<()> {
-    let group = group.and_then(|group| u32::try_from(group).ok());
-    if group.is_some() {
-        fchown(directory, None, group)?;
-    }
-    let mode = if group.is_some() { 0o2777 } else { 0o777 };
-    Ok(fchmod(directory, Mode::from_raw_mode(mode))?)
-}
-
 /// Binds what is open to a place of the agent's own. What was there for the run before goes.
 fn bind_to(opened: &OwnedFd, place: &Path) -> io::Result<()> {
     let parent = place.parent().ok_or(io::ErrorKind::InvalidInput)?;
     make_private(parent)?;
-    while mounts_below(place)?.iter().any(|mounted| mounted == place) {
+    while is_mounted(place)? {
         umount2(place, MntFlags::MNT_DETACH)?;
     }
     let directory = FileType::from_raw_mode(fstat(opened)?.st_mode) == FileType::Directory;
@@ -173,6 +163,7 @@ mod tests {
 
     use rstest::rstest;
 
+    use super::super::volumes::mounts_below;
     use super::*;
 
     fn inode(opened: &OwnedFd) -> u64 {

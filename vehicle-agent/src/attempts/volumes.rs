@@ -245,7 +245,7 @@ fn count(directory: &Path, found: &mut usize) {
 /// A place whose files are never on a disk.
 fn in_memory(place: &Path, size: u64, mode: u32) -> io::Result<()> {
     make_private(place)?;
-    if mounts_below(place)?.iter().any(|mounted| mounted == place) {
+    if is_mounted(place)? {
         return Ok(());
     }
     let options = format!("size={size},mode={mode:o}");
@@ -261,6 +261,11 @@ pub(crate) fn forget(directory: &Path) -> io::Result<()> {
         umount2(place, MntFlags::MNT_DETACH)?;
     }
     Ok(())
+}
+
+/// Whether something is mounted at a place.
+pub(super) fn is_mounted(place: &Path) -> io::Result<bool> {
+    Ok(mounts_below(place)?.iter().any(|mounted| mounted == place))
 }
 
 pub(super) fn mounts_below(directory: &Path) -> io::Result<Vec<PathBuf>> {

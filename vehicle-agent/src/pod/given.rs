@@ -1,4 +1,5 @@
-//! What a Pod refers to and its JSON does not hold: ConfigMaps, Secrets, tokens, what the cluster says of its host and of Services.
+//! What a Pod refers to and its JSON does not hold: ConfigMaps, Secrets, tokens, what the cluster says of its host and of Services; and what
+//! of the Pod changes while it runs.
 //!
 //! The adapter gives it, and again whenever it changes. It is kept in memory only.
 

@@ -14,13 +14,11 @@ use kube::api::{Api, PostParams};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+use super::{PART, RETRY};
 use crate::context::PATIENCE;
 use crate::gate::{Gate, Lane};
 
-/// After a token was not given.
-const RETRY: Duration = Duration::from_secs(10);
-/// A token is asked for anew when it has lived this part of its life, and a day at the latest, as by the kubelet.
-const PART: f64 = 0.8;
+/// A token is asked for anew after a day at the latest, as by the kubelet.
 const DAY: Duration = Duration::from_hours(24);
 
 /// The tokens of an attempt, by audience and lifetime.

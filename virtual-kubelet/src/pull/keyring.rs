@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 use data_encoding::BASE64;
+use oci_client::Reference;
 use secrecy::SecretString;
 use serde::Deserialize;
 
@@ -20,32 +21,17 @@ pub(crate) struct Repository {
 }
 
 impl Repository {
-    /// The repository of an image, by the rules of image names. `None`: it is no image name.
+    /// The repository of an image, as the vehicle reads it. `None`: it is no image name.
     pub(crate) fn of(image: &str) -> Option<Self> {
-        let name = image.split('@').next()?;
-        let (first, rest) = name.split_once('/').map_or(("", name), |(first, rest)| (first, rest));
-        let host = first.contains(['.', ':']) || first == "localhost";
-        let (registry, path) = match (host, first) {
-            (true, registry) => (registry, rest.to_owned()),
-            (false, "") => (DOCKER, format!("library/{rest}")),
-            (false, _) => (DOCKER, name.to_owned()),
-        };
-        let (directory, last) = path.rsplit_once('/').map_or(("", path.as_str()), |(d, l)| (d, l));
-        let last = last.split(':').next().filter(|last| !last.is_empty())?;
-        let name = if directory.is_empty() {
-            last.to_owned()
-        } else {
-            format!("{directory}/{last}")
-        };
+        let image: Reference = image.parse().ok()?;
         Some(Self {
-            registry: registry.to_owned(),
-            name,
+            registry: image.registry().to_owned(),
+            name: image.repository().to_owned(),
         })
     }
 }
 
-/// The registry of image names that say none, and the names by which its credentials are known.
-const DOCKER: &str = "docker.io";
+/// The names by which the credentials of one registry are known.
 const DOCKER_NAMES: [&str; 3] = ["index.docker.io", "registry-1.docker.io", "docker.io"];
 
 /// How somebody shows a registry who he is.
@@ -232,7 +218,11 @@ mod tests {
     #[case("team/app:1", "docker.io", "team/app")]
     #[case("registry.example/app", "registry.example", "app")]
     #[case("localhost/app:1", "localhost", "app")]
-    #[case("127.0.0.1:5000/a/b/c:1@sha256:00", "127.0.0.1:5000", "a/b/c")]
+    #[case(
+        "127.0.0.1:5000/a/b/c:1@sha256:0000000000000000000000000000000000000000000000000000000000000000",
+        "127.0.0.1:5000",
+        "a/b/c"
+    )]
     fn image_name_has_a_registry_and_a_repository(#[case] image: &str, #[case] registry: &str, #[case] name: &str) {
         let repository = Repository::of(image).unwrap();
         assert_eq!(

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::engine::fence::{departed, group, nothing_runs};
 use crate::engine::life::shared;
-use crate::engine::{forgotten, known, log, offers, played, pod, restarts, run_on, status, until};
+use crate::engine::{forgotten, known, log, offers, played, pod, restarts, run_on, running, status, until};
 
 /// Runs a test after which the engine runs, whatever the test has done to it.
 async fn run<F>(name: &str, test: F) -> Result<()>
@@ -145,10 +145,7 @@ async fn killed_engine_is_missed_by_no_container_that_runs() -> Result<()> {
         let mut goes = pod(world, "goes", "stay");
         goes["spec"]["restartPolicy"] = "Always".into();
         world.apply(&goes).await?;
-        let goes = until(world, "goes", "to run", |pod| {
-            status(pod, "main")?.ready.then(|| pod.uid())?
-        })
-        .await?;
+        let goes = running(world, "goes").await?.uid().context("a Pod has a UID")?;
 
         process::crash(&world.bed.layout, kind.process()).await?;
         closed(world, car).await?;
@@ -201,7 +198,7 @@ async fn engine_that_answers_nothing_holds_up_no_end() -> Result<()> {
             let mut pod = pod(world, name, acts);
             pod["spec"]["terminationGracePeriodSeconds"] = grace.into();
             world.apply(&pod).await?;
-            until(world, name, "to run", |pod| status(pod, "main")?.ready.then_some(())).await?;
+            running(world, name).await?;
         }
         let record = process::find(&world.bed.layout, kind.process()).context("the engine was started")?;
         record.signal(Signal::SIGSTOP);

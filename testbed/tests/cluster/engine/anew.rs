@@ -10,7 +10,7 @@ use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 use serde_json::json;
 
-use super::{kind, known, pod, run, status, until};
+use super::{kind, known, pod, run, running, status, until};
 
 #[tokio::test]
 async fn container_that_cannot_be_created_says_why_and_runs_when_it_can() -> Result<()> {
@@ -55,10 +55,7 @@ async fn sandbox_that_ends_by_itself_is_made_anew_and_its_containers_begin_again
         let mut lives = pod(world, "lives", "say here ; wait");
         lives["spec"]["restartPolicy"] = "Always".into();
         world.apply(&lives).await?;
-        let first = until(world, "lives", "to run", |pod| {
-            status(pod, "main")?.ready.then(|| pod.clone())
-        })
-        .await?;
+        let first = running(world, "lives").await?;
         let pause = cri::group_of(&car.dir())
             .pids()
             .context("control groups can be read")?

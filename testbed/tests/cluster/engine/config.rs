@@ -6,7 +6,7 @@ use kerbside_testbed::wait;
 use kerbside_testbed::world::{self, World, phase};
 use serde_json::{Value, json};
 
-use super::{container, log, played, pod, run, status, until};
+use super::{container, log, played, pod, run, running, status, until};
 
 /// Lets the adapter read what Pods in the test's namespace name, as the chart does for its workload namespaces.
 pub(crate) async fn bind(world: &World) -> Result<()> {
@@ -129,7 +129,7 @@ async fn mounted_config_changes_while_the_program_runs_and_a_part_of_it_does_not
             {"name": "conf", "mountPath": "/conf"}, {"name": "conf", "mountPath": "/part", "subPath": "motd"},
         ]);
         world.apply(&pod).await?;
-        until(world, "live", "to run", |pod| status(pod, "main")?.ready.then_some(())).await?;
+        running(world, "live").await?;
         world
             .apply(&map(world, "ConfigMap", "conf", &json!({"motd": "new"})))
             .await?;
@@ -151,10 +151,7 @@ async fn token_of_the_pods_account_is_bound_to_the_pod_and_known_by_the_api_serv
         ]}}]);
         pod["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "token", "mountPath": "/token"}]);
         world.apply(&pod).await?;
-        let uid = until(world, "token", "to run", |pod| {
-            status(pod, "main")?.ready.then(|| pod.metadata.uid.clone())?
-        })
-        .await?;
+        let uid = running(world, "token").await?.metadata.uid.context("a Pod has a UID")?;
         let token = wait::until_ok("the token", world::DEADLINE, async || {
             let said = log(world, "token", "main").await?;
             let token = said.lines().next().map(str::to_owned);
@@ -313,7 +310,7 @@ async fn labels_that_change_reach_the_files_of_a_pod_that_runs() -> Result<()> {
         pod["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "pod", "mountPath": "/pod"}]);
         pod["metadata"]["labels"]["colour"] = "red".into();
         world.apply(&pod).await?;
-        until(world, "shown", "to run", |pod| status(pod, "main")?.ready.then_some(())).await?;
+        running(world, "shown").await?;
         let kubectl = world.kubectl();
         kubectl
             .run(

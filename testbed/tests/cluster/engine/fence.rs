@@ -13,7 +13,7 @@ use kube::ResourceExt;
 use serde_json::json;
 
 use super::life::shared;
-use super::{container, forgotten, kind, known, pod, run, run_on, status, until};
+use super::{container, forgotten, kind, known, pod, run, run_on, running, until};
 use crate::loss::{impatient, once_only};
 
 /// Everything that runs in containers in the car.
@@ -53,7 +53,7 @@ async fn agent_that_is_killed_takes_its_containers_with_it_and_the_next_one_clea
 pub(super) async fn killed(kind: Kind) -> Result<()> {
     run_on(kind, "engine-killed", async |world, car| {
         world.apply(&pod(world, "lives", "stay")).await?;
-        until(world, "lives", "to run", |pod| status(pod, "main")?.ready.then_some(())).await?;
+        running(world, "lives").await?;
         ensure!(processes(car)? >= 2, "the program and its sandbox");
         car.crash().await?;
         nothing_runs(car).await?;
@@ -92,13 +92,9 @@ async fn container_in_a_car_that_leaves_runs_its_hook_is_asked_and_gone_within_t
         hooked["spec"]["containers"][0]["lifecycle"] = json!({"preStop": hook});
         world.apply(&hooked).await?;
         for name in ["deaf", "polite"] {
-            until(world, name, "to run", |pod| status(pod, "main")?.ready.then_some(())).await?;
+            running(world, name).await?;
         }
-        let hooked = until(world, "hooked", "to run", |pod| {
-            status(pod, "main")?.ready.then(|| pod.uid())
-        })
-        .await?;
-        let uid = hooked.context("it has a UID")?;
+        let uid = running(world, "hooked").await?.uid().context("a Pod has a UID")?;
         let word = car.dir().join("attempts").join(uid).join("volumes/work/word");
         let began = tokio::time::Instant::now();
         car.signals(Signals::Driving)?;

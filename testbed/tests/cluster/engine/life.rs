@@ -8,7 +8,7 @@ use kerbside_testbed::engine::Kind;
 use kerbside_testbed::world::{self, World, condition, phase};
 use serde_json::json;
 
-use super::{container, end, kind, log, played, pod, restarts, run, run_on, status, until};
+use super::{container, end, kind, log, played, pod, restarts, run, run_on, running, status, until};
 
 /// An emptyDir that all its containers see at /work.
 pub(crate) fn shared(world: &World, name: &str, containers: &[(&str, &str)]) -> serde_json::Value {
@@ -171,7 +171,7 @@ pub(super) async fn hooks(kind: Kind) -> Result<()> {
         });
         pod["spec"]["terminationGracePeriodSeconds"] = 20.into();
         world.apply(&pod).await?;
-        until(world, "hooks", "to run", |pod| status(pod, "main")?.ready.then_some(())).await?;
+        running(world, "hooks").await?;
         let follow = world.kubectl().stream(&["logs", "-n", &world.name, "-f", "hooks"])?;
         world
             .kubectl()
@@ -191,7 +191,7 @@ async fn program_that_does_not_end_is_killed_after_its_grace() -> Result<()> {
         let mut pod = pod(world, "stays", "stay");
         pod["spec"]["terminationGracePeriodSeconds"] = 3.into();
         world.apply(&pod).await?;
-        until(world, "stays", "to run", |pod| status(pod, "main")?.ready.then_some(())).await?;
+        running(world, "stays").await?;
         let began = tokio::time::Instant::now();
         world
             .kubectl()
@@ -268,10 +268,11 @@ async fn driver_who_opens_the_door_freezes_a_container_and_its_program_goes_on_a
     run("engine-freeze", async |world, car| {
         let pod = shared(world, "counts", &[("main", "count /work/n")]);
         world.apply(&pod).await?;
-        let uid = until(world, "counts", "to run", |pod| {
-            status(pod, "main")?.ready.then(|| pod.metadata.uid.clone())?
-        })
-        .await?;
+        let uid = running(world, "counts")
+            .await?
+            .metadata
+            .uid
+            .context("a Pod has a UID")?;
         let file = car.dir().join("attempts").join(&uid).join("volumes/work/n");
         let read = || {
             std::fs::read_to_string(&file)

@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kerbside_testbed::programs;
 use kerbside_testbed::world::World;
 
-use super::{log, pod, run, status, until};
+use super::{log, pod, run, running, status, until};
 
 /// The status of a container that was added.
 fn added<'a>(pod: &'a Pod, name: &str) -> Option<&'a ContainerStatus> {
@@ -34,10 +34,7 @@ async fn container_that_is_added_looks_at_its_target_and_the_pod_goes_on() -> Re
         let mut watched = pod(world, "watched", "say work ; wait");
         watched["spec"]["restartPolicy"] = "Always".into();
         world.apply(&watched).await?;
-        let first = until(world, "watched", "to run", |pod| {
-            status(pod, "main")?.ready.then(|| pod.clone())
-        })
-        .await?;
+        let first = running(world, "watched").await?;
         debug(
             world,
             "look",

@@ -20,7 +20,7 @@ use crate::attempts::{files, quota};
 use crate::cluster::Cluster;
 use crate::logs::writer::LogWriter;
 use crate::logs::{Log, reader};
-use crate::pod::{Around, ContainerWork, Handler, config_error, expand};
+use crate::pod::{Around, ContainerWork, Handler, Work, config_error, expand};
 use crate::runtime::{Ending, Layer, Process, Running, Spec, SpecDirectory, Usage};
 
 /// Of a log that stands in for a termination message, as in the kubelet.
@@ -127,14 +127,9 @@ impl<C: Cluster> Actor<C> {
             Err(why) => return Some(Event::NotStarted { container, why }),
         };
         let known = env.iter().cloned().collect();
-        let work = self.seed.work.as_ref().filter(|work| container < work.containers.len());
-        let parts = work.map(|work| parts::bind(&self.directory, work, container, &known));
-        let parts = match parts.unwrap_or_else(|| Ok(Parts::new())) {
+        let parts = match self.parts(container, &known) {
             Ok(parts) => parts,
-            Err(message) => {
-                let why = config_error(message);
-                return Some(Event::NotStarted { container, why });
-            }
+            Err(why) => return Some(Event::NotStarted { container, why }),
         };
         match self.try_start(container, env, &known, &parts) {
             Ok(true) => Some(Event::Started { container }),
@@ -163,10 +158,25 @@ impl<C: Cluster> Actor<C> {
         programs.find_map(|program| program.address())
     }
 
+    /// The Pod, if it has such a container.
+    fn work_with(&self, index: usize) -> Option<&Work> {
+        let work = self.seed.work.as_deref();
+        work.filter(|work| index < work.containers.len())
+    }
+
+    /// The parts of volumes that a container has, bound for this run. `Err`: which cannot be.
+    fn parts(&self, index: usize, known: &BTreeMap<String, String>) -> Result<Parts, NotReady> {
+        let Some(work) = self.work_with(index) else {
+            return Ok(Parts::new());
+        };
+        parts::bind(&self.directory, work, index, known).map_err(config_error)
+    }
+
     /// The environment of a container as it is now. `Err`: what is missing of it.
     fn environment(&self, index: usize) -> Result<Vec<(String, String)>, NotReady> {
-        let work = self.seed.work.as_ref().filter(|work| index < work.containers.len());
-        let Some(work) = work else { return Ok(Vec::new()) };
+        let Some(work) = self.work_with(index) else {
+            return Ok(Vec::new());
+        };
         let around = Around {
             pod: &work.pod,
             given: &self.wires.given.borrow().clone(),

@@ -496,15 +496,8 @@ impl Run {
     async fn has_begun(&self, id: &str) -> bool {
         loop {
             sleep(RETRY).await;
-            let request = proto::ContainerStatusRequest {
-                container_id: id.to_owned(),
-                verbose: false,
-            };
-            match self.inner.engine.container_status(request).await {
-                Ok(answer) => {
-                    let created = proto::ContainerState::ContainerCreated;
-                    return answer.status.is_none_or(|status| status.state() != created);
-                }
+            match self.ask_status(id).await {
+                Ok(status) => return status.state() != proto::ContainerState::ContainerCreated,
                 Err(error) if error.is_transient() => {
                     tracing::debug!(container = self.spec.name, %error, "not known whether it has begun");
                 }
@@ -560,14 +553,19 @@ impl Run {
         said.unwrap_or_else(|_| Ended::killed("the container engine does not say how it ended"))
     }
 
-    /// `None`: it lives.
-    async fn status(&self, id: &str) -> Result<Option<Ended>, String> {
+    async fn ask_status(&self, id: &str) -> Result<proto::ContainerStatus, CallError> {
         let request = proto::ContainerStatusRequest {
             container_id: id.to_owned(),
             verbose: false,
         };
-        let status = match self.inner.engine.container_status(request).await {
-            Ok(answer) => answer.status.unwrap_or_default(),
+        let answer = self.inner.engine.container_status(request).await?;
+        Ok(answer.status.unwrap_or_default())
+    }
+
+    /// `None`: it lives.
+    async fn status(&self, id: &str) -> Result<Option<Ended>, String> {
+        let status = match self.ask_status(id).await {
+            Ok(status) => status,
             Err(error) if error.is_not_found() => {
                 return Ok(Some(Ended::killed("the container was removed from the engine")));
             }
