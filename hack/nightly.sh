@@ -5,7 +5,7 @@
 #
 # The property tests with many more random worlds, every cluster test REPEAT times (2) on one control plane, so that a test which
 # fails now and then is found, the outages of minutes, the tests of containers once more on Debian's containerd, every cluster test once
-# more with results in an S3-compatible server, and the demo. Run on a commit, not on a changed tree: the figures carry its id.
+# more with results in an S3-compatible server, the start of Pods, a night of a thousand cars, and the demo. Run on a commit, not on a changed tree: the figures carry its id.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 testbed=$1
@@ -40,6 +40,11 @@ measure night hack/cluster-tests.sh "$testbed" --ignore-default-filter -E 'test(
 KERBSIDE_TEST_ENGINE=debian measure cluster-debian hack/cluster-tests.sh "$testbed" -E 'test(/^(alone::)?engine::/)'
 if hack/step.sh tools-s3 hack/tools/build.sh s3; then
   STORE=s3 measure cluster-s3 hack/cluster-tests.sh "$testbed"
+else
+  failed=1
+fi
+if STEP_TAIL=40 hack/step.sh bench-pods "$testbed" bench-pods; then
+  keep pods "$(tail -1 out/logs/bench-pods.log)"
 else
   failed=1
 fi

@@ -4,10 +4,12 @@
 //! a document, with a consent that does not hold, with a signal that is not known, the answer is never yes.
 
 pub mod document;
+pub mod egress;
 
 use std::fmt;
 
 pub use document::{Consent, Document, DocumentError, QuietHours};
+pub use egress::{Egress, Reach, ReachError};
 use serde::{Deserialize, Serialize};
 
 use crate::names::reason;

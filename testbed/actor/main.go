@@ -7,6 +7,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -91,6 +92,9 @@ func init() {
 		"count":   count,
 		"threads": threads,
 		"connect": connect,
+		"fetch":   fetch,
+		"tunnel":  tunnel,
+		"storm":   storm,
 		"serve":   serve,
 		"tls":     serveTLS,
 		"mount":   func(a []string) error { return syscall.Mount(a[0], a[1], a[2], 0, "") },
@@ -293,6 +297,79 @@ func connect(a []string) error {
 	return failed
 }
 
+// fetch URL: asks by the proxies that the environment names, whoever signed the server; says the status, and how many bytes came in how
+// many milliseconds.
+func fetch(a []string) error {
+	client := &http.Client{Transport: &http.Transport{
+		Proxy:           http.ProxyFromEnvironment,
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
+	}}
+	begin := time.Now()
+	answer, err := client.Get(a[0])
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	start := make([]byte, 200)
+	n, err := io.ReadFull(answer.Body, start)
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
+		return err
+	}
+	fmt.Println("status", answer.StatusCode, strings.TrimSpace(strings.TrimRight(string(start[:n]), "\x00")))
+	rest, err := io.Copy(io.Discard, answer.Body)
+	fmt.Println("bytes", int64(n)+rest, "in", time.Since(begin).Milliseconds())
+	return err
+}
+
+// proxy connects to the one that the environment names.
+func proxy() (net.Conn, error) {
+	return net.DialTimeout("tcp", strings.TrimPrefix(os.Getenv("HTTPS_PROXY"), "http://"), time.Second)
+}
+
+// tunnel ADDRESS...: asks the proxy for a way to each, and says what it answers; a way that is given is tried.
+func tunnel(a []string) error {
+	for _, address := range a {
+		conn, err := proxy()
+		if err != nil {
+			return err
+		}
+		conn.SetDeadline(time.Now().Add(20 * time.Second))
+		fmt.Fprintf(conn, "CONNECT %s HTTP/1.1\r\nHost: %s\r\n\r\n", address, address)
+		reader := bufio.NewReader(conn)
+		line, err := reader.ReadString('\n')
+		if err != nil {
+			return err
+		}
+		fmt.Println("tunnel", address, strings.TrimSpace(line))
+		if strings.Contains(line, " 200 ") {
+			fmt.Fprint(conn, "GET / HTTP/1.0\r\n\r\n")
+			all, _ := io.ReadAll(reader)
+			fmt.Println("reached", address, len(all))
+		}
+		conn.Close()
+	}
+	return nil
+}
+
+// storm N: has so many half-said requests at the proxy at a time, as far as it lets it, and says how many bytes of rubbish went there.
+func storm(a []string) error {
+	n, err := strconv.Atoi(a[0])
+	written := 0
+	for i := range n {
+		conn, err := proxy()
+		if err != nil {
+			fmt.Println("refused at", i)
+			break
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(time.Second))
+		more, _ := fmt.Fprintf(conn, "GET http://%s/ HTTP/1.1\r\n%s", strings.Repeat("a", i), strings.Repeat("\x00\xff", i))
+		written += more
+	}
+	fmt.Println("storm", written)
+	return err
+}
+
 var broken sync.Map
 
 func handler() http.Handler {
@@ -309,6 +386,18 @@ func handler() http.Handler {
 	mux.HandleFunc("/away", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/broken", http.StatusFound) })
 	mux.HandleFunc("/broken", func(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, "broken on purpose", http.StatusInternalServerError)
+	})
+	// So many bytes, and how far it came.
+	mux.HandleFunc("/bytes/", func(w http.ResponseWriter, r *http.Request) {
+		n, _ := strconv.Atoi(strings.TrimPrefix(r.URL.Path, "/bytes/"))
+		piece := make([]byte, 16<<10)
+		for sent := 0; sent < n; sent += len(piece) {
+			if _, err := w.Write(piece); err != nil {
+				fmt.Println("broken off", r.URL.Path)
+				return
+			}
+		}
+		fmt.Println("sent", r.URL.Path)
 	})
 	mux.HandleFunc("/file/", func(w http.ResponseWriter, r *http.Request) {
 		if _, err := os.Stat("/" + strings.TrimPrefix(r.URL.Path, "/file/")); err != nil {

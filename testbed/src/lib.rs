@@ -18,6 +18,7 @@ pub mod http;
 pub mod install;
 pub mod kubectl;
 pub mod layout;
+pub mod peer;
 pub mod ports;
 pub mod process;
 pub mod programs;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use kerbside_core::clock::Clock;
 use kerbside_link::SystemClock;
 use kerbside_link::client::{self, Tcp};
+use kerbside_link::open_files;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use tokio::signal::unix::{SignalKind, signal};
@@ -87,6 +88,9 @@ pub struct Options {
 
 /// Runs until a signal ends it.
 pub async fn run(options: Options) -> Result<(), AgentError> {
+    if let Err(error) = open_files::raise_limit() {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
     let directory = open(&options.directory)?;
     let _lock = lock(&directory, LOCK_PATIENCE).await?;
     let car = Car::read(&directory.car())?;
@@ -122,9 +126,12 @@ pub async fn run(options: Options) -> Result<(), AgentError> {
         requests: requested,
     };
     let compiled = directory.cache().join("compiled");
-    let running = boot::boot(parts, |braked, images| Runtimes {
-        wasm: Arc::new(Wasm::new(&compiled, Compiler::own(), braked.clone())),
-        containers: engine.map(|engine| Cri::new(&engine, directory.root(), images.clone(), braked)),
+    let running = boot::boot(parts, |given| Runtimes {
+        wasm: Arc::new(Wasm::new(&compiled, Compiler::own(), given.brake.clone())),
+        containers: engine.map(|engine| {
+            let (images, proxies) = (given.images.clone(), given.proxies);
+            Cri::new(&engine, directory.root(), images, proxies, given.brake)
+        }),
     })
     .await?;
     tokio::spawn(guard.keep(running.fence()));

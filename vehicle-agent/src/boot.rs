@@ -20,6 +20,7 @@ use crate::attempts::{self, Context, Supervisor};
 use crate::config::Car;
 use crate::control::{Remembered, Request};
 use crate::directory::Directory;
+use crate::egress::{Proxies, Totals};
 use crate::identity;
 use crate::images::Images;
 use crate::journal::{Journal, JournalError};
@@ -81,11 +82,18 @@ pub struct Running {
     link_ended: JoinHandle<()>,
 }
 
-/// Boots a car. `runtimes` makes what runs programs; none of them may get any processor time while what it is given says true.
-pub async fn boot(
-    parts: Parts,
-    runtimes: impl FnOnce(watch::Receiver<bool>, &Images) -> Runtimes,
-) -> Result<Running, BootError> {
+/// What runtimes are made with.
+pub struct Given<'a> {
+    /// While it is true, no program gets any processor time.
+    pub brake: watch::Receiver<bool>,
+    /// Where programs come from.
+    pub images: &'a Images,
+    /// What Pods reach.
+    pub proxies: Proxies,
+}
+
+/// Boots a car. `runtimes` makes what runs programs; none of them may get any processor time while the brake that it is given is on.
+pub async fn boot(parts: Parts, runtimes: impl FnOnce(Given<'_>) -> Runtimes) -> Result<Running, BootError> {
     let Parts {
         directory,
         link,
@@ -104,8 +112,17 @@ pub async fn boot(
         images.collect().await?;
     }
 
+    let terms = Arc::new(Terms::from(car.parked.clone()));
+    let command = Remembered::read(&directory.command(), clock.wall()).command(None);
+    let (outlook, outlook_seen) = watch::channel(Outlook::initial(terms, command));
     let (brake, braked) = watch::channel(true);
-    let runtimes = runtimes(braked, &images);
+    let passed = Arc::new(Totals::default());
+    let proxies = Proxies::new(outlook_seen.clone(), braked.clone(), Arc::clone(&passed));
+    let runtimes = runtimes(Given {
+        brake: braked,
+        images: &images,
+        proxies,
+    });
     let containers = match &runtimes.containers {
         Some(containers) => {
             containers.looked().await;
@@ -123,9 +140,6 @@ pub async fn boot(
         identity::write(&renewed, identity)
     })?;
 
-    let terms = Arc::new(Terms::from(car.parked.clone()));
-    let command = Remembered::read(&directory.command(), clock.wall()).command(None);
-    let (outlook, outlook_seen) = watch::channel(Outlook::initial(terms, command));
     let (live, lives) = watch::channel(0);
     let (notes, to_note) = mpsc::unbounded_channel();
     let context = Arc::new(Context {
@@ -158,6 +172,7 @@ pub async fn boot(
         requests,
         containers,
         connection: client.connection(),
+        passed,
         ending: ends,
     };
     let policy = Policy::new(car, directory, clock, client.clone(), wires);

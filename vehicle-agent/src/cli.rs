@@ -8,7 +8,7 @@ use kerbside_core::clock::Clock as _;
 use kerbside_link::SystemClock;
 
 use crate::agent::{self, Options};
-use crate::control::{self, Answer, Ask, Held, Remembered};
+use crate::control::{self, Answer, Ask, Held, Network, Remembered};
 use crate::directory::Directory;
 use crate::runtime::wasm::compiler;
 
@@ -175,6 +175,7 @@ fn describe(answer: &Answer) -> String {
         "standing  {}\nowner     {}\nlink      {}\nattempts  {}\n",
         status.standing, status.owner, status.link, status.attempts
     );
+    writeln!(text, "network   {}", network(status.network.as_ref())).expect("writing to a String cannot fail");
     // Indented: a line that begins with a word of the above is read by programs.
     for held in &status.held {
         writeln!(text, "  {}", attempt(held)).expect("writing to a String cannot fail");
@@ -183,6 +184,22 @@ fn describe(answer: &Answer) -> String {
         writeln!(text, "{value:<9} {factor}").expect("writing to a String cannot fail");
     }
     text
+}
+
+fn network(network: Option<&Network>) -> String {
+    let Some(network) = network.filter(|network| !network.allow.is_empty()) else {
+        return "work reaches nothing".to_owned();
+    };
+    let ports: Vec<_> = network.ports.iter().map(ToString::to_string).collect();
+    format!(
+        "work reaches {} at {}, {} B/s; {} B sent, {} B received, {} refused",
+        network.allow.join(" "),
+        ports.join(" "),
+        network.max_bytes_per_second,
+        network.sent,
+        network.received,
+        network.refused
+    )
 }
 
 /// One line on an attempt: what it belongs to, its class, its images, its state.
@@ -242,14 +259,29 @@ mod tests {
                 attempts: 2,
                 held: vec![held, plain],
                 link: "connected".to_owned(),
+                network: None,
             },
         };
         assert_eq!(
             describe(&answer),
-            "standing  paused\nowner     OwnerPaused\nlink      connected\nattempts  2\n  \
+            "standing  paused\nowner     OwnerPaused\nlink      connected\nattempts  2\nnetwork   work reaches nothing\n  \
              vision/digits-0-abcde  class inference  registry/digits:v1  Frozen  of job digits  (VehiclePaused)\n  \
              link/plain  class unclassified  a:1 b:2  Running\nyes       the car is at home\n"
         );
+    }
+
+    #[test]
+    fn owner_is_told_what_work_may_reach_and_did() {
+        let told = network(Some(&Network {
+            allow: vec!["public".to_owned(), "192.168.7.0/24".to_owned()],
+            ports: vec![80, 443],
+            max_bytes_per_second: 1 << 20,
+            sent: 3,
+            received: 12,
+            refused: 1,
+        }));
+        let says = "work reaches public 192.168.7.0/24 at 80 443, 1048576 B/s; 3 B sent, 12 B received, 1 refused";
+        assert_eq!(told, says);
     }
 
     /// `kubectl fleet enrol` prints such a line, to be run as it is.

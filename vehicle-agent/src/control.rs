@@ -65,6 +65,27 @@ pub struct Status {
     pub held: Vec<Held>,
     /// Whether the cluster is reached.
     pub link: String,
+    /// What work may reach by the network, and did; `None`: nothing.
+    #[serde(default)]
+    pub network: Option<Network>,
+}
+
+/// The owner's terms for the network, and what has passed by them since the agent began.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Network {
+    /// `public`, and networks.
+    pub allow: Vec<String>,
+    /// TCP ports.
+    pub ports: Vec<u16>,
+    /// The most in each direction.
+    pub max_bytes_per_second: u64,
+    /// Bytes that work has sent.
+    pub sent: u64,
+    /// Bytes that work has received.
+    pub received: u64,
+    /// Connections that were not allowed.
+    pub refused: u64,
 }
 
 /// One attempt in the car, for the owner.

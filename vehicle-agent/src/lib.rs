@@ -12,6 +12,7 @@
 //! | `images` | programs and data from registries |
 //! | `journal` | what ran, on disk |
 //! | `logs`, `output` | what programs print and leave |
+//! | `egress` | what of the world a Pod reaches: the owner's terms, a proxy, a rate |
 //! | `guard` | a second process that ends this one if a fence passes and it does not act |
 //! | `signals` | where the car's signals come from |
 //! | `control` | the owner's commands in the car |
@@ -26,6 +27,7 @@ pub mod cluster;
 pub mod config;
 pub mod control;
 pub mod directory;
+pub mod egress;
 pub mod guard;
 pub mod identity;
 pub mod images;

@@ -17,8 +17,9 @@ use tokio::time::sleep;
 
 use crate::cluster::Cluster;
 use crate::config::{self, Car};
-use crate::control::{Answer, Ask, Held, Remembered, Request, Status};
+use crate::control::{self, Answer, Ask, Held, Remembered, Request, Status};
 use crate::directory::Directory;
+use crate::egress::{Totals, TotalsNow};
 use crate::images::manifest::architecture;
 use crate::outlook::Outlook;
 use crate::signals::Signals;
@@ -46,6 +47,8 @@ pub struct Wires {
     pub connection: watch::Receiver<Connection>,
     /// True: the agent ends.
     pub ending: watch::Receiver<bool>,
+    /// What Pods have sent and received.
+    pub passed: Arc<Totals>,
 }
 
 /// The loop.
@@ -318,8 +321,26 @@ impl<C: Cluster> Policy<C> {
                 Connection::Connected { .. } => "connected".to_owned(),
                 Connection::Disconnected { why } => format!("not connected: {why}"),
             },
+            network: self.network(),
         };
         Answer { text, status }
+    }
+
+    fn network(&self) -> Option<control::Network> {
+        let terms = self.outlook.document.as_ref()?.egress.as_ref()?;
+        let TotalsNow {
+            sent,
+            received,
+            refused,
+        } = self.wires.passed.now();
+        Some(control::Network {
+            allow: terms.allow.iter().map(ToString::to_string).collect(),
+            ports: terms.ports.clone(),
+            max_bytes_per_second: terms.max_bytes_per_second,
+            sent,
+            received,
+            refused,
+        })
     }
 
     fn car_state(&self, now: Boottime) -> CarState {

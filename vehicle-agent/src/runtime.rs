@@ -8,7 +8,7 @@ pub mod cri;
 pub mod wasm;
 
 use std::io;
-use std::net::{IpAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -47,6 +47,10 @@ pub trait Program: Send + Sync {
     fn start(&self, spec: Spec) -> io::Result<Running>;
     /// Its address in the car, if it has one.
     fn address(&self) -> Option<IpAddr> {
+        None
+    }
+    /// Where it finds its way to what the owner lets it reach, if there is one: an HTTP proxy.
+    fn proxy(&self) -> Option<SocketAddr> {
         None
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
+use super::egress::Egress;
 use crate::quantity::Quantity;
 
 /// The document, as in `owner.yaml`.
@@ -41,6 +42,9 @@ pub struct Document {
     /// The most bytes per second that each Pod may read from a disk, and as many write.
     #[serde(default = "default_disk_rate", deserialize_with = "rate")]
     pub max_disk_bytes_per_second: u64,
+    /// What work may reach by the network; without it nothing.
+    #[serde(default)]
+    pub egress: Option<Egress>,
 }
 
 /// What the owner consented to, and for how long.
@@ -134,7 +138,7 @@ fn default_disk_rate() -> u64 {
     50 << 20
 }
 
-fn rate<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+pub(super) fn rate<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     let quantity = Quantity::deserialize(deserializer)?;
     let bytes = u64::try_from(quantity.units()).ok().filter(|bytes| *bytes > 0);
     bytes.ok_or_else(|| serde::de::Error::custom("a rate is at least one byte per second, such as 50Mi"))
@@ -184,6 +188,7 @@ timeZone: Europe/Berlin
 maxMemory: 1Gi
 maxCpu: 1500m
 maxDiskBytesPerSecond: 20Mi
+egress: {allow: [public, 192.168.7.20], ports: [443], maxBytesPerSecond: 500Ki}
 ";
 
     fn parse(yaml: &str) -> Result<Document, String> {
@@ -199,6 +204,8 @@ maxDiskBytesPerSecond: 20Mi
         assert_eq!(document.max_memory, Some("1Gi".parse().unwrap()));
         assert_eq!(document.quiet_hours.len(), 1);
         assert_eq!(document.max_disk_bytes_per_second, 20 << 20);
+        let egress = document.egress.unwrap();
+        assert_eq!((egress.allow.len(), egress.max_bytes_per_second), (2, 500 << 10));
     }
 
     #[test]
@@ -211,6 +218,7 @@ maxDiskBytesPerSecond: 20Mi
         assert_eq!(document.resume_within, Duration::from_mins(10));
         assert_eq!((document.max_cpu, document.consent.expires_at), (None, None));
         assert_eq!(document.max_disk_bytes_per_second, 50 << 20);
+        assert_eq!(document.egress, None);
     }
 
     #[rstest]
@@ -227,6 +235,10 @@ maxDiskBytesPerSecond: 20Mi
         "maxDiskBytesPerSecond: 0",
         "at least one byte per second"
     )]
+    #[case::no_reach("allow: [public, 192.168.7.20], ", "", "allow")]
+    #[case::bad_reach("192.168.7.20]", "192.168.7.20/24]", "192.168.7.0/24")]
+    #[case::no_egress_rate("maxBytesPerSecond: 500Ki", "maxBytesPerSecond: 0", "at least one byte per second")]
+    #[case::unknown_egress_field("ports: [443]", "port: 443", "port")]
     #[case::unknown_field("maxCpu: 1500m", "maxCpus: 1500m", "maxCpus")]
     #[case::unknown_consent_field("classes:", "clases: [a], classes:", "clases")]
     #[case::floor_over_100("chargeFloorPercent: 50", "chargeFloorPercent: 150", "0 to 100")]

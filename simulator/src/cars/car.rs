@@ -101,12 +101,12 @@ impl SimCar {
             requests,
         };
         let (truth, pace) = (lot.truth().clone(), lot.options.pace);
-        let running = boot::boot(parts, |braked, _| {
+        let running = boot::boot(parts, |given| {
             let programs: Arc<dyn Runtime> = Arc::new(Programs {
                 car: index,
                 truth,
                 pace,
-                braked,
+                braked: given.brake,
             });
             programs.into()
         });

@@ -10,6 +10,8 @@ mod anew;
 pub(crate) mod config;
 #[path = "engine/debian.rs"]
 mod debian;
+#[path = "engine/egress.rs"]
+mod egress;
 #[path = "engine/fence.rs"]
 pub(crate) mod fence;
 #[path = "engine/first.rs"]
@@ -144,6 +146,25 @@ pub(crate) async fn log(world: &World, pod: &str, container: &str) -> Result<Str
         .kubectl()
         .run(&["logs", "-n", &world.name, pod, "-c", container], "")
         .await
+}
+
+/// Changes the owner's document of a car, and waits until its agent has read it.
+pub(crate) async fn amend(world: &World, car: &Car, edit: impl FnOnce(&mut Value)) -> Result<()> {
+    let log = world.bed.layout.path(&format!("logs/car-{}.log", car.name));
+    let read = || {
+        let said = std::fs::read_to_string(&log).context("the car has a log")?;
+        anyhow::Ok(said.matches("owner's document read").count())
+    };
+    let before = read()?;
+    let path = car.dir().join("owner.yaml");
+    let text = std::fs::read_to_string(&path).context("the car has an owner's document")?;
+    let mut document: Value = serde_json::from_str(&text)?;
+    edit(&mut document);
+    std::fs::write(&path, document.to_string())?;
+    wait::until("the document to be read", DEADLINE, async || {
+        Ok((read()? > before).then_some(()))
+    })
+    .await
 }
 
 /// What an engine knows of the test's Pods: the ids of sandboxes and containers, or only of those that `filter` selects.

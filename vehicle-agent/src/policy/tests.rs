@@ -99,6 +99,7 @@ impl Fixture {
             containers: watch::channel(false).1,
             connection: connected,
             ending: ends,
+            passed: Arc::default(),
         };
         let car = Car::read(&directory.car()).unwrap();
         let policy = Policy::new(car, directory, Arc::clone(&clock), cluster.clone(), wires);

@@ -18,6 +18,7 @@
 //! | `cage` | its control group; the brake |
 //! | `events` | what the engine tells by itself |
 //! | `isolation` | whether a Pod's network leads anywhere |
+//! | `network` | acting from within a Pod's network |
 //! | `measure` | what the engine alone needs, for the benchmark |
 
 mod cage;
@@ -28,6 +29,7 @@ mod disk;
 mod events;
 mod isolation;
 pub mod measure;
+mod network;
 mod sandbox;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -53,6 +55,7 @@ use self::sandbox::{Maker, Sandbox, Sandboxes};
 use super::Program;
 use crate::cgroup::{self, Cgroup, Most};
 use crate::directory::AttemptDirectory;
+use crate::egress::Proxies;
 use crate::images::{EngineImages, Images};
 use crate::pod::{Work, config_error};
 
@@ -101,6 +104,7 @@ struct Inner {
     car: String,
     group: Cgroup,
     images: Images,
+    proxies: Proxies,
     brake: watch::Receiver<bool>,
     cages: Cages,
     wakes: Wakes,
@@ -134,15 +138,22 @@ fn car_of(directory: &Path) -> String {
 }
 
 impl Cri {
-    /// The runtime of the car whose agent has `directory`. While `brake` is true, no container gets any processor time: the car's own
+    /// The runtime of the car whose agent has `directory`; its Pods reach by `proxies` what they may. While `brake` is true, no container gets any processor time: the car's own
     /// brake, which does not wait for anybody. Nothing is offered before [`Cri::ready`] says so.
-    pub fn new(settings: &Settings, directory: &Path, images: Images, brake: watch::Receiver<bool>) -> Self {
+    pub fn new(
+        settings: &Settings,
+        directory: &Path,
+        images: Images,
+        proxies: Proxies,
+        brake: watch::Receiver<bool>,
+    ) -> Self {
         let inner = Arc::new(Inner {
             engine: Engine::new(&settings.socket),
             handler: settings.handler.clone(),
             car: car_of(directory),
             group: group_of(directory),
             images,
+            proxies,
             brake: brake.clone(),
             cages: Cages::default(),
             wakes: Wakes::default(),
@@ -290,6 +301,7 @@ impl Inner {
             handler: &self.handler,
             attempt,
             disks: self.disks().await?,
+            proxies: &self.proxies,
         };
         Sandbox::make(&self.engine, work, maker, directory, group, most).await
     }

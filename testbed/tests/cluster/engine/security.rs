@@ -1,11 +1,10 @@
 //! Who a program is and what it may do in its container; and what of the car no program gets.
 
 use anyhow::{Context, Result, ensure};
-use kerbside_testbed::wait;
 use kerbside_testbed::world::{self, phase};
 use serde_json::{Value, json};
 
-use super::{end, log, played, pod, run, until};
+use super::{amend, end, log, played, pod, run, until};
 
 #[tokio::test]
 async fn program_is_who_its_pod_says_and_has_no_privilege_that_was_not_given() -> Result<()> {
@@ -220,17 +219,7 @@ const RATE: u64 = 2 << 20;
 #[tokio::test]
 async fn program_writes_no_faster_than_the_owner_lets_it() -> Result<()> {
     run("engine-rate", async |world, car| {
-        let path = car.dir().join("owner.yaml");
-        let text = std::fs::read_to_string(&path).context("the car has an owner's document")?;
-        let mut document: serde_json::Value = serde_json::from_str(&text)?;
-        document["maxDiskBytesPerSecond"] = "2Mi".into();
-        std::fs::write(&path, document.to_string())?;
-        let said = world.bed.layout.path(&format!("logs/car-{}.log", car.name));
-        wait::until("the document to be read", world::DEADLINE, async || {
-            let log = std::fs::read_to_string(&said)?;
-            Ok((log.matches("owner's document read").count() >= 2).then_some(()))
-        })
-        .await?;
+        amend(world, car, |document| document["maxDiskBytesPerSecond"] = "2Mi".into()).await?;
         // Past the kernel's cache, which has a rate of its own with control groups of the first version; in the image's files and in a volume.
         let mut pod = pod(world, "writes", "direct /work/file 6291456 ; direct /file 6291456");
         pod["spec"]["volumes"] = json!([{"name": "work", "emptyDir": {}}]);

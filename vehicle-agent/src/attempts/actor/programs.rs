@@ -18,6 +18,7 @@ use crate::attempts::parts::{self, Parts};
 use crate::attempts::prepare::Prepared;
 use crate::attempts::{files, quota};
 use crate::cluster::Cluster;
+use crate::egress;
 use crate::logs::writer::LogWriter;
 use crate::logs::{Log, reader};
 use crate::pod::{Around, ContainerWork, Handler, Work, config_error, expand};
@@ -182,7 +183,13 @@ impl<C: Cluster> Actor<C> {
             given: &self.wires.given.borrow().clone(),
             address: self.address(),
         };
-        work.containers[index].env.resolve(around).map_err(config_error)
+        let mut env = work.containers[index].env.resolve(around).map_err(config_error)?;
+        // Of its own program: another container may still have one of a sandbox that has ended.
+        let prepared = self.slots.get(index).and_then(|slot| slot.prepared.as_ref());
+        if let Some(proxy) = prepared.and_then(|prepared| prepared.program.as_ref().ok()?.proxy()) {
+            egress::tell(&mut env, proxy, around.address);
+        }
+        Ok(env)
     }
 
     /// Whether it runs already.

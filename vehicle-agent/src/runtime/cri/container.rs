@@ -7,7 +7,6 @@
 use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,14 +15,14 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use kerbside_core::attempt::NotReady;
 use rustix::process::Pid;
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::cage::Cage;
 use super::client::CallError;
 use super::sandbox::Sandbox;
-use super::{Inner, config, proto};
+use super::{Inner, config, network, proto};
+use crate::egress::Proxy;
 use crate::logs;
 use crate::pod::Work;
 use crate::runtime::{Ended as Told, Ending, Executed, Process, Program, Running, Spec, SpecDirectory, Usage};
@@ -64,6 +63,10 @@ struct Wish {
 impl Program for Loaded {
     fn address(&self) -> Option<IpAddr> {
         self.sandbox.address
+    }
+
+    fn proxy(&self) -> Option<SocketAddr> {
+        self.sandbox.proxy.as_ref().map(Proxy::address)
     }
 
     fn start(&self, spec: Spec) -> io::Result<Running> {
@@ -172,29 +175,7 @@ impl Process for Handle {
         async move {
             let address = address.ok_or("the Pod has no address")?;
             let process = process.map_err(|e| e.to_string())?;
-            let path = format!("/proc/{}/ns/net", process.as_raw_pid());
-            let (tell, told) = oneshot::channel();
-            // A thread stays in the network that it has entered, so it is one of its own and ends. A connection stays in the network that
-            // it was made in, whoever uses it.
-            std::thread::Builder::new()
-                .name("connect".to_owned())
-                .spawn(move || {
-                    let entered = fs::File::open(path).and_then(|space| {
-                        Ok(move_into_link_name_space(
-                            space.as_fd(),
-                            Some(LinkNameSpaceType::Network),
-                        )?)
-                    });
-                    let result = match entered {
-                        Ok(()) => TcpStream::connect_timeout(&SocketAddr::new(address, port), limit)
-                            .map_err(|e| format!("failed to connect to port {port}: {e}")),
-                        Err(e) => Err(format!("the Pod's network cannot be entered: {e}")),
-                    };
-                    // Whoever asked may have stopped waiting.
-                    let _ = tell.send(result);
-                })
-                .map_err(|e| e.to_string())?;
-            told.await.map_err(|_| "the connection failed".to_owned())?
+            network::connect(process, address, port, limit).await
         }
         .boxed()
     }

@@ -11,13 +11,15 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kerbside_core::ids::PodUid;
+use rustix::process::Pid;
 use tokio::sync::OnceCell;
 
 use super::cage::Cage;
 use super::client::{CallError, Engine};
-use super::{config, isolation, proto};
+use super::{config, isolation, network, proto};
 use crate::cgroup::{Cgroup, Most};
 use crate::directory::{self, AttemptDirectory};
+use crate::egress::{Proxies, Proxy};
 use crate::pod::Work;
 use crate::runtime::Usage;
 
@@ -28,6 +30,8 @@ pub(super) struct Sandbox {
     pub(super) config: proto::PodSandboxConfig,
     /// Where the car reaches it, and nobody else.
     pub(super) address: Option<IpAddr>,
+    /// The way out, if the owner let Pods reach anything when it was made.
+    pub(super) proxy: Option<Proxy>,
     /// Of the attempt: the sandbox and all its containers are in it.
     pub(super) group: Cgroup,
     /// The file that is `/etc/hosts` in its containers.
@@ -51,6 +55,8 @@ pub(super) struct Maker<'a> {
     pub(super) attempt: u32,
     /// Where its containers write.
     pub(super) disks: &'a BTreeSet<String>,
+    /// What lets them reach what the owner allows.
+    pub(super) proxies: &'a Proxies,
 }
 
 /// How fast containers may read and write, and where.
@@ -105,20 +111,24 @@ impl Sandbox {
             Ok(answer) => answer.pod_sandbox_id,
             Err(error) => return Err(error.to_string()),
         };
-        let address = address(engine, &id).await;
         let hosts = directory.hosts();
-        let written = address
-            .map_err(|e| e.to_string())
-            .and_then(|address| isolated(&group).map(|()| address))
-            .and_then(|address| match write_hosts(&hosts, work, address) {
-                Ok(()) => Ok(address),
-                Err(e) => Err(format!("{}: {e}", hosts.display())),
-            });
-        match written {
-            Ok(address) => Ok(Self {
+        let furnished = async {
+            let address = address(engine, &id).await.map_err(|e| e.to_string())?;
+            let process = isolated(&group)?;
+            write_hosts(&hosts, work, address).map_err(|e| format!("{}: {e}", hosts.display()))?;
+            let proxy = way_out(process, work, maker.proxies).await?;
+            // One that had ended before it was entered may have left its number to another.
+            if !group.pids().is_ok_and(|pids| pids.contains(&process)) {
+                return Err("the sandbox has ended".to_owned());
+            }
+            Ok((address, proxy))
+        };
+        match furnished.await {
+            Ok((address, proxy)) => Ok(Self {
                 id,
                 config,
                 address,
+                proxy,
                 group,
                 hosts,
                 logs,
@@ -171,6 +181,7 @@ impl Sandbox {
             sandbox = self.id,
             "a Pod's sandbox has ended; its containers begin anew in another one"
         );
+        self.close_proxy();
         let group = self.group.clone();
         if let Ok(Err(error)) = tokio::task::spawn_blocking(move || group.kill()).await {
             tracing::error!(%error, "processes of a sandbox that has ended do not end");
@@ -191,6 +202,13 @@ impl Sandbox {
                 .status
                 .is_some_and(|status| status.state() == proto::PodSandboxState::SandboxReady),
             Err(error) => !error.is_not_found(),
+        }
+    }
+
+    /// Programs that have ended still know the sandbox, and a network lives as long as somebody listens in it.
+    fn close_proxy(&self) {
+        if let Some(proxy) = &self.proxy {
+            proxy.close();
         }
     }
 
@@ -226,6 +244,7 @@ impl Sandbox {
 
     /// Ends and removes it, and its control group. What does not go now goes when the agent starts anew.
     pub(super) async fn remove(&self, engine: &Engine) {
+        self.close_proxy();
         let group = self.group.clone();
         // Also without an engine: nothing of an attempt that is over may run.
         let killed = tokio::task::spawn_blocking(move || group.kill()).await;
@@ -263,13 +282,25 @@ pub(super) async fn remove(engine: &Engine, id: &str) -> Result<(), CallError> {
     )
 }
 
-/// That the network of what is in a group, now the sandbox alone, leads nowhere.
-fn isolated(group: &Cgroup) -> Result<(), String> {
+/// That the network of what is in a group, now the sandbox alone, leads nowhere. Gives a process in it.
+fn isolated(group: &Cgroup) -> Result<Pid, String> {
     let pids = group.pids().map_err(|e| e.to_string())?;
     let process = pids.first().ok_or(
         "the sandbox has no process in its control group; does the engine make its control groups itself (cgroupfs)?",
     )?;
-    isolation::check(*process)
+    isolation::check(*process)?;
+    Ok(*process)
+}
+
+async fn way_out(process: Pid, work: &Work, proxies: &Proxies) -> Result<Option<Proxy>, String> {
+    if !proxies.is_open() {
+        return Ok(None);
+    }
+    let listener = network::listen(process).await?;
+    let proxy = proxies.serve(work.uid.as_str(), listener);
+    proxy
+        .map(Some)
+        .map_err(|e| format!("the Pod's proxy does not begin: {e}"))
 }
 
 async fn address(engine: &Engine, id: &str) -> Result<Option<IpAddr>, CallError> {
