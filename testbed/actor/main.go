@@ -89,6 +89,7 @@ func init() {
 		"fill":    fill,
 		"spin":    spin,
 		"direct":  direct,
+		"fails":   fails,
 		"count":   count,
 		"threads": threads,
 		"connect": connect,
@@ -97,6 +98,7 @@ func init() {
 		"storm":   storm,
 		"serve":   serve,
 		"tls":     serveTLS,
+		"grpc":    serveGRPC,
 		"mount":   func(a []string) error { return syscall.Mount(a[0], a[1], a[2], 0, "") },
 		"mknod":   func(a []string) error { return syscall.Mknod(a[0], syscall.S_IFBLK|0o600, 8<<8) },
 		"kill":    func(a []string) error { n, _ := strconv.Atoi(a[0]); return syscall.Kill(n, syscall.SIGKILL) },
@@ -241,6 +243,22 @@ func fill(a []string) error {
 	}
 	_, err = io.CopyN(file, rand.Reader, n)
 	return errors.Join(err, file.Close())
+}
+
+// fails N FILE: ends with code 3 so often, which is counted in the file; then it goes on.
+func fails(a []string) error {
+	n, err := strconv.Atoi(a[0])
+	if err != nil {
+		return err
+	}
+	text, _ := os.ReadFile(a[1])
+	if len(text) >= n {
+		return nil
+	}
+	if err := os.WriteFile(a[1], append(text, 'x'), 0o644); err != nil {
+		return err
+	}
+	return exitCode(3)
 }
 
 // spin DURATION: computes for so long by the wall clock, and says how much of a processor it got.
@@ -434,6 +452,33 @@ func serveTLS(a []string) error {
 		return err
 	}
 	go http.Serve(listener, handler())
+	return wait(nil)
+}
+
+// grpc PORT: says by gRPC how it is (grpc.health.v1.Health), for ever: well, but for the service "broken".
+func serveGRPC(a []string) error {
+	listener, err := net.Listen("tcp", ":"+a[0])
+	if err != nil {
+		return err
+	}
+	server := &http.Server{Protocols: new(http.Protocols), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// A frame's five bytes, then the first field of the message: the service's name.
+		body, _ := io.ReadAll(r.Body)
+		serving := byte(1)
+		if bytes.HasSuffix(body, []byte("broken")) {
+			serving = 2
+		}
+		w.Header().Set("Content-Type", "application/grpc")
+		w.Header().Set("Trailer", "Grpc-Status")
+		if r.URL.Path != "/grpc.health.v1.Health/Check" {
+			w.Header().Set("Grpc-Status", "12")
+			return
+		}
+		w.Write([]byte{0, 0, 0, 0, 2, 8, serving})
+		w.Header().Set("Grpc-Status", "0")
+	})}
+	server.Protocols.SetUnencryptedHTTP2(true)
+	go server.Serve(listener)
 	return wait(nil)
 }
 

@@ -6,6 +6,8 @@
 
 #[path = "engine/anew.rs"]
 mod anew;
+#[path = "engine/asked.rs"]
+mod asked;
 #[path = "engine/config.rs"]
 pub(crate) mod config;
 #[path = "engine/debian.rs"]
@@ -22,8 +24,12 @@ pub(crate) mod life;
 mod look;
 #[path = "engine/pull.rs"]
 mod pull;
+#[path = "engine/restarts.rs"]
+mod restarts;
 #[path = "engine/security.rs"]
 mod security;
+#[path = "engine/volumes.rs"]
+mod volumes;
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Node, Pod};
