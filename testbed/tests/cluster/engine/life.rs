@@ -247,7 +247,7 @@ pub(super) async fn limits(kind: Kind) -> Result<()> {
         let slow = pod(world, "slow", "spin 2s");
         let ended = played(world, &slow).await?;
         ensure!(phase(&ended) == "Succeeded", "{:?}", ended.status);
-        // Half a processor.
+        // No more than half a processor. How much of it a program gets is a matter of what else the machine does.
         let said = log(world, "slow", "main").await?;
         let used: u64 = said
             .split_whitespace()
@@ -255,8 +255,8 @@ pub(super) async fn limits(kind: Kind) -> Result<()> {
             .and_then(|word| word.parse().ok())
             .with_context(|| format!("it says what it used: {said}"))?;
         ensure!(
-            (500..1500).contains(&used),
-            "of 2,000 ms a limit of 500m gives about 1,000: {said}"
+            (1..1500).contains(&used),
+            "of 2,000 ms a limit of 500m gives at most about 1,000: {said}"
         );
         Ok(())
     })
