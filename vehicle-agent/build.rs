@@ -3,15 +3,19 @@
 use std::error::Error;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let protos = ["proto/runtime/v1/api.proto", "proto/grpc/health/v1/health.proto"];
+    let protos = [
+        "proto/runtime/v1/api.proto",
+        "proto/grpc/health/v1/health.proto",
+        "proto/kuksa/val/v2/val.proto",
+    ];
     for proto in protos {
         println!("cargo:rerun-if-changed={proto}");
     }
     for proto in protos {
         let files = protox::compile([proto], ["proto"])?;
         tonic_prost_build::configure()
-            // A test is the other side of a probe.
-            .build_server(proto.contains("health"))
+            // Tests are the other side.
+            .build_server(!proto.contains("runtime"))
             // Equal messages have equal bytes.
             .btree_map(".runtime.v1")
             // Channels are made where they are used: over a Unix socket, and over a connection into a Pod's network.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kerbside_core::clock::Clock;
+use kerbside_core::parked::Terms;
 use kerbside_link::SystemClock;
 use kerbside_link::client::{self, Tcp};
 use kerbside_link::open_files;
@@ -29,6 +30,7 @@ use crate::runtime::Runtimes;
 use crate::runtime::cri::{self, Cri, Settings};
 use crate::runtime::wasm::Wasm;
 use crate::runtime::wasm::compiler::Compiler;
+use crate::signals::broker::{self, Broker};
 use crate::signals::scenario::{Scenario, ScenarioError};
 use crate::signals::{Signals, Silent};
 
@@ -56,6 +58,9 @@ pub enum AgentError {
     /// The scenario cannot be played.
     #[error("failed to start")]
     Scenario(#[from] ScenarioError),
+    /// The car's signals cannot be listened to.
+    #[error("failed to listen to the car's signals: {0}")]
+    Signals(String),
     /// There is nobody to end this agent if it gets stuck.
     #[error("failed to start the guard, {path}")]
     Guard {
@@ -108,7 +113,7 @@ pub async fn run(options: Options) -> Result<(), AgentError> {
     let identity = identity::read(&directory)?;
     let source: Box<dyn Signals> = match options.scenario {
         Some(path) => Box::new(Scenario::open(path)?),
-        None => Box::new(Silent),
+        None => source_of(&car, &clock)?,
     };
     let cache_bytes = u64::try_from(car.cache_bytes.units()).unwrap_or(0);
     let images = Images::open(&directory.cache(), options.registry_http, cache_bytes)?;
@@ -143,6 +148,17 @@ pub async fn run(options: Options) -> Result<(), AgentError> {
     running.end().await;
     let _ = std::fs::remove_file(directory.socket());
     Ok(())
+}
+
+/// Where the car's own signals come from.
+fn source_of(car: &Car, clock: &Arc<dyn Clock>) -> Result<Box<dyn Signals>, AgentError> {
+    let Some(source) = &car.signals else {
+        return Ok(Box::new(Silent));
+    };
+    let terms = Arc::new(Terms::from(car.parked.clone()));
+    let broker =
+        broker::Settings::try_from(source).and_then(|settings| Broker::listen(&settings, terms, Arc::clone(clock)));
+    Ok(Box::new(broker.map_err(AgentError::Signals)?))
 }
 
 /// Trades a token for an identity and keeps it.

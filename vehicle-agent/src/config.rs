@@ -15,6 +15,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::runtime::cri::Settings;
+use crate::signals::broker;
 
 /// A document that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +92,34 @@ pub struct Car {
     pub cache_bytes: Quantity,
     /// The car's engine for containers; without one it runs WebAssembly only.
     pub containers: Option<Containers>,
+    /// Where the car's signals come from; without it nothing is known of the car, and it never works.
+    pub signals: Option<SignalSource>,
+}
+
+/// A KUKSA databroker.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SignalSource {
+    /// Its address: `unix:/PATH`, `https://HOST:PORT` or `http://HOST:PORT`.
+    pub broker: String,
+    /// The file of the token that it asks for; read again before the token ends.
+    #[serde(default)]
+    pub token_file: Option<PathBuf>,
+    /// The file of the authorities whose word counts for who it is: needed with https.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+}
+
+impl TryFrom<&SignalSource> for broker::Settings {
+    type Error = String;
+
+    fn try_from(source: &SignalSource) -> Result<Self, String> {
+        Ok(Self {
+            address: source.broker.parse()?,
+            token: source.token_file.clone(),
+            authorities: source.ca_file.clone(),
+        })
+    }
 }
 
 /// A container engine that speaks the container runtime interface, version 1.
@@ -209,6 +238,7 @@ impl Default for Car {
             parked: Parked::default(),
             cache_bytes: Quantity::from_bytes(4 * GIB),
             containers: None,
+            signals: None,
         }
     }
 }
@@ -238,6 +268,9 @@ impl Car {
             return Err(refuse(
                 "containers.socket must be the absolute path of a container engine's socket",
             ));
+        }
+        if let Some(source) = &car.signals {
+            broker::Settings::try_from(source).map_err(|why| refuse(&format!("signals.broker: {why}")))?;
         }
         if car.parked.doors.is_empty() || car.parked.seats.is_empty() {
             return Err(refuse(
@@ -342,6 +375,9 @@ parked: {dwell: 1s, notice: 3s}
             ("parked: {doors: []}", "doors"),
             ("containers: {socket: run/containerd.sock}", "absolute"),
             ("containers: {}", "socket"),
+            ("signals: {}", "broker"),
+            ("signals: {broker: 'broker:55555'}", "no broker's address"),
+            ("signals: {broker: 'unix:/b.sock', token: x}", "token"),
         ] {
             let message = car(yaml).unwrap_err();
             assert!(message.contains(says) && message.contains("car.yaml"), "{message}");

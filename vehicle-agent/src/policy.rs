@@ -118,13 +118,20 @@ impl<C: Cluster> Policy<C> {
             let wait = self.next_time().since(self.clock.boottime());
             tokio::select! {
                 biased;
+                // The owner first: signals may come without end.
+                request = self.wires.requests.recv() => {
+                    let Some((ask, reply)) = request else { return };
+                    let answer = self.answer(ask);
+                    // Whoever asked may not wait for the answer.
+                    let _ = reply.send(answer);
+                }
                 update = signals.next(), if !source_ended => match update {
                     None => {
                         source_ended = true;
                         tracing::warn!("there is no source of signals: the car stays away");
                     }
                     Some(update) => {
-                        let at = self.clock.boottime();
+                        let at = update.at.unwrap_or_else(|| self.clock.boottime());
                         let snapshot = Arc::make_mut(&mut self.outlook.snapshot);
                         update.forget.iter().for_each(|path| snapshot.remove(path));
                         update.set.into_iter().for_each(|(path, value)| snapshot.set(&path, value, at));
@@ -133,12 +140,6 @@ impl<C: Cluster> Policy<C> {
                         }
                     }
                 },
-                request = self.wires.requests.recv() => {
-                    let Some((ask, reply)) = request else { return };
-                    let answer = self.answer(ask);
-                    // Whoever asked may not wait for the answer.
-                    let _ = reply.send(answer);
-                }
                 Ok(()) = self.wires.live.changed() => {}
                 Ok(()) = self.wires.ending.changed() => {}
                 Ok(()) = self.wires.containers.changed() => {}

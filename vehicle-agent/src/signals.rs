@@ -3,9 +3,11 @@
 //! One source per agent, chosen at start; the policy loop is its only reader. A source that ends or falls silent makes every signal
 //! stale, and stale means no.
 
+pub mod broker;
 pub mod scenario;
 
 use futures::future::BoxFuture;
+use kerbside_core::clock::Boottime;
 use kerbside_core::parked::Value;
 
 /// What a source says at one moment.
@@ -13,6 +15,8 @@ use kerbside_core::parked::Value;
 pub struct Update {
     /// Signals and their values, by VSS path.
     pub set: Vec<(String, Value)>,
+    /// When they were said; `None`: now.
+    pub at: Option<Boottime>,
     /// Signals that are not known any more.
     pub forget: Vec<String>,
     /// What the owner says in the car, where the source has the owner too.

@@ -234,6 +234,7 @@ impl Scenario {
             set: set.into_iter().collect(),
             forget: forget.into_iter().collect(),
             owner: step.owner,
+            ..Update::default()
         }
     }
 

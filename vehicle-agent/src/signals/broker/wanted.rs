@@ -1,0 +1,151 @@
+//! Which of a broker's signals this car is judged by. Pure.
+//!
+//! Called when a connection is made, with the paths that the broker has. Releases of VSS differ in paths and not in a number that could be
+//! relied on, so each signal is looked for by itself, under the names that it has had; [`kerbside_core::parked::Snapshot`] makes one
+//! of them.
+
+use std::collections::BTreeSet;
+
+use kerbside_core::parked::Terms;
+use kerbside_core::parked::signals::path;
+
+/// The paths to subscribe to, and what the broker has under no name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub(super) paths: Vec<String>,
+    pub(super) missing: Vec<String>,
+}
+
+/// The signals of one path since VSS 4.
+const SINGLE: [&str; 13] = [
+    path::SPEED,
+    path::IS_MOVING,
+    path::LOW_VOLTAGE_SYSTEM_STATE,
+    path::SELECTED_GEAR,
+    path::PARK_LOCK,
+    path::PARKING_BRAKE,
+    path::BRAKE_PEDAL,
+    path::ACCELERATOR_PEDAL,
+    path::TRUNK_OPEN,
+    path::CHARGE,
+    path::LOW_VOLTAGE,
+    path::BATTERY_TEMPERATURE,
+    path::AIR_TEMPERATURE,
+];
+/// Of the charging cable: VSS 4 knows one port.
+const CABLE: &str = "IsChargingCableConnected";
+const CABLE_V4: &str = "Vehicle.Powertrain.TractionBattery.Charging.IsChargingCableConnected";
+
+/// Chooses from what there is.
+pub(super) fn choose(known: &BTreeSet<String>, terms: &Terms) -> Wanted {
+    let mut wanted = Wanted::default();
+    let single = SINGLE
+        .into_iter()
+        .chain([path::CONNECTIVITY])
+        .map(|path| vec![path.to_owned()]);
+    let doors = terms
+        .doors
+        .iter()
+        .flat_map(|door| ["IsOpen", "IsLocked"].map(|what| vec![format!("{door}.{what}")]));
+    let seats = terms.seats.iter().map(|seat| {
+        ["OccupancyStatus", "IsOccupied"]
+            .map(|what| format!("{seat}.{what}"))
+            .to_vec()
+    });
+    for names in single.chain(doors).chain(seats) {
+        match names.iter().find(|name| known.contains(*name)) {
+            Some(name) => wanted.paths.push(name.clone()),
+            None => wanted.missing.extend(names.into_iter().take(1)),
+        }
+    }
+    let ports = known
+        .iter()
+        .filter(|path| path.starts_with(path::CHARGING_PORTS) && path.ends_with(CABLE));
+    let mut ports: Vec<_> = ports.cloned().collect();
+    if ports.is_empty() {
+        ports.extend(known.contains(CABLE_V4).then(|| CABLE_V4.to_owned()));
+    }
+    if ports.is_empty() {
+        wanted.missing.push(format!("{}*.{CABLE}", path::CHARGING_PORTS));
+    }
+    wanted.paths.extend(ports);
+    wanted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(paths: &[&str]) -> BTreeSet<String> {
+        let single = SINGLE.iter().chain(&[path::CONNECTIVITY]).copied();
+        let mut all: BTreeSet<String> = single.chain(paths.iter().copied()).map(str::to_owned).collect();
+        for door in path::DOORS {
+            all.insert(format!("{door}.IsOpen"));
+            all.insert(format!("{door}.IsLocked"));
+        }
+        all
+    }
+
+    fn seats(what: &str) -> Vec<String> {
+        path::SEATS.iter().map(|seat| format!("{seat}.{what}")).collect()
+    }
+
+    fn chosen(extra: &[String]) -> Wanted {
+        let extra: Vec<_> = extra.iter().map(String::as_str).collect();
+        choose(&known(&extra), &Terms::default())
+    }
+
+    #[test]
+    fn each_release_has_its_names_for_seats_and_cables() {
+        for (seat, cables) in [
+            ("IsOccupied", vec![CABLE_V4.to_owned()]),
+            ("IsOccupied", vec![format!("{}FrontLeft.{CABLE}", path::CHARGING_PORTS)]),
+            (
+                "OccupancyStatus",
+                vec![
+                    format!("{}AnyPosition.{CABLE}", path::CHARGING_PORTS),
+                    format!("{}RearRight.{CABLE}", path::CHARGING_PORTS),
+                ],
+            ),
+        ] {
+            let wanted = chosen(&[seats(seat), cables.clone()].concat());
+            assert_eq!(wanted.missing, Vec::<String>::new());
+            for path in seats(seat).iter().chain(&cables) {
+                assert!(wanted.paths.contains(path), "{path}");
+            }
+            assert_eq!(wanted.paths.len(), 14 + 8 + 5 + cables.len());
+        }
+    }
+
+    #[test]
+    fn newer_name_is_taken_where_a_broker_has_both() {
+        let wanted = chosen(&[seats("IsOccupied"), seats("OccupancyStatus"), vec![CABLE_V4.to_owned()]].concat());
+        assert!(wanted.paths.iter().all(|path| !path.ends_with("IsOccupied")));
+    }
+
+    #[test]
+    fn what_a_broker_does_not_have_is_named_and_all_else_is_chosen() {
+        let mut there = known(&[]);
+        there.remove(path::IS_MOVING);
+        let wanted = choose(&there, &Terms::default());
+        assert_eq!(wanted.paths.len(), 13 + 8);
+        assert_eq!(wanted.missing.len(), 1 + 5 + 1);
+        assert!(wanted.missing.contains(&path::IS_MOVING.to_owned()));
+    }
+
+    #[test]
+    fn nothing_is_asked_for_that_tells_where_a_car_is_or_whose_it_is() {
+        let wanted = chosen(&[
+            "Vehicle.CurrentLocation.Latitude".to_owned(),
+            "Vehicle.VehicleIdentification.VIN".to_owned(),
+            "Vehicle.Powertrain.TractionBattery.Charging.EvseId".to_owned(),
+        ]);
+        assert!(
+            wanted
+                .paths
+                .iter()
+                .all(|path| !path.contains("Location") && !path.contains("Identification"))
+        );
+        assert!(wanted.paths.iter().all(|path| !path.contains("EvseId")));
+    }
+}
