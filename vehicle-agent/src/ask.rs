@@ -17,21 +17,8 @@ use tonic::transport::Endpoint;
 use tower::service_fn;
 
 use crate::pod::Handler;
+use crate::proto::health as proto;
 use crate::runtime::{Executed, Process};
-
-/// The messages and clients of `proto/grpc/health/v1/health.proto`, as generated.
-#[allow(
-    missing_docs,
-    unreachable_pub,
-    dead_code,
-    clippy::all,
-    clippy::pedantic,
-    clippy::unwrap_used,
-    clippy::use_self
-)]
-mod proto {
-    tonic::include_proto!("grpc.health.v1");
-}
 
 /// A hook may take as long as the grace that surrounds it.
 pub(crate) const NO_LIMIT: Duration = Duration::from_hours(24);

@@ -32,6 +32,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kerbside_core::owner;
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::{RcvBuf, SndBuf};
 use tokio::net::TcpListener;
@@ -131,7 +132,7 @@ impl Proxies {
 
     /// Whether the owner lets Pods reach anything now.
     pub fn is_open(&self) -> bool {
-        self.car.gate.terms().is_some_and(|terms| !terms.is_nothing())
+        self.car.gate.terms(owner::Egress::is_nothing) == Some(false)
     }
 
     /// Serves the programs of `attempt`, who alone must reach `listener`.

@@ -16,7 +16,9 @@
 //! | `guard` | a second process that ends this one if a fence passes and it does not act |
 //! | `signals` | where the car's signals come from |
 //! | `control` | the owner's commands in the car |
+//! | `proto`, `stream`, `addresses` | what several rooms need: generated protocols, connections of any kind, the car's own addresses |
 
+mod addresses;
 pub mod agent;
 mod ask;
 pub mod attempts;
@@ -37,8 +39,10 @@ pub mod outlook;
 pub mod output;
 pub mod pod;
 pub mod policy;
+mod proto;
 pub mod runtime;
 pub mod signals;
+mod stream;
 
 #[cfg(test)]
 mod testing;

@@ -61,7 +61,7 @@ const NEVER_V4: [Ipv4Net; 3] = [v4(0, 0, 0, 0, 8), v4(127, 0, 0, 0, 8), v4(224, 
 const NEVER_V6: [Ipv6Net; 2] = [v6([0, 0, 0], 32), v6([0xff00, 0, 0], 8)];
 
 /// What is not reachable by everybody, of the same registries (2026-11).
-const SPECIAL_V4: [Ipv4Net; 11] = [
+const SPECIAL_V4: [Ipv4Net; 12] = [
     v4(10, 0, 0, 0, 8),
     v4(100, 64, 0, 0, 10),
     v4(169, 254, 0, 0, 16),
@@ -73,9 +73,8 @@ const SPECIAL_V4: [Ipv4Net; 11] = [
     v4(198, 18, 0, 0, 15),
     v4(198, 51, 100, 0, 24),
     v4(203, 0, 113, 0, 24),
+    v4(240, 0, 0, 0, 4),
 ];
-/// The rest of IPv4 that is nobody's: once reserved for later, and the address of everybody on the wire.
-const RESERVED_V4: Ipv4Net = v4(240, 0, 0, 0, 4);
 /// Of IPv6 only this is given to anybody, but for what follows.
 const GLOBAL_V6: Ipv6Net = v6([0x2000, 0, 0], 3);
 /// Protocols' own addresses, documentation, and IPv4 in another form.
@@ -146,9 +145,7 @@ fn is_never(address: IpAddr) -> bool {
 
 fn is_public(address: IpAddr) -> bool {
     match address {
-        IpAddr::V4(v4) => {
-            !is_never(address) && !RESERVED_V4.contains(&v4) && !SPECIAL_V4.iter().any(|net| net.contains(&v4))
-        }
+        IpAddr::V4(v4) => !is_never(address) && !SPECIAL_V4.iter().any(|net| net.contains(&v4)),
         IpAddr::V6(v6) => GLOBAL_V6.contains(&v6) && !SPECIAL_V6.iter().any(|net| net.contains(&v6)),
     }
 }

@@ -1,18 +1,16 @@
 //! A request by HTTP, over a connection that is there.
 
-use std::pin::Pin;
-
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Collected, Empty, Limited};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::header::{ACCEPT, HOST, LOCATION, USER_AGENT};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::tls;
 use crate::pod::HttpGet;
+use crate::stream::Stream;
 
 /// Nobody redirects more often for a good reason.
 const REDIRECTS: usize = 10;
@@ -20,13 +18,10 @@ const REDIRECTS: usize = 10;
 const TOLD: usize = 1 << 10;
 const READ: usize = 10 << 10;
 
-trait Io: AsyncRead + AsyncWrite + Send {}
-impl<T: AsyncRead + AsyncWrite + Send> Io for T {}
-
 /// Asks, and follows redirects within the same server.
 pub(super) async fn get(stream: TcpStream, get: &HttpGet) -> Result<(), String> {
     let server = stream.peer_addr().map_err(|e| e.to_string())?.to_string();
-    let io: Pin<Box<dyn Io>> = if get.tls {
+    let io: Stream = if get.tls {
         Box::pin(tls::connect(stream).await?)
     } else {
         Box::pin(stream)

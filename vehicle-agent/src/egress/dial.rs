@@ -6,9 +6,11 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
+use kerbside_core::owner;
+
 use super::gate::Direction;
-use super::world::Stream;
 use super::{Car, Pod};
+use crate::stream::Stream;
 
 /// Of a name with more addresses the first ones are tried.
 const TRIES: usize = 4;
@@ -75,8 +77,8 @@ async fn find(pod: &Pod, host: &str, port: u16) -> Vec<IpAddr> {
         return vec![address];
     }
     // What no address would be allowed for is not asked for.
-    let terms = pod.car.gate.terms();
-    if !terms.is_some_and(|terms| !terms.is_nothing() && terms.ports.contains(&port)) {
+    let asks = |terms: &owner::Egress| !terms.is_nothing() && terms.ports.contains(&port);
+    if pod.car.gate.terms(asks) != Some(true) {
         return Vec::new();
     }
     // One question of a Pod at a time, so that a slow answer is its own, and each has its part of the rate.

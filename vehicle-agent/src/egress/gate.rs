@@ -78,9 +78,9 @@ impl Gate {
         }
     }
 
-    /// The owner's, as they are now.
-    pub(super) fn terms(&self) -> Option<owner::Egress> {
-        self.outlook.borrow().document.as_ref()?.egress.clone()
+    /// Asks the owner's terms, as they are now. `None`: there are none.
+    pub(super) fn terms<T>(&self, ask: impl FnOnce(&owner::Egress) -> T) -> Option<T> {
+        self.outlook.borrow().document.as_ref()?.egress.as_ref().map(ask)
     }
 
     /// Waits until the car is one in which work may begin something. `false`: it leaves, and there is nothing to wait for.
@@ -105,18 +105,13 @@ impl Gate {
 
     /// Whether this may be connected to now, by a car with these addresses.
     pub(super) fn allows(&self, address: SocketAddr, own: &[IpNet]) -> bool {
-        let terms = self.terms();
-        terms.is_some_and(|terms| terms.allows(address.ip(), address.port(), own))
+        let allows = self.terms(|terms| terms.allows(address.ip(), address.port(), own));
+        allows == Some(true)
     }
 
     /// Somebody wanted to connect where the owner does not let them.
     pub(super) fn refused(&self) {
         self.totals.refused.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn rate(&self) -> Option<u64> {
-        let outlook = self.outlook.borrow();
-        Some(outlook.document.as_ref()?.egress.as_ref()?.max_bytes_per_second)
     }
 
     /// Waits until so many bytes may go this way. `false`: never, for the owner lets nothing pass any more, or the car is gone.
@@ -130,7 +125,9 @@ impl Gate {
             if !self.unbraked().await {
                 return false;
             }
-            let Some(rate) = self.rate() else { return false };
+            let Some(rate) = self.terms(|terms| terms.max_bytes_per_second) else {
+                return false;
+            };
             let wait = bucket.wait(Instant::now(), rate);
             if wait.is_zero() {
                 break;

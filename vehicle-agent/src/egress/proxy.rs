@@ -40,7 +40,7 @@ const HEAD: usize = 32 << 10;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Of one connection and not of what it carries (RFC 9110, section 7.6.1), and what only concerns a proxy.
-const HOP: [HeaderName; 8] = [
+const HOP: [HeaderName; 9] = [
     header::CONNECTION,
     header::PROXY_AUTHENTICATE,
     header::PROXY_AUTHORIZATION,
@@ -49,8 +49,8 @@ const HOP: [HeaderName; 8] = [
     header::TRANSFER_ENCODING,
     header::UPGRADE,
     HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
 ];
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 type Body = BoxBody<Bytes, hyper::Error>;
 /// Where work is put that goes on beside a request.
@@ -289,7 +289,7 @@ fn strip(headers: &mut HeaderMap) {
         .flat_map(|value| value.split(','))
         .filter_map(|name| name.trim().parse::<HeaderName>().ok())
         .collect();
-    for name in named.iter().chain(&HOP).chain([&PROXY_CONNECTION]) {
+    for name in named.iter().chain(&HOP) {
         headers.remove(name);
     }
 }

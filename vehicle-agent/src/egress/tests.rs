@@ -17,8 +17,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::world::{Stream, World};
+use super::world::World;
 use super::*;
+use crate::stream::Stream;
 
 /// Somewhere public.
 const PUBLIC: &str = "93.184.216.34";
@@ -129,6 +130,13 @@ impl Played {
         head(&mut program).await
     }
 
+    /// A program that asks this, and the server that is asked.
+    async fn asks(&mut self, words: &str) -> (DuplexStream, DuplexStream) {
+        let mut program = self.program();
+        program.write_all(words.as_bytes()).await.unwrap();
+        (program, self.peer().await.1)
+    }
+
     /// A program's tunnel to example.org, and the other end.
     async fn tunnel(&mut self) -> (DuplexStream, DuplexStream) {
         self.tunnel_of(self.program()).await
@@ -179,9 +187,14 @@ fn paused() -> State {
 
 /// Up to the end of a head, or of a refusal.
 async fn head(from: &mut DuplexStream) -> String {
+    until(from, "\n").await
+}
+
+/// Until what has come ends with this.
+async fn until(from: &mut DuplexStream, end: &str) -> String {
     let mut text = Vec::new();
     let mut piece = [0; 4096];
-    while !text.ends_with(b"\r\n\r\n") && !text.ends_with(b"\n") {
+    while !text.ends_with(end.as_bytes()) {
         let read = timeout(LONG, from.read(&mut piece)).await.unwrap().unwrap();
         assert_ne!(read, 0, "{}", String::from_utf8_lossy(&text));
         text.extend_from_slice(&piece[..read]);

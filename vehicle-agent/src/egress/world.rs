@@ -10,12 +10,14 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use ipnet::IpNet;
+use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::{KeepAlive, RcvBuf, SndBuf, TcpKeepCount, TcpKeepIdle, TcpKeepInterval};
-use nix::sys::socket::{SockaddrStorage, setsockopt};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpSocket;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
+
+use crate::addresses;
+use crate::stream::Stream;
 
 /// For a name to become addresses.
 const LOOKUP: Duration = Duration::from_secs(10);
@@ -28,12 +30,6 @@ const LOOKUPS: usize = 4;
 pub(super) const BUFFER: usize = 64 << 10;
 /// For how long the car's own addresses are known.
 const FRESH: Duration = Duration::from_secs(1);
-
-/// A connection.
-pub(super) trait Io: AsyncRead + AsyncWrite + Send {}
-impl<T: AsyncRead + AsyncWrite + Send> Io for T {}
-/// One that can be moved around.
-pub(super) type Stream = std::pin::Pin<Box<dyn Io>>;
 
 /// What is beyond a car.
 pub(super) trait World: Send + Sync {
@@ -105,28 +101,12 @@ impl World for Real {
         match &*own {
             Some((at, known)) if at.elapsed() < FRESH => Ok(known.clone()),
             _ => {
-                let now = networks()?;
+                let now = addresses::own()?;
                 *own = Some((Instant::now(), now.clone()));
                 Ok(now)
             }
         }
     }
-}
-
-/// The addresses of the car's interfaces with the networks on their wires.
-fn networks() -> io::Result<Vec<IpNet>> {
-    let ip = |address: SockaddrStorage| {
-        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
-        v4.or_else(|| Some(IpAddr::V6(address.as_sockaddr_in6()?.ip())))
-    };
-    let all = nix::ifaddrs::getifaddrs()?;
-    let networks = all.filter_map(|interface| {
-        let address = ip(interface.address?)?;
-        let mask = interface.netmask.and_then(ip);
-        let network = mask.and_then(|mask| IpNet::with_netmask(address, mask).ok());
-        Some(network.unwrap_or_else(|| IpNet::from(address)))
-    });
-    Ok(networks.collect())
 }
 
 /// An end that is gone without a word, as when the car has come into another network, is noticed within some minutes.

@@ -58,20 +58,7 @@ use crate::directory::AttemptDirectory;
 use crate::egress::Proxies;
 use crate::images::{EngineImages, Images};
 use crate::pod::{Work, config_error};
-
-/// The messages and clients of `proto/runtime/v1/api.proto`, as generated.
-#[allow(
-    missing_docs,
-    unreachable_pub,
-    dead_code,
-    clippy::all,
-    clippy::pedantic,
-    clippy::unwrap_used,
-    clippy::use_self
-)]
-mod proto {
-    tonic::include_proto!("runtime.v1");
-}
+use crate::proto::cri as proto;
 
 /// The group that every car's is in.
 const GROUP: &str = "/kerbside";

@@ -38,20 +38,7 @@ use self::token::Token;
 pub use self::way::Address;
 use self::way::Way;
 use super::{Signals, Update};
-
-/// The messages and clients of `proto/kuksa/val/v2/val.proto`, as generated.
-#[allow(
-    missing_docs,
-    unreachable_pub,
-    dead_code,
-    clippy::all,
-    clippy::pedantic,
-    clippy::unwrap_used,
-    clippy::use_self
-)]
-mod proto {
-    tonic::include_proto!("kuksa.val.v2");
-}
+use crate::proto::kuksa as proto;
 
 /// Between two tries to connect. A car that waits for its broker waits for its work.
 const RETRY: Backoff = Backoff {

@@ -6,6 +6,7 @@ use kerbside_testbed::engine::Kind;
 use kerbside_testbed::{wait, world};
 use kube::ResourceExt;
 use kube::api::Api;
+use serde_json::json;
 
 use super::{end, kind, log, played, pod, run, run_on, status};
 
@@ -35,6 +36,24 @@ pub(super) async fn to_its_end(kind: Kind) -> Result<()> {
             printed.contains("hello\n") && printed.contains("trouble\n"),
             "{printed}"
         );
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn pod_without_a_runtime_class_is_one_of_containers() -> Result<()> {
+    run("engine-default", async |world, _| {
+        let mut pod = pod(world, "plain", "say hello");
+        let spec = pod["spec"].as_object_mut().context("a Pod has a spec")?;
+        spec.remove("runtimeClassName");
+        spec.insert(
+            "tolerations".to_owned(),
+            json!([{"key": "kerbside.dev/vehicle", "operator": "Exists", "effect": "NoSchedule"}]),
+        );
+        let ended = played(world, &pod).await?;
+        ensure!(world::phase(&ended) == "Succeeded", "{:?}", ended.status);
+        ensure!(log(world, "plain", "main").await? == "hello\n", "it ran");
         Ok(())
     })
     .await

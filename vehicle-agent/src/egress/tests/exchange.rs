@@ -4,6 +4,10 @@ use rstest::rstest;
 
 use super::*;
 
+const GET: &str = "GET http://example.org/ HTTP/1.1\r\nHost: example.org\r\n\r\n";
+/// Of a body in chunks.
+const LAST: &str = "0\r\n\r\n";
+
 #[tokio::test(start_paused = true)]
 async fn request_is_asked_anew_without_what_is_the_proxys() {
     let mut car = public();
@@ -14,14 +18,7 @@ async fn request_is_asked_anew_without_what_is_the_proxys() {
     program.write_all(request.as_bytes()).await.unwrap();
     let (address, mut server) = car.peer().await;
     assert_eq!(address, SocketAddr::new(PUBLIC.parse().unwrap(), 80));
-    let mut asked = String::new();
-    while !asked.ends_with("body") {
-        let mut piece = [0; 4096];
-        let read = timeout(LONG, server.read(&mut piece)).await.unwrap().unwrap();
-        assert_ne!(read, 0, "{asked}");
-        asked += std::str::from_utf8(&piece[..read]).unwrap();
-    }
-    let asked = asked.to_lowercase();
+    let asked = until(&mut server, "body").await.to_lowercase();
     assert!(asked.starts_with("post /a?b=c http/1.1\r\n"), "{asked}");
     for is in [
         "host: example.org\r\n",
@@ -49,19 +46,13 @@ async fn connection_of_a_program_serves_one_request_after_the_other() {
     let mut car = played("egress: {allow: [public]}", &[("example.org", &[&[PUBLIC], &[PUBLIC]])]);
     let mut program = car.program();
     for _ in 0..2 {
-        program
-            .write_all(b"GET http://example.org/ HTTP/1.1\r\nHost: example.org\r\n\r\n")
-            .await
-            .unwrap();
+        program.write_all(GET.as_bytes()).await.unwrap();
         let (_, mut server) = car.peer().await;
         head(&mut server).await;
         // Of no known length: until its end.
         server.write_all(b"HTTP/1.0 200 OK\r\n\r\nall\n").await.unwrap();
         drop(server);
-        let mut told = head(&mut program).await;
-        while !told.ends_with("0\r\n\r\n") {
-            told += &head(&mut program).await;
-        }
+        let told = until(&mut program, LAST).await;
         assert!(told.starts_with("HTTP/1.1 200") && told.contains("all\n"), "{told}");
     }
 }
@@ -118,12 +109,8 @@ async fn program_that_asks_for_what_there_is_not_is_told_why(
 #[tokio::test(start_paused = true)]
 async fn server_that_is_not_there_or_breaks_off_is_told() {
     let mut car = played("egress: {allow: [public]}", &[("example.org", &[&[PUBLIC], &[PUBLIC]])]);
-    let mut program = car.program();
-    program
-        .write_all(b"GET http://example.org/ HTTP/1.1\r\nHost: example.org\r\n\r\n")
-        .await
-        .unwrap();
-    drop(car.peer().await);
+    let (mut program, server) = car.asks(GET).await;
+    drop(server);
     let told = head(&mut program).await;
     assert!(
         told.starts_with("HTTP/1.1 502") && told.contains("example.org:80 does not answer"),
@@ -158,14 +145,9 @@ async fn program_that_says_nothing_or_too_much_is_not_waited_for() {
 #[tokio::test(start_paused = true)]
 async fn body_in_chunks_stays_one_whatever_the_method() {
     let mut car = public();
-    let mut program = car.program();
     let request = "GET http://example.org/ HTTP/1.1\r\nHost: example.org\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n";
-    program.write_all(request.as_bytes()).await.unwrap();
-    let (_, mut server) = car.peer().await;
-    let mut asked = head(&mut server).await;
-    while !asked.ends_with("0\r\n\r\n") {
-        asked += &head(&mut server).await;
-    }
+    let (mut program, mut server) = car.asks(request).await;
+    let asked = until(&mut server, LAST).await;
     assert!(
         asked.to_lowercase().contains("transfer-encoding: chunked") && asked.contains("\r\nbody\r\n"),
         "{asked}"
@@ -173,10 +155,7 @@ async fn body_in_chunks_stays_one_whatever_the_method() {
     // Two lengths: only the chunks count.
     let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n5\r\nwhole\r\n0\r\n\r\n";
     server.write_all(answer.as_bytes()).await.unwrap();
-    let mut told = head(&mut program).await;
-    while !told.ends_with("0\r\n\r\n") {
-        told += &head(&mut program).await;
-    }
+    let told = until(&mut program, LAST).await;
     assert!(
         told.contains("whole") && !told.to_lowercase().contains("content-length"),
         "{told}"
@@ -186,39 +165,24 @@ async fn body_in_chunks_stays_one_whatever_the_method() {
 #[tokio::test(start_paused = true)]
 async fn answer_that_breaks_off_does_not_look_like_all_of_it() {
     let mut car = public();
-    let mut program = car.program();
-    program
-        .write_all(b"GET http://example.org/ HTTP/1.1\r\nHost: example.org\r\n\r\n")
-        .await
-        .unwrap();
-    let (_, mut server) = car.peer().await;
+    let (mut program, mut server) = car.asks(GET).await;
     head(&mut server).await;
     server.write_all(b"HTTP/1.1 200 OK\r\n\r\nhalf of it").await.unwrap();
-    let mut told = head(&mut program).await;
-    while !told.contains("half of it") {
-        let mut piece = [0; 64];
-        let read = program.read(&mut piece).await.unwrap();
-        told += std::str::from_utf8(&piece[..read]).unwrap();
-    }
+    // In a chunk of its own.
+    until(&mut program, "half of it\r\n").await;
     // The owner takes it back in the middle.
     car.amend("");
     let mut rest = String::new();
     // A connection that is broken off may say so, or only end.
     let _ = timeout(LONG, program.read_to_string(&mut rest)).await.unwrap();
-    assert!(!rest.contains("0\r\n\r\n"), "{rest}");
+    assert!(!rest.contains(LAST), "{rest}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn server_that_changes_the_protocol_unasked_is_told_as_none() {
     let mut car = public();
-    let mut program = car.program();
-    program
-        .write_all(
-            b"GET http://example.org/ HTTP/1.1\r\nHost: example.org\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
-        )
-        .await
-        .unwrap();
-    let (_, mut server) = car.peer().await;
+    let request = "GET http://example.org/ HTTP/1.1\r\nHost: example.org\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
+    let (mut program, mut server) = car.asks(request).await;
     let asked = head(&mut server).await;
     assert!(!asked.to_lowercase().contains("upgrade"), "{asked}");
     server

@@ -6,9 +6,12 @@
 
 use std::fs;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
+use ipnet::IpNet;
 use rustix::process::Pid;
+
+use crate::addresses;
 
 /// The last field of an interface's route that is up and goes through somebody.
 const GATEWAY: u32 = 0x2;
@@ -79,9 +82,12 @@ fn routes(text: &str) -> Vec<Route> {
 
 /// The car's own addresses, but those of its loopback.
 fn own_addresses() -> io::Result<Vec<Ipv4Addr>> {
-    let all = nix::ifaddrs::getifaddrs()?;
-    let addresses = all.filter_map(|interface| Some(interface.address?.as_sockaddr_in()?.ip()));
-    Ok(addresses.filter(|address| !address.is_loopback()).collect())
+    let v4 = |own: IpNet| match own.addr() {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    };
+    let all = addresses::own()?.into_iter().filter_map(v4);
+    Ok(all.filter(|address| !address.is_loopback()).collect())
 }
 
 #[cfg(test)]

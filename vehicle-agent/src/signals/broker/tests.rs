@@ -157,6 +157,15 @@ impl Played {
         }
     }
 
+    /// A broker that knows one thing of a car: that it stands.
+    fn standing() -> Self {
+        Self::start(
+            &[(path::SPEED, Some(said(start(), TypedValue::Float(0.0))))],
+            None,
+            None,
+        )
+    }
+
     /// What is heard next.
     async fn hears(&mut self) -> Update {
         timeout(LONG, self.broker.next()).await.unwrap().unwrap()
@@ -308,11 +317,7 @@ async fn door_that_is_opened_and_closed_again_was_open() {
 
 #[tokio::test(start_paused = true)]
 async fn broker_that_ends_starts_again_or_hangs_vouches_for_nothing_any_more() {
-    let mut car = Played::start(
-        &[(path::SPEED, Some(said(start(), TypedValue::Float(0.0))))],
-        None,
-        None,
-    );
+    let mut car = Played::standing();
     assert_eq!(car.hears().await.set.len(), 1);
     car.restart();
     assert_eq!(car.hears().await.forget, [path::SPEED]);
@@ -340,11 +345,7 @@ async fn broker_without_our_signals_is_asked_again_until_it_has_some() {
 
 #[tokio::test(start_paused = true)]
 async fn clock_of_the_broker_that_is_set_back_ends_what_it_said() {
-    let mut car = Played::start(
-        &[(path::SPEED, Some(said(start(), TypedValue::Float(0.0))))],
-        None,
-        None,
-    );
+    let mut car = Played::standing();
     car.hears().await;
     car.publish(path::SPEED, said(car.now(), TypedValue::Float(0.0)));
     car.hears().await;
@@ -403,11 +404,7 @@ async fn token_that_is_refused_is_read_again_until_it_is_taken() {
 
 #[tokio::test(start_paused = true)]
 async fn value_that_its_provider_takes_back_is_not_known_any_more() {
-    let mut car = Played::start(
-        &[(path::SPEED, Some(said(start(), TypedValue::Float(0.0))))],
-        None,
-        None,
-    );
+    let mut car = Played::standing();
     car.hears().await;
     car.withdraw(path::SPEED);
     assert_eq!(car.hears().await.forget, [path::SPEED]);
@@ -415,11 +412,7 @@ async fn value_that_its_provider_takes_back_is_not_known_any_more() {
 
 #[tokio::test(start_paused = true)]
 async fn signal_that_comes_later_is_found_and_nothing_is_unknown_meanwhile() {
-    let mut car = Played::start(
-        &[(path::SPEED, Some(said(start(), TypedValue::Float(0.0))))],
-        None,
-        None,
-    );
+    let mut car = Played::standing();
     car.hears().await;
     car.publish(path::IS_MOVING, said(car.now(), TypedValue::Bool(false)));
     loop {

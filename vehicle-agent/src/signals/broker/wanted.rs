@@ -17,7 +17,7 @@ pub(super) struct Wanted {
 }
 
 /// The signals of one path since VSS 4.
-const SINGLE: [&str; 13] = [
+const SINGLE: [&str; 14] = [
     path::SPEED,
     path::IS_MOVING,
     path::LOW_VOLTAGE_SYSTEM_STATE,
@@ -31,6 +31,7 @@ const SINGLE: [&str; 13] = [
     path::LOW_VOLTAGE,
     path::BATTERY_TEMPERATURE,
     path::AIR_TEMPERATURE,
+    path::CONNECTIVITY,
 ];
 /// Of the charging cable: VSS 4 knows one port.
 const CABLE: &str = "IsChargingCableConnected";
@@ -39,10 +40,7 @@ const CABLE_V4: &str = "Vehicle.Powertrain.TractionBattery.Charging.IsChargingCa
 /// Chooses from what there is.
 pub(super) fn choose(known: &BTreeSet<String>, terms: &Terms) -> Wanted {
     let mut wanted = Wanted::default();
-    let single = SINGLE
-        .into_iter()
-        .chain([path::CONNECTIVITY])
-        .map(|path| vec![path.to_owned()]);
+    let single = SINGLE.into_iter().map(|path| vec![path.to_owned()]);
     let doors = terms
         .doors
         .iter()
@@ -77,8 +75,8 @@ mod tests {
     use super::*;
 
     fn known(paths: &[&str]) -> BTreeSet<String> {
-        let single = SINGLE.iter().chain(&[path::CONNECTIVITY]).copied();
-        let mut all: BTreeSet<String> = single.chain(paths.iter().copied()).map(str::to_owned).collect();
+        let single = SINGLE.iter().chain(paths).copied();
+        let mut all: BTreeSet<String> = single.map(str::to_owned).collect();
         for door in path::DOORS {
             all.insert(format!("{door}.IsOpen"));
             all.insert(format!("{door}.IsLocked"));

@@ -5,7 +5,6 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,21 +15,19 @@ use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
+use crate::stream::Stream;
+
 /// For a connection to be there.
 const CONNECT: Duration = Duration::from_secs(5);
 /// The agent asks for a sign of life so often, and waits so long for it.
 const ALIVE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(3));
 
-pub(super) trait Io: AsyncRead + AsyncWrite + Send {}
-impl<T: AsyncRead + AsyncWrite + Send> Io for T {}
-type Stream = Pin<Box<dyn Io>>;
 type Connect = Arc<dyn Fn() -> BoxFuture<'static, io::Result<Stream>> + Send + Sync>;
 
 /// How a broker is reached.
@@ -112,7 +109,9 @@ impl Way {
 
     /// By what a test says.
     #[cfg(test)]
-    pub(super) fn by<S: Io + 'static>(connect: impl Fn() -> io::Result<S> + Send + Sync + 'static) -> Self {
+    pub(super) fn by<S: crate::stream::Io + 'static>(
+        connect: impl Fn() -> io::Result<S> + Send + Sync + 'static,
+    ) -> Self {
         Self {
             connect: Arc::new(move || {
                 let stream = connect().map(|stream| Box::pin(stream) as Stream);

@@ -1,0 +1,25 @@
+//! The car's own addresses, as its computer's interfaces have them now.
+//!
+//! Read before a Pod's network is trusted, and before a Pod is let to an address: a car moves from one network to another.
+
+use std::io;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use nix::sys::socket::SockaddrStorage;
+
+/// Each with the network on its wire, those of the loopback too.
+pub(crate) fn own() -> io::Result<Vec<IpNet>> {
+    let ip = |address: SockaddrStorage| {
+        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+        v4.or_else(|| Some(IpAddr::V6(address.as_sockaddr_in6()?.ip())))
+    };
+    let all = nix::ifaddrs::getifaddrs()?;
+    let networks = all.filter_map(|interface| {
+        let address = ip(interface.address?)?;
+        let mask = interface.netmask.and_then(ip);
+        let network = mask.and_then(|mask| IpNet::with_netmask(address, mask).ok());
+        Some(network.unwrap_or_else(|| IpNet::from(address)))
+    });
+    Ok(networks.collect())
+}
