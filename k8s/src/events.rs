@@ -1,16 +1,24 @@
 //! Events, one recorder per program.
 //!
 //! A recorder is made once and cloned: it remembers what it published and turns repeats into a series, which a new one per
-//! reconcile would defeat. Publishing never fails its caller: an Event is a courtesy, and a lost one is logged. Nor does it delay
-//! one that has something better to wait for: [`queue`] takes the waiting over, as client-go's event broadcaster does.
+//! reconcile would defeat. What is said in other words is an Event of its own, as from a kubelet: who waits for "Liveness probe
+//! failed" must not get the startup probe's failure with a higher count. Publishing never fails its caller: an Event is a courtesy,
+//! and a lost one is logged. Nor does it delay one that has something better to wait for: [`queue`] takes the waiting over, as
+//! client-go's event broadcaster does.
 
+mod notes;
+
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder as KubeRecorder, Reporter};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+use notes::Notes;
 
 /// Events that wait to be published. A program that has more to tell than this is in more trouble than they could explain.
 const MOST_WAITING: usize = 1_000;
@@ -21,7 +29,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Publishes Events under one program's name. Cheap to clone.
 #[derive(Clone)]
-pub struct Recorder(KubeRecorder);
+pub struct Recorder(Arc<Variants>);
+
+/// kube's recorder takes all Events of one object and reason for repeats of the first, whatever they say. So the first thing that is said
+/// of them has a recorder, the second another, and so on.
+struct Variants {
+    recorders: [KubeRecorder; notes::MOST],
+    said: Mutex<Notes>,
+}
 
 /// Whether an Event tells of something to look at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,15 +49,19 @@ pub enum Severity {
 
 impl Recorder {
     /// A recorder for `program` (shown as the Event's source), running as `instance`.
-    pub fn new(client: Client, program: &str, instance: Option<&str>) -> Self {
+    pub fn new(client: &Client, program: &str, instance: Option<&str>) -> Self {
         let reporter = Reporter {
             controller: program.to_owned(),
             instance: instance.map(str::to_owned),
         };
-        Self(KubeRecorder::new(client, reporter))
+        Self(Arc::new(Variants {
+            recorders: std::array::from_fn(|_| KubeRecorder::new(client.clone(), reporter.clone())),
+            said: Mutex::default(),
+        }))
     }
 
-    /// Publishes one Event about `object`; `note` is cut to the API's 1,024 bytes.
+    /// Publishes one Event about `object`; `note` is cut to the API's 1,024 bytes. When the same was said within the last minutes, that Event
+    /// counts one more. Of ten different notes with one reason the tenth stands for all that follow.
     pub async fn publish(&self, object: &ObjectReference, severity: Severity, reason: &str, action: &str, note: &str) {
         let event = Event {
             type_: match severity {
@@ -54,7 +73,19 @@ impl Recorder {
             action: action.to_owned(),
             secondary: None,
         };
-        if let Err(error) = self.0.publish(&event, object).await {
+        // Every write gives the object another version: what differs in that alone is the same.
+        let object = &ObjectReference {
+            resource_version: None,
+            ..object.clone()
+        };
+        let variant = {
+            let mut said = self.0.said.lock().unwrap_or_else(PoisonError::into_inner);
+            said.number(object, reason, note, Instant::now())
+        };
+        let Some(recorder) = self.0.recorders.get(variant) else {
+            return;
+        };
+        if let Err(error) = recorder.publish(&event, object).await {
             tracing::warn!(%error, reason, object = object.name.as_deref(), "failed to publish an event");
         }
     }

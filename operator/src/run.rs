@@ -221,7 +221,7 @@ impl Leader {
         if stop.is_cancelled() {
             return;
         }
-        let recorder = Recorder::new(self.client.clone(), FIELD_MANAGER, Some(&self.identity));
+        let recorder = Recorder::new(&self.client, FIELD_MANAGER, Some(&self.identity));
         let (events, broadcaster) = events::queue(recorder);
         tasks.spawn(broadcaster.run(stop.clone()));
         let jobs = Arc::new(fleet_job::Context {

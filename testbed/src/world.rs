@@ -199,19 +199,22 @@ impl World {
         .await
     }
 
-    /// Waits for an Event with `reason` about an object of the test; gives its note.
-    pub async fn event(&self, about: &str, reason: &str) -> Result<String> {
+    /// Waits for an Event with `reason` about an object of the test whose note has `words` in it; gives the note.
+    pub async fn event(&self, about: &str, reason: &str, words: &str) -> Result<String> {
         use k8s_openapi::api::events::v1::Event;
         let api: Api<Event> = Api::namespaced(self.client(), &self.name);
         let wanted = |e: &&Event| {
             let regarding = e.regarding.as_ref().and_then(|r| r.name.as_deref());
-            regarding == Some(about) && e.reason.as_deref() == Some(reason)
+            let says = |note: &str| note.contains(words);
+            regarding == Some(about)
+                && e.reason.as_deref() == Some(reason)
+                && says(e.note.as_deref().unwrap_or_default())
         };
         let config = kube::runtime::watcher::Config::default();
         wait::objects(
             &api,
             config,
-            &format!("the Event {reason} about {about}"),
+            &format!("the Event {reason} about {about} with \"{words}\""),
             DEADLINE,
             |events| events.iter().find(wanted).map(|e| e.note.clone().unwrap_or_default()),
         )

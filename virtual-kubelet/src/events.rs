@@ -15,6 +15,8 @@ pub(crate) struct Note {
     pub(crate) reason: &'static str,
     pub(crate) message: String,
     pub(crate) warning: bool,
+    /// Which container of the Pod it is about, as a kubelet writes it: `spec.containers{NAME}`.
+    pub(crate) field_path: Option<String>,
 }
 
 fn note(reason: &'static str, message: String) -> Note {
@@ -22,6 +24,7 @@ fn note(reason: &'static str, message: String) -> Note {
         reason,
         message,
         warning: false,
+        field_path: None,
     }
 }
 
@@ -30,23 +33,32 @@ fn warn(reason: &'static str, message: String) -> Note {
         reason,
         message,
         warning: true,
+        field_path: None,
     }
 }
 
 /// What people are told when `old` becomes `new`.
 pub(crate) fn notes(pod: &Pod, old: Option<&proto::AttemptStatus>, new: &proto::AttemptStatus) -> Vec<Note> {
-    let spec = pod
-        .spec
-        .iter()
-        .flat_map(|s| s.init_containers.iter().flatten().chain(&s.containers));
     let find = |status: &proto::AttemptStatus, name: &str| status.containers.iter().find(|c| c.name == name).cloned();
-    spec.filter_map(|c| find(new, &c.name).map(|status| (c, status)))
-        .flat_map(|(c, status)| {
-            let said = old.and_then(|o| find(o, &c.name)).map(|o| Told::by_the_car(&o));
-            let told = said.or_else(|| Told::in_the_api(pod, &c.name)).unwrap_or_default();
-            container(c, &told, &status)
-        })
-        .collect()
+    let about = |(place, c): (&str, &Container)| {
+        let status = find(new, &c.name)?;
+        let said = old.and_then(|o| find(o, &c.name)).map(|o| Told::by_the_car(&o));
+        let told = said.or_else(|| Told::in_the_api(pod, &c.name)).unwrap_or_default();
+        let field_path = Some(format!("spec.{place}{{{}}}", c.name));
+        Some(container(c, &told, &status).into_iter().map(move |note| Note {
+            field_path: field_path.clone(),
+            ..note
+        }))
+    };
+    containers(pod).filter_map(about).flatten().collect()
+}
+
+/// The containers that start by themselves, each with the name of its list in a Pod's spec.
+fn containers(pod: &Pod) -> impl Iterator<Item = (&'static str, &Container)> {
+    pod.spec.iter().flat_map(|spec| {
+        let init = spec.init_containers.iter().flatten().map(|c| ("initContainers", c));
+        init.chain(spec.containers.iter().map(|c| ("containers", c)))
+    })
 }
 
 /// What people were told of a container before.
@@ -158,9 +170,12 @@ fn waiting(name: &str, image: &str, reason: &str, message: &str) -> Option<Note>
 
 /// What people are told when a Pod's containers are being stopped.
 pub(crate) fn killing(pod: &Pod) -> Vec<Note> {
-    let containers = pod.spec.iter().flat_map(|s| &s.containers);
-    containers
-        .map(|c| note("Killing", format!("Stopping container {}", c.name)))
+    let of_work = containers(pod).filter(|(place, _)| *place == "containers");
+    of_work
+        .map(|(place, c)| Note {
+            field_path: Some(format!("spec.{place}{{{}}}", c.name)),
+            ..note("Killing", format!("Stopping container {}", c.name))
+        })
         .collect()
 }
 
@@ -247,6 +262,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_told_names_the_container_in_the_pods_spec() {
+        let mut pod = pod();
+        let spec = pod.spec.as_mut().unwrap();
+        let first = serde_json::from_value(json!({"name": "first", "image": "reg/x:1"})).unwrap();
+        spec.init_containers = Some(vec![first]);
+        let mut creating = status("", 0, waiting("ContainerCreating"));
+        let first = proto::ContainerStatus {
+            name: "first".into(),
+            ..creating.containers[0].clone()
+        };
+        creating.containers.push(first);
+        let told: Vec<_> = notes(&pod, None, &creating)
+            .into_iter()
+            .map(|n| n.field_path.unwrap())
+            .collect();
+        assert_eq!(told, ["spec.initContainers{first}", "spec.containers{main}"]);
+    }
+
+    #[test]
     fn failed_pull_is_told_once_and_then_as_a_back_off() {
         let creating = status("", 0, waiting("ContainerCreating"));
         let failed = status("", 0, waiting("ErrImagePull"));
@@ -265,6 +299,10 @@ mod tests {
 
     #[test]
     fn stop_is_told_per_container() {
-        assert_eq!(killing(&pod()), vec![note("Killing", "Stopping container main".into())]);
+        let told = Note {
+            field_path: Some("spec.containers{main}".into()),
+            ..note("Killing", "Stopping container main".into())
+        };
+        assert_eq!(killing(&pod()), vec![told]);
     }
 }

@@ -102,7 +102,7 @@ impl World {
             roster: Roster::new(),
             objects: crate::objects::Objects::new(client.clone(), Arc::clone(&gate)),
             store: Store::open(&format!("file://{}", store.path().display())).unwrap(),
-            recorder: Recorder::new(client, "test", None),
+            recorder: Recorder::new(&client, "test", None),
             metrics: metrics.clone(),
             refusals: RefusalLedger::default(),
             brakes: Brakes::new(metrics),

@@ -15,14 +15,14 @@ use super::{LAST_WORDS, MOST_WAITING, PATIENCE, Recorder, Severity, cut, queue};
 /// What was asked for, and how many answers may be given.
 #[derive(Clone)]
 struct Api {
-    reasons: Arc<Mutex<Vec<String>>>,
+    asked: Arc<Mutex<Vec<serde_json::Value>>>,
     answers: Arc<Semaphore>,
 }
 
 impl Api {
     fn that_gives(answers: usize) -> Self {
         Self {
-            reasons: Arc::default(),
+            asked: Arc::default(),
             answers: Arc::new(Semaphore::new(answers)),
         }
     }
@@ -35,18 +35,26 @@ impl Api {
                 api.answers.acquire().await.unwrap().forget();
                 let body = request.into_body().collect_bytes().await.unwrap();
                 let event: serde_json::Value = serde_json::from_slice(&body).unwrap();
-                api.reasons
-                    .lock()
-                    .unwrap()
-                    .push(event["reason"].as_str().unwrap().to_owned());
+                api.asked.lock().unwrap().push(event);
                 Ok::<_, kube::Error>(Response::new(Body::from(body.to_vec())))
             }
         });
-        Recorder::new(Client::new(service, "default"), "test", None)
+        Recorder::new(&Client::new(service, "default"), "test", None)
     }
 
     fn reasons(&self) -> Vec<String> {
-        self.reasons.lock().unwrap().clone()
+        let asked = self.asked.lock().unwrap();
+        asked.iter().map(|e| e["reason"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// Each note and how often the server was told that it was said.
+    fn notes(&self) -> Vec<(String, u64)> {
+        let asked = self.asked.lock().unwrap();
+        let count = |e: &serde_json::Value| e["series"]["count"].as_u64().unwrap_or(1);
+        asked
+            .iter()
+            .map(|e| (e["note"].as_str().unwrap().to_owned(), count(e)))
+            .collect()
     }
 }
 
@@ -62,6 +70,21 @@ fn about(name: &str) -> ObjectReference {
 fn note_is_cut_between_characters() {
     assert_eq!(cut("aé", 2), "a");
     assert_eq!(cut("aé", 3), "aé");
+}
+
+#[tokio::test]
+async fn repeat_counts_and_what_is_said_in_other_words_is_an_event_of_its_own() {
+    let api = Api::that_gives(4);
+    let recorder = api.recorder();
+    for (version, note) in [("1", "startup"), ("2", "liveness"), ("3", "startup"), ("4", "startup")] {
+        let mut pod = about("a");
+        pod.resource_version = Some(version.to_owned());
+        recorder
+            .publish(&pod, Severity::Warning, "Unhealthy", "Probing", note)
+            .await;
+    }
+    let told = [("startup", 1), ("liveness", 1), ("startup", 2), ("startup", 3)];
+    assert_eq!(api.notes(), told.map(|(note, count)| (note.to_owned(), count)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -40,7 +40,7 @@ fn context(api: &FakeApi) -> Arc<Context> {
 /// With who publishes its Events.
 fn context_that_tells(api: &FakeApi) -> (Arc<Context>, Broadcaster) {
     let client = api.client(Fate::Lives);
-    let (events, broadcaster) = events::queue(Recorder::new(client.clone(), "kerbside-operator", None));
+    let (events, broadcaster) = events::queue(Recorder::new(&client, "kerbside-operator", None));
     let ctx = Arc::new(Context {
         events,
         client,

@@ -67,8 +67,8 @@ async fn extended_resource_of_a_car_is_scheduled_by_and_never_given_twice() -> R
             })
             .await?;
         ensure!(status == "True" && reason == format!("OutOf{NPU}"), "{status} {reason}");
-        let note = world.event("bound", "Refused").await?;
-        ensure!(note.contains("requested: 2, used: 1, capacity: 1"), "{note}");
+        let words = "requested: 2, used: 1, capacity: 1";
+        world.event("bound", "Refused", words).await?;
         Ok(())
     })
     .await

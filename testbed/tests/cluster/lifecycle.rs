@@ -92,9 +92,8 @@ async fn programs_tell_what_they_do_in_events_and_metrics() -> Result<()> {
         world.cars(1).await?;
         world.apply(&world.example("hello/fleetjob.yaml")?).await?;
         world.complete("hello", world::DEADLINE).await?;
-        let created = world.event("hello", "SuccessfulCreate").await?;
-        ensure!(created.contains("3 Pods"), "{created}");
-        world.event("hello", "Completed").await?;
+        world.event("hello", "SuccessfulCreate", "3 Pods").await?;
+        world.event("hello", "Completed", "").await?;
         let operator = http::get(&world.bed.endpoints.operator, "/metrics").await?;
         ensure!(operator.contains("kerbside_fleetjob_"), "{operator}");
         let adapter = http::get(&world.bed.endpoints.adapter, "/metrics").await?;

@@ -78,9 +78,10 @@ impl Actor {
 
     /// Tells people something about a Pod.
     pub(super) fn publish(&mut self, uid: &PodUid, note: Note) {
-        let Some(about) = self.pods.get(uid).map(|pod| pod.object_ref(&())) else {
+        let Some(mut about) = self.pods.get(uid).map(|pod| pod.object_ref(&())) else {
             return;
         };
+        about.field_path.clone_from(&note.field_path);
         self.publish_about(about, note);
     }
 
@@ -198,6 +199,7 @@ impl Actor {
                     reason: "Refused",
                     message,
                     warning: true,
+                    field_path: None,
                 },
             );
         }

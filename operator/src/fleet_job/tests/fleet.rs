@@ -120,7 +120,7 @@ impl Fleet {
         let (namespaces, mut namespaces_writer) = reflector::store();
         let namespace = json!({ "metadata": { "name": NAMESPACE, "labels": { "team": "vision" } } });
         namespaces_writer.apply_watcher_event(&Event::Apply(guard(namespace)));
-        let (events, broadcaster) = events::queue(Recorder::new(client.clone(), "kerbside-operator", None));
+        let (events, broadcaster) = events::queue(Recorder::new(&client, "kerbside-operator", None));
         let ctx = Arc::new(Context {
             events,
             client,

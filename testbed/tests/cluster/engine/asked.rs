@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::life::shared;
-use super::{log, pod, run, running, status, until};
+use super::{container, log, pod, run, running, status, until};
 
 #[tokio::test]
 async fn program_is_asked_by_grpc_for_the_service_that_its_probe_names() -> Result<()> {
@@ -21,11 +21,8 @@ async fn program_is_asked_by_grpc_for_the_service_that_its_probe_names() -> Resu
         world.apply(&pod).await?;
         let well = |pod: &_| status(pod, "well").is_some_and(|status| status.ready).then_some(());
         until(world, "grpc", "the one that is well to be ready", well).await?;
-        let event = world.event("grpc", "Unhealthy").await?;
-        ensure!(
-            event.contains("Readiness probe failed: the service says NOT_SERVING"),
-            "{event}"
-        );
+        let words = "Readiness probe failed: the service says NOT_SERVING";
+        world.event("grpc", "Unhealthy", words).await?;
         let seen = until(world, "grpc", "to run", |pod| {
             (phase(pod) == "Running").then(|| pod.clone())
         })
@@ -43,7 +40,12 @@ async fn program_is_asked_by_grpc_for_the_service_that_its_probe_names() -> Resu
 #[tokio::test]
 async fn hooks_ask_by_http_and_wait() -> Result<()> {
     run("engine-asked", async |world, car| {
-        let mut pod = pod(world, "asked", "serve 8080");
+        let mut pod = pod(world, "asked", "wait");
+        // Who answers is there before: a hook is asked once, at the start, when the program itself may not listen yet.
+        let mut beside = container(world, "beside", "serve 8080");
+        beside["restartPolicy"] = "Always".into();
+        beside["startupProbe"] = json!({"tcpSocket": {"port": 8080}, "periodSeconds": 1});
+        pod["spec"]["initContainers"] = json!([beside]);
         pod["spec"]["containers"][0]["lifecycle"] = json!({
             "postStart": {"httpGet": {"port": 8080, "path": "/begun"}},
             "preStop": {"sleep": {"seconds": 3}},
@@ -51,7 +53,7 @@ async fn hooks_ask_by_http_and_wait() -> Result<()> {
         pod["spec"]["terminationGracePeriodSeconds"] = 30.into();
         world.apply(&pod).await?;
         running(world, "asked").await?;
-        let said = log(world, "asked", "main").await?;
+        let said = log(world, "asked", "beside").await?;
         ensure!(
             said.contains("asked /begun by kube-lifecycle") || said.contains("asked /begun by kube-probe"),
             "{said}"
