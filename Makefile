@@ -93,6 +93,10 @@ install-test: build ## helm install with our images on a real kubelet, a job, up
 bench-pods: build tools ## how long a Pod takes from bound to running in a car, WebAssembly and containers; the last line is JSON
 	@$(TESTBED) bench-pods $(ARGS)
 
+.PHONY: bench-return
+bench-return: build tools ## how soon a car's work stands still when its driver returns, its programs uncooperative; the last line is JSON
+	@$(TESTBED) bench-return $(ARGS)
+
 .PHONY: chaos
 chaos: build tools ## a night and a morning with faults: 1,000 simulated cars, 2,000 completions; ARGS for another size
 	@$(TESTBED) chaos $(ARGS)

@@ -13,6 +13,7 @@ failed=0
 # link and the store. The testbed drives everything, so it may use any library. The simulator is many cars: it plays the agent's own code.
 declare -A allowed=(
   [core]=""
+  [databroker]=""
   [api]="core"
   [link]="core"
   [k8s]="core api link"
@@ -21,7 +22,7 @@ declare -A allowed=(
   [vehicle-agent]="core link"
   [kubectl-fleet]="core api link k8s"
   [simulator]="core link vehicle-agent"
-  [testbed]="core api link k8s kubectl-fleet simulator vehicle-agent"
+  [testbed]="core databroker api link k8s kubectl-fleet simulator vehicle-agent"
 )
 for crate in */Cargo.toml; do
   crate=${crate%/Cargo.toml}

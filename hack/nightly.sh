@@ -4,8 +4,8 @@
 #   hack/nightly.sh TESTBED
 #
 # The property tests with many more random worlds, every cluster test REPEAT times (2) on one control plane, so that a test which
-# fails now and then is found, the outages of minutes, the tests of containers once more on Debian's containerd, every cluster test once
-# more with results in an S3-compatible server, the start of Pods, a night of a thousand cars, and the demo. Run on a commit, not on a changed tree: the figures carry its id.
+# fails now and then is found, what is for the night only, the tests of containers once more on Debian's containerd, every cluster test once
+# more with results in an S3-compatible server, the start of Pods, the return of a driver, a night of a thousand cars, and the demo. Run on a commit, not on a changed tree: the figures carry its id.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 testbed=$1
@@ -36,19 +36,21 @@ for _ in $(seq "$repeat"); do
   measure cluster hack/cluster-tests.sh "$testbed"
   measured
 done
-measure night hack/cluster-tests.sh "$testbed" --ignore-default-filter -E 'test(/::night::|::eviction::|outage::adapters?_away/)'
+measure night hack/cluster-tests.sh "$testbed" --ignore-default-filter -E 'kind(test) & not default()'
 KERBSIDE_TEST_ENGINE=debian measure cluster-debian hack/cluster-tests.sh "$testbed" -E 'test(/^(alone::)?engine::/)'
 if hack/step.sh tools-s3 hack/tools/build.sh s3; then
   STORE=s3 measure cluster-s3 hack/cluster-tests.sh "$testbed"
 else
   failed=1
 fi
-if STEP_TAIL=40 hack/step.sh bench-pods "$testbed" bench-pods; then
-  # It says its own name.
-  tail -1 out/logs/bench-pods.log | tee -a "$figures"
-else
-  failed=1
-fi
+for bench in bench-pods bench-return; do
+  if STEP_TAIL=40 hack/step.sh "$bench" "$testbed" "$bench"; then
+    # It says its own name.
+    tail -1 "out/logs/$bench.log" | tee -a "$figures"
+  else
+    failed=1
+  fi
+done
 if STEP_TAIL=40 hack/step.sh chaos "$testbed" chaos --dir out/chaos; then
   keep chaos "$(tail -1 out/logs/chaos.log)"
 else

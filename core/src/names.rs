@@ -138,7 +138,7 @@ pub mod reason {
     pub const NOT_PARKED: &str = "NotParked";
     /// Refusal: the owner has paused the car.
     pub const OWNER_PAUSED: &str = "OwnerPaused";
-    /// Refusal: a term of the owner about energy is not met.
+    /// Refusal: a term of the owner about energy is not met, or the car saves power.
     pub const ENERGY_TERMS: &str = "EnergyTerms";
     /// Refusal: the car has no runtime for the Pod.
     pub const RUNTIME_MISSING: &str = "RuntimeMissing";

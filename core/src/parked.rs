@@ -12,7 +12,13 @@
 //! | Available | about to drive, unfit, or the owner unwilling | Leaving | Freeze, Announce, Depart |
 //! | Paused | parked for the dwell, owner willing | Available | Thaw, Announce |
 //! | Paused | about to drive, unfit, owner unwilling, or `resume_within` over | Leaving | Announce, Depart |
+//! | Leaving | somebody at the car, about to drive or unfit, and it was the owner's will so far | Leaving | Depart |
 //! | Leaving | every attempt has stopped, or the notice is over | Away | Announce |
+//!
+//! Who leaves by the owner's will alone ends work in good order, within the notice; all others end it at once ([`Cause::at_once`]).
+//!
+//! `resume_within` is for the car to be parked again. One that is, in time, waits out the dwell even beyond it: else a dwell as long as
+//! the owner's time would let no work ever go on. So work is frozen for at most both together.
 
 pub mod judge;
 pub mod signals;
@@ -46,6 +52,14 @@ pub enum Cause {
     Owner,
     /// The car was paused for longer than the owner lets work wait.
     PausedTooLong,
+}
+
+impl Cause {
+    /// Whether work ends without any processor time more. Only who is not willing any more while nobody is at the car lets it end in good
+    /// order, within the notice.
+    pub fn at_once(self) -> bool {
+        self != Self::Owner
+    }
 }
 
 /// Where the car stands.
@@ -91,7 +105,7 @@ impl State {
     }
 
     /// When this state may change although nothing is heard. A time that has passed means that something else is missing.
-    pub fn deadline(self, terms: &Terms, resume_within: Duration) -> Option<Boottime> {
+    pub fn deadline(self, will: Will, terms: &Terms, resume_within: Duration) -> Option<Boottime> {
         match self {
             Self::Away { parked_since } => parked_since.map(|since| since + terms.dwell),
             Self::Available { .. } => None,
@@ -99,7 +113,7 @@ impl State {
                 since, parked_since, ..
             } => {
                 let over = since + resume_within;
-                Some(parked_since.map_or(over, |parked| over.min(parked + terms.dwell)))
+                Some(parked_again(parked_since, will, over).map_or(over, |parked| parked + terms.dwell))
             }
             Self::Leaving { until, .. } => Some(until),
         }
@@ -138,6 +152,11 @@ pub enum Effect {
         /// Why.
         cause: Cause,
     },
+}
+
+/// Since when a paused car has been parked again, if its owner is willing and it was in time: then it waits for the dwell alone.
+fn parked_again(parked_since: Option<Boottime>, will: Will, over: Boottime) -> Option<Boottime> {
+    parked_since.filter(|since| will == Will::Yes && *since <= over)
 }
 
 /// The next state and what has to be done.
@@ -208,15 +227,16 @@ pub fn step(state: State, event: Event, now: Boottime, terms: &Terms) -> (State,
             parked_since,
             cause,
         } => {
-            let parked_since = since(parked_since);
-            match (parked_since, verdict, will) {
+            let (parked_since, over) = (since(parked_since), paused + resume_within);
+            match (parked_again(parked_since, will, over), verdict, will) {
                 (_, Verdict::Going(factor), _) => leave(Cause::Factor(factor), false),
-                (_, _, Will::No) => leave(Cause::Owner, false),
-                (Some(since), _, Will::Yes) if dwelt(parked_since) => (
+                (_, Verdict::Attended(factor), Will::No) => leave(Cause::Factor(factor), false),
+                (_, _, Will::No) => leave(cause, false),
+                (Some(since), _, _) if dwelt(parked_since) => (
                     State::Available { parked_since: since },
                     vec![Effect::Thaw, Effect::Announce],
                 ),
-                _ if now.since(paused) >= resume_within => leave(Cause::PausedTooLong, false),
+                (None, _, _) if now >= over => leave(Cause::PausedTooLong, false),
                 _ => (
                     State::Paused {
                         since: paused,
@@ -233,7 +253,19 @@ pub fn step(state: State, event: Event, now: Boottime, terms: &Terms) -> (State,
             },
             vec![Effect::Announce],
         ),
-        State::Leaving { .. } => (state, Vec::new()),
+        State::Leaving { until, cause } => leaving(until, cause, verdict, now),
+    }
+}
+
+/// Whoever comes while work ends in good order ends it at once.
+fn leaving(until: Boottime, cause: Cause, verdict: Verdict, now: Boottime) -> (State, Vec<Effect>) {
+    match verdict {
+        Verdict::Attended(factor) | Verdict::Going(factor) if !cause.at_once() => {
+            let cause = Cause::Factor(factor);
+            let notice = until.since(now);
+            (State::Leaving { until, cause }, vec![Effect::Depart { notice, cause }])
+        }
+        _ => (State::Leaving { until, cause }, Vec::new()),
     }
 }
 

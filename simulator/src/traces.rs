@@ -21,6 +21,7 @@ mod plug;
 mod random;
 mod shocks;
 mod tables;
+mod visits;
 
 #[cfg(test)]
 mod tests;

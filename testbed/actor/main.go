@@ -88,6 +88,7 @@ func init() {
 		"hog":     hog,
 		"fill":    fill,
 		"spin":    spin,
+		"ticks":   ticks,
 		"direct":  direct,
 		"fails":   fails,
 		"count":   count,
@@ -229,6 +230,16 @@ func hog(a []string) error {
 	}
 	fmt.Println("holds", len(held))
 	return err
+}
+
+// ticks: computes without a pause, and prints what time it is every 2 ms, in nanoseconds.
+func ticks([]string) error {
+	for last := time.Now(); ; {
+		if now := time.Now(); now.Sub(last) >= 2*time.Millisecond {
+			fmt.Println(now.UnixNano())
+			last = now
+		}
+	}
 }
 
 // fill PATH BYTES: writes a file of so many bytes.

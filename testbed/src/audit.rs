@@ -36,7 +36,8 @@ pub struct Write {
     pub namespace: String,
     /// Of the object.
     pub name: String,
-    /// When the API server had answered.
+    /// When the API server had answered; of a write that says whose a vehicle is, when it was asked, for its writer sees by its watch that
+    /// it holds and may act on it before the answer is there.
     pub at: String,
     /// Whether it was done, and not refused.
     pub done: bool,
@@ -96,6 +97,7 @@ struct Line {
     #[serde(default)]
     user_agent: String,
     stage_timestamp: String,
+    request_received_timestamp: String,
     #[serde(default)]
     object_ref: ObjectRef,
     response_status: Option<Status>,
@@ -136,7 +138,11 @@ impl Line {
             resource,
             namespace: object.namespace,
             name: object.name,
-            at: self.stage_timestamp,
+            at: if owner.is_some() {
+                self.request_received_timestamp
+            } else {
+                self.stage_timestamp
+            },
             done: self.response_status.is_some_and(|s| (200..300).contains(&s.code)),
             owner,
         })
@@ -159,7 +165,7 @@ impl Audit {
         Some(Self { from, ..audit })
     }
 
-    /// What was written since, in the order in which it was answered; the next reading goes on from here. A line that is only half there is
+    /// What was written since, in the order of [`Write::at`]; the next reading goes on from here. A line that is only half there is
     /// read with the next reading.
     pub fn writes(&mut self) -> Result<Vec<Write>> {
         let mut writes: Vec<_> = self.lines()?.into_iter().filter_map(Line::write).collect();
@@ -296,6 +302,24 @@ mod tests {
     }
 
     #[test]
+    fn write_that_is_answered_before_the_claim_that_it_rests_on_comes_after_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::create(dir.path()).unwrap();
+        let node = "{\"resource\":\"nodes\",\"subresource\":\"status\",\"name\":\"car-a\"}";
+        let vehicle = "{\"resource\":\"vehicles\",\"subresource\":\"status\",\"name\":\"car-a\"}";
+        let body = ",\"requestObject\":{\"status\":{\"connection\":{\"replica\":\"r-1\",\"epoch\":2}}}";
+        // The watch showed the claim before its own answer came.
+        let lines = [
+            line("ResponseComplete", "patch", 200, node, ""),
+            line("ResponseComplete", "patch", 200, vehicle, body),
+        ];
+        std::fs::write(layout.dir("logs").unwrap().join("audit.log"), lines.concat()).unwrap();
+        let mut writes = vec![claim("other"), write("other", "nodes", None)];
+        writes.extend(Audit::whole(&layout).writes().unwrap());
+        assert!(intrusions(&writes).is_empty(), "{writes:?}");
+    }
+
+    #[test]
     fn other_programs_and_other_leases_are_nobodys_intrusion() {
         let mut controller = write("node-controller", "nodes/status", None);
         controller.agent = "kube-controller-manager/v1.37.0 node-controller".to_owned();
@@ -308,7 +332,7 @@ mod tests {
     fn line(stage: &str, verb: &str, code: u16, object: &str, rest: &str) -> String {
         format!(
             "{{\"stage\":\"{stage}\",\"verb\":\"{verb}\",\"userAgent\":\"kerbside-kubelet/0.1.0 r-1\",\"stageTimestamp\":\
-             \"2026-11-26T20:00:00.000001Z\",\"objectRef\":{object},\"responseStatus\":{{\"code\":{code}}}{rest}}}\n"
+             \"2026-11-26T20:00:00.000001Z\",\"requestReceivedTimestamp\":\"2026-11-26T19:59:59.000001Z\",\"objectRef\":{object},\"responseStatus\":{{\"code\":{code}}}{rest}}}\n"
         )
     }
 
@@ -348,11 +372,15 @@ mod tests {
         let whole = Audit::whole(&layout).writes().unwrap();
         assert_eq!(
             whole.iter().map(|w| w.done).collect::<Vec<_>>(),
-            [true, false, true, true]
+            [true, true, false, true]
         );
-        assert_eq!(whole[0].replica(), Some("r-1"));
-        assert!(whole[0].is_to_a_node() && whole[0].owner.is_none());
-        assert_eq!(whole[2].owner.as_deref(), Some("r-1"));
+        assert_eq!(
+            whole[0].owner.as_deref(),
+            Some("r-1"),
+            "a claim counts from when it was asked for"
+        );
+        assert_eq!(whole[1].replica(), Some("r-1"));
+        assert!(whole[1].is_to_a_node() && whole[1].owner.is_none());
         writeln!(file, "no json").unwrap();
         assert!(audit.writes().is_err());
     }

@@ -35,7 +35,9 @@ enum Command {
     /// Run the demo: everything that `up` does, eight cars, one job, the comparison of its results
     Demo(demo::Options),
     /// Measure how long Pods take from being bound to running in a car; the last line is one JSON object of figures
-    BenchPods(bench::Options),
+    BenchPods(bench::pods::Options),
+    /// Measure how soon a car's work stands still when its driver returns; the last line is one JSON object of figures
+    BenchReturn(bench::returns::Options),
     /// Run a night and a morning with faults on simulated cars; the last line is one JSON object of figures
     Chaos(chaos::Options),
 }
@@ -90,7 +92,8 @@ pub async fn run(arguments: Arguments) -> Result<()> {
             Ok(())
         }
         Command::Demo(options) => demo::run(&options).await,
-        Command::BenchPods(options) => bench::command(&options).await,
+        Command::BenchPods(options) => bench::pods::command(&options).await,
+        Command::BenchReturn(options) => bench::returns::command(&options).await,
         Command::Chaos(options) => chaos::command(&options).await,
     }
 }

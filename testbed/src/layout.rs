@@ -57,6 +57,7 @@ impl Layout {
             "kubeconfigs",
             "registry",
             "cars",
+            "databrokers",
             "processes",
             "bin",
             "compiled",

@@ -9,6 +9,7 @@ pub mod bench;
 pub mod chaos;
 pub mod cli;
 pub mod control_plane;
+pub mod databroker;
 pub mod demo;
 pub mod digits;
 pub mod endpoints;

@@ -11,14 +11,18 @@ use anyhow::{Context, Result};
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use kerbside_api::v1alpha1::{Vehicle, VehiclePhase, VehiclePool};
+use kerbside_databroker::vss::Release;
 use kube::api::{Api, DeleteParams, ListParams};
 use kube::{Client, ResourceExt};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::bed::Bed;
+use crate::databroker::{Databroker, Way};
 use crate::fleet::car::{Car, Plan};
 use crate::kubectl::Tool;
-use crate::{process, wait};
+use crate::process::{self, Program, Record};
+use crate::wait;
 
 /// A condition that is not reached within this is not reached. Cars compute for real, beside other tests.
 pub const DEADLINE: Duration = Duration::from_mins(2);
@@ -30,6 +34,8 @@ pub struct World {
     /// The test's namespace, and its pool's name.
     pub name: String,
     cars: Vec<Car>,
+    /// Processes of the test's own.
+    besides: Vec<String>,
 }
 
 /// Runs a test in a world of its own and clears it away. `name` is short, and no other test's.
@@ -65,6 +71,7 @@ impl World {
             bed,
             name,
             cars: Vec::new(),
+            besides: Vec::new(),
         };
         world.pool(|_| ()).await?;
         Ok(world)
@@ -97,6 +104,27 @@ impl World {
             .await
             .context("failed to apply the test's pool")?;
         Ok(())
+    }
+
+    /// A databroker for a car of the test; it ends with the test.
+    pub async fn databroker(&mut self, release: Release, way: Way) -> Result<Databroker> {
+        let name = format!("{}-{}", self.name, self.besides.len());
+        let broker = Databroker::start(&self.bed.layout, &name, release, way).await?;
+        self.besides.push(broker.process()?.program.name);
+        Ok(broker)
+    }
+
+    /// A program besides all others; it ends with the test.
+    pub fn program(&mut self, program: &Program) -> Result<Record> {
+        let record = process::start(&self.bed.layout, program)?;
+        self.besides.push(program.name.clone());
+        Ok(record)
+    }
+
+    fn besides(&self) -> impl Iterator<Item = Record> {
+        self.besides
+            .iter()
+            .filter_map(|name| process::find(&self.bed.layout, name))
     }
 
     /// A new car that runs; it is Available when this returns, if its plan lets it be.
@@ -287,17 +315,22 @@ impl World {
             .await
             .context("failed to delete the test's pool")?;
         ended?;
+        let besides: Vec<_> = self.besides().collect();
+        for record in &besides {
+            // A stopped process does not hear that it should end.
+            record.signal(Signal::SIGCONT);
+        }
+        process::end(&self.bed.layout, &besides, Duration::from_secs(5)).await?;
         gone.context("a test must leave nothing behind")
     }
 }
 
 impl Drop for World {
-    /// A test that panics, or is ended for its slowness, still takes its cars along.
+    /// A test that panics, or is ended for its slowness, still takes its cars along, and what it started besides.
     fn drop(&mut self) {
-        for car in &self.cars {
-            if let Ok(record) = car.process() {
-                record.signal(nix::sys::signal::Signal::SIGKILL);
-            }
+        let cars = self.cars.iter().filter_map(|car| car.process().ok());
+        for record in cars.chain(self.besides()) {
+            record.signal(Signal::SIGKILL);
         }
     }
 }

@@ -52,6 +52,8 @@ mod others;
 mod refusals;
 #[path = "cluster/rules.rs"]
 mod rules;
+#[path = "cluster/signals.rs"]
+mod signals;
 #[path = "cluster/silence.rs"]
 mod silence;
 #[path = "cluster/support.rs"]

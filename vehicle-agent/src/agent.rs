@@ -31,6 +31,7 @@ use crate::runtime::cri::{self, Cri, Settings};
 use crate::runtime::wasm::Wasm;
 use crate::runtime::wasm::compiler::Compiler;
 use crate::signals::broker::{self, Broker};
+use crate::signals::memory::WithMemory;
 use crate::signals::scenario::{Scenario, ScenarioError};
 use crate::signals::{Signals, Silent};
 
@@ -115,6 +116,7 @@ pub async fn run(options: Options) -> Result<(), AgentError> {
         Some(path) => Box::new(Scenario::open(path)?),
         None => source_of(&car, &clock)?,
     };
+    let source = WithMemory::new(source, car.parked.memory_full_percent_max);
     let cache_bytes = u64::try_from(car.cache_bytes.units()).unwrap_or(0);
     let images = Images::open(&directory.cache(), options.registry_http, cache_bytes)?;
     let vehicle = identity.vehicle().clone();
@@ -127,7 +129,7 @@ pub async fn run(options: Options) -> Result<(), AgentError> {
         identity,
         car,
         images,
-        signals: source,
+        signals: Box::new(source),
         requests: requested,
     };
     let compiled = directory.cache().join("compiled");

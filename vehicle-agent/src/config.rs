@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kerbside_core::owner::{Document, DocumentError};
+use kerbside_core::parked::signals::path;
 use kerbside_core::parked::{Gate, Terms};
 use kerbside_core::quantity::{Quantity, Resources};
 use serde::Deserialize;
@@ -173,6 +174,10 @@ pub struct Parked {
     pub doors: Vec<String>,
     /// The seats of this car, as VSS branches.
     pub seats: Vec<String>,
+    /// The optional signals that this car surely has.
+    pub has: Vec<String>,
+    /// The VSS branch of the maker's overlay.
+    pub overlay: String,
     /// Volts below which work stops.
     pub low_voltage_stop: f64,
     /// Volts at which work starts.
@@ -181,6 +186,8 @@ pub struct Parked {
     pub battery_celsius_max: f64,
     /// Celsius outside at which work stops.
     pub air_celsius_max: f64,
+    /// Percent of the last ten seconds in which the computer did nothing for want of memory, above which work stops.
+    pub memory_full_percent_max: f64,
 }
 
 impl Default for Parked {
@@ -194,10 +201,13 @@ impl Default for Parked {
             require_locked: terms.require_locked,
             doors: terms.doors,
             seats: terms.seats,
+            has: terms.has,
+            overlay: terms.overlay,
             low_voltage_stop: terms.low_voltage.stop,
             low_voltage_start: terms.low_voltage.start,
             battery_celsius_max: terms.battery_celsius_max,
             air_celsius_max: terms.air_celsius_max,
+            memory_full_percent_max: 10.0,
         }
     }
 }
@@ -212,6 +222,8 @@ impl From<Parked> for Terms {
             require_locked: parked.require_locked,
             doors: parked.doors,
             seats: parked.seats,
+            has: parked.has,
+            overlay: parked.overlay,
             low_voltage: Gate {
                 stop: parked.low_voltage_stop,
                 start: parked.low_voltage_start,
@@ -219,6 +231,42 @@ impl From<Parked> for Terms {
             battery_celsius_max: parked.battery_celsius_max,
             air_celsius_max: parked.air_celsius_max,
         }
+    }
+}
+
+/// Beyond, a driver is back and gone again before the car notices.
+const STALE_AFTER_MAX: Duration = Duration::from_secs(60);
+
+impl Parked {
+    /// What the types cannot say; the error is a sentence.
+    fn check(&self) -> Result<(), String> {
+        if self.doors.is_empty() || self.seats.is_empty() {
+            return Err("parked.doors and parked.seats must name the car's doors and seats".to_owned());
+        }
+        if self.stale_after.is_zero() || self.stale_after > STALE_AFTER_MAX {
+            return Err("parked.staleAfter must be longer than 0s and at most 60s".to_owned());
+        }
+        if !self.overlay.starts_with("Vehicle.") || self.overlay.ends_with('.') {
+            return Err(format!(
+                "parked.overlay: '{}' is no branch such as {}",
+                self.overlay,
+                path::OVERLAY
+            ));
+        }
+        let pedals = [path::BRAKE_PEDAL, path::ACCELERATOR_PEDAL].map(str::to_owned);
+        let optional: Vec<String> = Terms::from(self.clone()).optional().chain(pedals).collect();
+        if let Some(other) = self.has.iter().find(|has| !optional.contains(has)) {
+            return Err(format!(
+                "parked.has: '{other}' is no optional signal; these are: {}",
+                optional.join(", ")
+            ));
+        }
+        // What is no number is neither.
+        let some = self.memory_full_percent_max > 0.0 && self.memory_full_percent_max <= 100.0;
+        if !some {
+            return Err("parked.memoryFullPercentMax must be more than 0 and at most 100".to_owned());
+        }
+        Ok(())
     }
 }
 
@@ -272,11 +320,7 @@ impl Car {
         if let Some(source) = &car.signals {
             broker::Settings::try_from(source).map_err(|why| refuse(&format!("signals.broker: {why}")))?;
         }
-        if car.parked.doors.is_empty() || car.parked.seats.is_empty() {
-            return Err(refuse(
-                "parked.doors and parked.seats must name the car's doors and seats",
-            ));
-        }
+        car.parked.check().map_err(|why| refuse(&why))?;
         Ok(car)
     }
 
@@ -321,7 +365,12 @@ mod tests {
         let car = car("
 allocatable: {cpu: 500m, kerbside.dev/npu: 1}
 freeFor: {p50: 240, p90: 60}
-parked: {dwell: 1s, notice: 3s}
+parked:
+  dwell: 1s
+  notice: 3s
+  staleAfter: 60s
+  overlay: Vehicle.Acme
+  has: [Vehicle.Acme.HasCrashed, Vehicle.Chassis.Brake.PedalPosition]
 ")
         .unwrap();
         let resources = car.allocatable(None);
@@ -334,6 +383,9 @@ parked: {dwell: 1s, notice: 3s}
             Terms {
                 dwell: Duration::from_secs(1),
                 notice: Duration::from_secs(3),
+                stale_after: Duration::from_secs(60),
+                has: vec!["Vehicle.Acme.HasCrashed".to_owned(), path::BRAKE_PEDAL.to_owned()],
+                overlay: "Vehicle.Acme".to_owned(),
                 ..Terms::default()
             }
         );
@@ -349,6 +401,8 @@ parked: {dwell: 1s, notice: 3s}
             (said.allocatable, said.free_for, said.cache_bytes),
             (default.allocatable, default.free_for, default.cache_bytes)
         );
+        let limit = |parked: &Parked| parked.memory_full_percent_max.to_bits();
+        assert_eq!(limit(&said.parked), limit(&default.parked));
         assert_eq!(Terms::from(said.parked), Terms::default());
         let owner: Document = serde_saphyr::from_str(include_str!("../documents/owner.yaml")).unwrap();
         owner.check().unwrap();
@@ -373,6 +427,16 @@ parked: {dwell: 1s, notice: 3s}
             ("freeFor: {p50: 30, p90: 0}", "0, 15, 60"),
             ("allocatable: {cpu: lots}", "lots"),
             ("parked: {doors: []}", "doors"),
+            ("parked: {staleAfter: 0s}", "at most 60s"),
+            ("parked: {staleAfter: 61s}", "at most 60s"),
+            (
+                "parked: {has: [Vehicle.Body.Hood.IsOpened]}",
+                "Vehicle.Body.Hood.IsOpened",
+            ),
+            ("parked: {overlay: Acme}", "no branch"),
+            ("parked: {overlay: Vehicle.Acme.}", "no branch"),
+            ("parked: {memoryFullPercentMax: 0}", "more than 0"),
+            ("parked: {memoryFullPercentMax: 101}", "at most 100"),
             ("containers: {socket: run/containerd.sock}", "absolute"),
             ("containers: {}", "socket"),
             ("signals: {}", "broker"),

@@ -57,6 +57,11 @@ impl Directory {
         self.root.join("command.json")
     }
 
+    /// Which optional signals the car has ever said.
+    pub fn said(&self) -> PathBuf {
+        self.root.join("said.json")
+    }
+
     /// Where a running agent takes commands.
     pub fn socket(&self) -> PathBuf {
         self.root.join("control.sock")

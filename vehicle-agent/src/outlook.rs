@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kerbside_core::clock::{Boottime, Clock};
+use kerbside_core::names::reason;
 use kerbside_core::owner::{self, Asked, Command, Document, Refusal, Situation};
-use kerbside_core::parked::{Snapshot, State, Terms, View};
+use kerbside_core::parked::{Factor, Snapshot, State, Terms, View, judge};
 use kerbside_core::quantity::Resources;
 
 /// What the car may do now, and on what grounds.
@@ -59,8 +60,8 @@ impl Outlook {
         match self.state {
             State::Available { .. } => Posture::Run,
             State::Paused { .. } => Posture::Freeze,
-            State::Leaving { until, .. } => Posture::Leave { until },
-            State::Away { .. } => Posture::Leave {
+            State::Leaving { until, cause } if !cause.at_once() => Posture::Leave { until },
+            State::Leaving { .. } | State::Away { .. } => Posture::Leave {
                 until: Boottime(Duration::ZERO),
             },
         }
@@ -91,7 +92,14 @@ impl Outlook {
             available: self.posture() == Posture::Run,
         };
         self.situation(clock, |situation| {
-            owner::admit(self.document.as_deref(), self.command, situation, asked)
+            owner::admit(self.document.as_deref(), self.command, situation, asked)?;
+            // A car that saves power lets go on what runs. Of the other thing that new work needs, a network, its arrival is the proof.
+            let judgement = judge(&situation.view, &self.terms, situation.held);
+            if judgement.of(Factor::PowerToStart).is_yes() {
+                return Ok(());
+            }
+            let message = "the car saves power, and takes no new work";
+            Err(Refusal::new(reason::ENERGY_TERMS, message))
         })
     }
 }

@@ -23,6 +23,7 @@ use crate::egress::{Totals, TotalsNow};
 use crate::images::manifest::architecture;
 use crate::outlook::Outlook;
 use crate::signals::Signals;
+use crate::signals::said::Said;
 
 /// How often documents are looked at, and the clock for quiet hours and the end of a consent.
 const LOOK: Duration = Duration::from_secs(2);
@@ -60,6 +61,9 @@ pub struct Policy<C> {
     wires: Wires,
     outlook: Outlook,
     remembered: Remembered,
+    optional: Said,
+    /// What the owner said when that was judged last.
+    will: Will,
     /// The owner's document as it was read last.
     seen: Option<Stamp>,
     /// A missing or broken one that may be about to change.
@@ -92,7 +96,9 @@ impl<C: Cluster> Policy<C> {
     pub fn new(car: Car, directory: Directory, clock: Arc<dyn Clock>, cluster: C, wires: Wires) -> Self {
         let terms = Arc::new(Terms::from(car.parked.clone()));
         let remembered = Remembered::read(&directory.command(), clock.wall());
-        let outlook = Outlook::initial(terms, remembered.command(None));
+        let optional = Said::read(directory.said(), &terms);
+        let mut outlook = Outlook::initial(terms, remembered.command(None));
+        optional.recall(Arc::make_mut(&mut outlook.snapshot));
         let next_look = Boottime::default();
         let said = nothing_known();
         Self {
@@ -103,6 +109,8 @@ impl<C: Cluster> Policy<C> {
             wires,
             outlook,
             remembered,
+            optional,
+            will: Will::No,
             seen: None,
             doubted: None,
             next_look,
@@ -115,6 +123,7 @@ impl<C: Cluster> Policy<C> {
         let mut source_ended = false;
         loop {
             self.look();
+            self.optional.keep(&self.outlook.snapshot);
             let wait = self.next_time().since(self.clock.boottime());
             tokio::select! {
                 biased;
@@ -133,6 +142,7 @@ impl<C: Cluster> Policy<C> {
                     Some(update) => {
                         let at = update.at.unwrap_or_else(|| self.clock.boottime());
                         let snapshot = Arc::make_mut(&mut self.outlook.snapshot);
+                        update.had.iter().for_each(|path| snapshot.remember(path));
                         update.forget.iter().for_each(|path| snapshot.remove(path));
                         update.set.into_iter().for_each(|(path, value)| snapshot.set(&path, value, at));
                         if let Some(word) = update.owner {
@@ -151,7 +161,10 @@ impl<C: Cluster> Policy<C> {
     /// When the next look is due although nothing is heard.
     fn next_time(&self) -> Boottime {
         let now = self.clock.boottime();
-        let due = self.outlook.state.deadline(&self.outlook.terms, self.resume_within());
+        let due = self
+            .outlook
+            .state
+            .deadline(self.will, &self.outlook.terms, self.resume_within());
         let unknown = self.outlook.snapshot.next_stale(now, self.outlook.terms.stale_after);
         // A reading is stale when it is older than its age, not when it is as old.
         let unknown = unknown.map(|at| at + Duration::from_millis(1));
@@ -172,6 +185,9 @@ impl<C: Cluster> Policy<C> {
         self.read_documents();
         let now = self.clock.boottime();
         let event = self.judged(now);
+        if let Event::Judged { will, .. } = event {
+            self.will = will;
+        }
         let mut effects = self.step(event, now);
         if *self.wires.live.borrow_and_update() == 0 {
             let cleared = self.step(Event::Cleared, now);

@@ -1,9 +1,11 @@
 //! Where the car's signals come from.
 //!
 //! One source per agent, chosen at start; the policy loop is its only reader. A source that ends or falls silent makes every signal
-//! stale, and stale means no.
+//! stale, and stale means no. The agent's own eye on its memory looks out beside it.
 
 pub mod broker;
+pub mod memory;
+pub mod said;
 pub mod scenario;
 
 use futures::future::BoxFuture;
@@ -19,6 +21,8 @@ pub struct Update {
     pub at: Option<Boottime>,
     /// Signals that are not known any more.
     pub forget: Vec<String>,
+    /// Signals that were said once, nobody can tell how long ago: not known, but the car has them.
+    pub had: Vec<String>,
     /// What the owner says in the car, where the source has the owner too.
     pub owner: Option<OwnerWord>,
 }

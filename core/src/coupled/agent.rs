@@ -116,8 +116,8 @@ impl Agent {
         let posture = match self.state {
             State::Available { .. } => Posture::Run,
             State::Paused { .. } => Posture::Freeze,
-            State::Leaving { until, .. } => Posture::Leave(until),
-            State::Away { .. } => GONE,
+            State::Leaving { until, cause } if !cause.at_once() => Posture::Leave(until),
+            State::Leaving { .. } | State::Away { .. } => GONE,
         };
         Outlook {
             posture,
@@ -150,7 +150,7 @@ impl Agent {
         if !self.is_settled(car.verdict) {
             return 0;
         }
-        let policy = self.state.deadline(&terms(), RESUME_WITHIN);
+        let policy = self.state.deadline(Will::Yes, &terms(), RESUME_WITHIN);
         let policy = policy.map_or(NEVER, |at| car.clock.reaches(at));
         let outlook = self.outlook();
         let attempts = self.attempts.values().map(|actor| actor.next(car, outlook, &self.turn));

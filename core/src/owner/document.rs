@@ -145,7 +145,7 @@ pub(super) fn rate<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D:
 }
 
 fn default_resume_within() -> Duration {
-    Duration::from_mins(10)
+    Duration::from_mins(2)
 }
 
 fn percent<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
@@ -215,7 +215,7 @@ egress: {allow: [public, 192.168.7.20], ports: [443], maxBytesPerSecond: 500Ki}
         )
         .unwrap();
         assert_eq!(document.charge_resume_margin_percent.to_bits(), 5.0_f64.to_bits());
-        assert_eq!(document.resume_within, Duration::from_mins(10));
+        assert_eq!(document.resume_within, Duration::from_mins(2));
         assert_eq!((document.max_cpu, document.consent.expires_at), (None, None));
         assert_eq!(document.max_disk_bytes_per_second, 50 << 20);
         assert_eq!(document.egress, None);

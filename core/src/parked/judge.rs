@@ -1,7 +1,7 @@
 //! Whether the car is parked: one factor after another, each three-valued, each with what follows when it is not yes.
 //!
-//! Called on every snapshot. Unknown is never yes. There is no memory here except what the caller passes in as `held`, which picks
-//! the level at which a numeric gate stops over the one at which it starts.
+//! Called on every snapshot. Unknown is never yes. There is no memory here except what the caller passes in: `held`, which picks
+//! the level at which a numeric gate stops over the one at which it starts, and what the snapshot knows to have been said before.
 
 use std::time::Duration;
 
@@ -42,6 +42,10 @@ pub struct Terms {
     pub doors: Vec<String>,
     /// The seats that this car has, as VSS branches.
     pub seats: Vec<String>,
+    /// The optional signals that this car surely has: see [`Self::optional`].
+    pub has: Vec<String>,
+    /// The branch of the maker's overlay, for what VSS has no name for.
+    pub overlay: String,
     /// Volts of the low-voltage battery: only above about 13 V does the traction battery feed it.
     pub low_voltage: Gate,
     /// Celsius of the traction battery at which work stops and, 5 below, starts.
@@ -56,13 +60,15 @@ const COOL_BY: f64 = 5.0;
 impl Default for Terms {
     fn default() -> Self {
         Self {
-            stale_after: Duration::from_secs(30),
+            stale_after: Duration::from_secs(3),
             dwell: Duration::from_mins(2),
             notice: Duration::from_secs(10),
             allow_accessory: false,
             require_locked: true,
             doors: path::DOORS.map(str::to_owned).to_vec(),
             seats: path::SEATS.map(str::to_owned).to_vec(),
+            has: Vec::new(),
+            overlay: path::OVERLAY.to_owned(),
             low_voltage: Gate {
                 stop: 12.9,
                 start: 13.1,
@@ -73,24 +79,60 @@ impl Default for Terms {
     }
 }
 
+impl Terms {
+    /// The signals that many cars do not have, in VSS and in the overlay of this car.
+    ///
+    /// One that the car has never said is no objection; from the first time it was said on, it is a signal like any other, and unknown
+    /// when it is silent. Whether a car has one is learnt from what it says, and promised by its maker in `has`. It is not learnt from what
+    /// a broker lists: that is its whole catalogue, whoever feeds it, and no car has all of that. Neither can a provider that dies take
+    /// it back: nothing said, promised or remembered ever becomes "never said" again.
+    pub fn optional(&self) -> impl Iterator<Item = String> {
+        let overlay = [path::UPDATING, path::IN_SERVICE, path::CRASHED];
+        let overlay = overlay.into_iter().map(|what| self.in_overlay(what));
+        path::OPTIONAL.into_iter().map(str::to_owned).chain(overlay)
+    }
+
+    fn in_overlay(&self, what: &str) -> String {
+        format!("{}.{what}", self.overlay)
+    }
+
+    fn promises(&self, path: &str) -> bool {
+        self.has.iter().any(|has| has == path)
+    }
+}
+
 /// One thing that must hold for the car to be parked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Factor {
     /// Speed is nought and the car does not move.
     Stationary,
-    /// Not ready to drive: the low-voltage system is neither `ON` nor `START`.
+    /// Not ready to drive: the low-voltage system is neither `ON` nor `START`, and no engine runs.
     NotReadyToDrive,
+    /// It does not come by itself, nor look for a place to park.
+    NotDrivingItself,
     /// Park, park lock or parking brake holds it.
     HeldInPlace,
-    /// The traction battery and the air are not too hot.
+    /// The traction battery and the air are not too hot. A *no* ends work whatever the owner says.
     Cool,
-    /// The low-voltage battery is fed.
+    /// The low-voltage battery is fed. Likewise.
     Supplied,
+    /// None of its software is being replaced. Likewise.
+    NotUpdating,
+    /// No workshop has it. Likewise.
+    NotInService,
+    /// It has had no crash. Likewise.
+    NotCrashed,
+    /// It has not broken down.
+    NotBrokenDown,
+    /// Its computer has memory to spare.
+    MemoryFree,
+    /// It does not save all the power that it can.
+    PowerToRun,
     /// Every door is locked.
     Locked,
-    /// Doors and trunk are closed.
+    /// Doors, trunks and hood are closed.
     Closed,
-    /// No seat is occupied.
+    /// No seat is occupied, and no driver belted.
     Empty,
     /// No pedal is pressed.
     PedalsFree,
@@ -98,38 +140,81 @@ pub enum Factor {
     AccessoriesOff,
     /// There is a way to the cluster. Needed to become available, not to stay so: work goes on without.
     Connected,
+    /// It does not save power. Likewise; and no new work comes to what is there.
+    PowerToStart,
 }
 
 impl Factor {
+    /// Every factor.
+    pub const ALL: [Self; 19] = [
+        Self::Stationary,
+        Self::NotReadyToDrive,
+        Self::NotDrivingItself,
+        Self::HeldInPlace,
+        Self::Cool,
+        Self::Supplied,
+        Self::NotUpdating,
+        Self::NotInService,
+        Self::NotCrashed,
+        Self::NotBrokenDown,
+        Self::MemoryFree,
+        Self::PowerToRun,
+        Self::Locked,
+        Self::Closed,
+        Self::Empty,
+        Self::PedalsFree,
+        Self::AccessoriesOff,
+        Self::Connected,
+        Self::PowerToStart,
+    ];
+
     /// The factor in words, for the owner.
     pub fn describe(self) -> &'static str {
         match self {
             Self::Stationary => "the car stands still",
             Self::NotReadyToDrive => "the car is not ready to drive",
+            Self::NotDrivingItself => "the car does not drive by itself",
             Self::HeldInPlace => "park, park lock or parking brake holds the car",
             Self::Cool => "battery and air are not too hot",
             Self::Supplied => "the low-voltage battery is fed",
+            Self::NotUpdating => "the car is not being updated",
+            Self::NotInService => "the car is not in service",
+            Self::NotCrashed => "the car has not crashed",
+            Self::NotBrokenDown => "the car has not broken down",
+            Self::MemoryFree => "the computer has memory to spare",
+            Self::PowerToRun => "the car lets work use power",
             Self::Locked => "every door is locked",
-            Self::Closed => "doors and trunk are closed",
-            Self::Empty => "no seat is occupied",
+            Self::Closed => "doors, trunks and hood are closed",
+            Self::Empty => "nobody sits in the car",
             Self::PedalsFree => "no pedal is pressed",
             Self::AccessoriesOff => "accessories are off",
             Self::Connected => "there is a connection",
+            Self::PowerToStart => "the car does not save power",
         }
     }
 
-    /// What a *no* means for work that runs; *unknown* always means [`Consequence::Pause`].
+    /// What a *no* means for work that runs; *unknown* means [`Consequence::Pause`], unless it stands in the way of new work only.
     fn consequence(self) -> Consequence {
         match self {
-            Self::Stationary | Self::NotReadyToDrive | Self::HeldInPlace | Self::Cool | Self::Supplied => {
-                Consequence::Leave
-            }
+            Self::Stationary
+            | Self::NotReadyToDrive
+            | Self::NotDrivingItself
+            | Self::HeldInPlace
+            | Self::Cool
+            | Self::Supplied
+            | Self::NotUpdating
+            | Self::NotInService
+            | Self::NotCrashed
+            | Self::NotBrokenDown
+            | Self::MemoryFree
+            | Self::PowerToRun => Consequence::Leave,
             Self::Locked | Self::Closed | Self::Empty | Self::PedalsFree | Self::AccessoriesOff => Consequence::Pause,
-            Self::Connected => Consequence::StartOnly,
+            Self::Connected | Self::PowerToStart => Consequence::StartOnly,
         }
     }
 }
 
+#[derive(PartialEq)]
 enum Consequence {
     Leave,
     Pause,
@@ -157,12 +242,15 @@ pub struct Judgement(pub Vec<(Factor, Tri)>);
 impl Judgement {
     /// The three-valued answer to "is the car parked?".
     pub fn parked(&self) -> Tri {
-        Tri::all(
-            self.0
-                .iter()
-                .filter(|(factor, _)| *factor != Factor::Connected)
-                .map(|(_, tri)| *tri),
-        )
+        let needed = self.0.iter();
+        let needed = needed.filter(|(factor, _)| factor.consequence() != Consequence::StartOnly);
+        Tri::all(needed.map(|(_, tri)| *tri))
+    }
+
+    /// One factor's value.
+    pub fn of(&self, factor: Factor) -> Tri {
+        let found = self.0.iter().find(|(other, _)| *other == factor);
+        found.map_or(Tri::Unknown, |(_, tri)| *tri)
     }
 
     /// What follows from it. A *no* that ends work goes before one that freezes it.
@@ -183,214 +271,136 @@ impl Judgement {
 
 /// Judges a snapshot. `held`: the car is available or paused, so numeric gates use the level at which they stop.
 pub fn judge(view: &View<'_>, terms: &Terms, held: bool) -> Judgement {
-    let all_of = |branches: &[String], tri: &dyn Fn(&str) -> Tri| Tri::all(branches.iter().map(|b| tri(b)));
-    let state = view.text(path::LOW_VOLTAGE_SYSTEM_STATE);
-    let below = |value: Option<f64>, max: f64| {
-        let max = if held { max } else { max - COOL_BY };
-        Tri::from(value.map(|value| value < max))
-    };
-    // A parked car may not send its pedals at all; pressed is a fact, absence is not.
-    let free = |pedal: &str| Tri::from(view.number(pedal).is_none_or(|percent| percent <= 0.0));
-    let closed = all_of(&terms.doors, &|door| !view.bool(&format!("{door}.IsOpen"))).and(!view.bool(path::TRUNK_OPEN));
-    let occupied = |seat: &str| match view.text(&format!("{seat}.OccupancyStatus")) {
-        Some("EMPTY") => Tri::Yes,
-        Some("OCCUPIED") => Tri::No,
-        _ => Tri::Unknown,
-    };
-    let locked = if terms.require_locked {
-        all_of(&terms.doors, &|door| view.bool(&format!("{door}.IsLocked")))
-    } else {
-        Tri::Yes
-    };
-    Judgement(vec![
-        (
-            Factor::Stationary,
-            Tri::from(view.number(path::SPEED).map(|speed| speed.abs() < 0.5)).and(!view.bool(path::IS_MOVING)),
-        ),
-        (
-            Factor::NotReadyToDrive,
-            match state {
-                Some("LOCK" | "OFF" | "ACC") => Tri::Yes,
-                Some("ON" | "START") => Tri::No,
-                _ => Tri::Unknown,
-            },
-        ),
-        (Factor::HeldInPlace, held_in_place(view)),
-        (
-            Factor::Cool,
-            below(view.number(path::BATTERY_TEMPERATURE), terms.battery_celsius_max)
-                .and(below(view.number(path::AIR_TEMPERATURE), terms.air_celsius_max)),
-        ),
-        (
-            Factor::Supplied,
-            terms.low_voltage.passes(view.number(path::LOW_VOLTAGE), held),
-        ),
-        (Factor::Locked, locked),
-        (Factor::Closed, closed),
-        (Factor::Empty, all_of(&terms.seats, &occupied)),
-        (
-            Factor::PedalsFree,
-            free(path::BRAKE_PEDAL).and(free(path::ACCELERATOR_PEDAL)),
-        ),
-        (
-            Factor::AccessoriesOff,
-            match state {
-                Some("ACC") => Tri::from(terms.allow_accessory),
-                Some(_) => Tri::Yes,
-                None => Tri::Unknown,
-            },
-        ),
-        (Factor::Connected, view.bool(path::CONNECTIVITY)),
-    ])
+    let seen = Seen { view, terms, held };
+    Judgement(Factor::ALL.map(|factor| (factor, seen.of(factor))).to_vec())
+}
+
+/// The signals, and what they are held against.
+struct Seen<'a> {
+    view: &'a View<'a>,
+    terms: &'a Terms,
+    held: bool,
 }
 
 const GEAR_PARK: f64 = 126.0;
 const GEAR_NEUTRAL: f64 = 0.0;
+/// Of `PowerOptimizeLevel`, of 10: from here on the car sheds what it can do without.
+const SAVES_POWER: f64 = 1.0;
+/// It sheds everything.
+const SAVES_ALL_POWER: f64 = 10.0;
 
-/// Park, park lock and parking brake each hold the car alone; but with a gear engaged somebody means to drive, brake or no brake.
-fn held_in_place(view: &View<'_>) -> Tri {
-    let is = |gear: f64, wanted: f64| (gear - wanted).abs() < 0.5;
-    let gear = view.number(path::SELECTED_GEAR);
-    if gear.is_some_and(|gear| !is(gear, GEAR_PARK) && !is(gear, GEAR_NEUTRAL)) {
-        return Tri::No;
+impl Seen<'_> {
+    fn of(&self, factor: Factor) -> Tri {
+        let Self { view, terms, .. } = self;
+        let system = view.text(path::LOW_VOLTAGE_SYSTEM_STATE);
+        match factor {
+            Factor::Stationary => {
+                Tri::from(view.number(path::SPEED).map(|speed| speed.abs() < 0.5)).and(!view.bool(path::IS_MOVING))
+            }
+            Factor::NotReadyToDrive => {
+                let off = match system {
+                    Some("LOCK" | "OFF" | "ACC") => Tri::Yes,
+                    Some("ON" | "START") => Tri::No,
+                    _ => Tri::Unknown,
+                };
+                off.and(self.unless(path::ENGINE_RUNNING))
+            }
+            Factor::NotDrivingItself => {
+                let by_itself = match view.text(path::AUTONOMY_LEVEL) {
+                    Some("SAE_0") => Tri::Yes,
+                    Some(level) if level.starts_with("SAE_") => Tri::No,
+                    _ => Tri::Unknown,
+                };
+                self.optional(path::AUTONOMY_LEVEL, by_itself)
+            }
+            Factor::HeldInPlace => self.held_in_place(),
+            Factor::Cool => self
+                .below(path::BATTERY_TEMPERATURE, terms.battery_celsius_max)
+                .and(self.below(path::AIR_TEMPERATURE, terms.air_celsius_max)),
+            // Volts decide, not the current: around nought it does not tell a battery that is fed and full from one that nothing feeds.
+            Factor::Supplied => terms.low_voltage.passes(view.number(path::LOW_VOLTAGE), self.held),
+            Factor::NotUpdating => self.unless(&terms.in_overlay(path::UPDATING)),
+            Factor::NotInService => self.unless(&terms.in_overlay(path::IN_SERVICE)),
+            Factor::NotCrashed => self.unless(&terms.in_overlay(path::CRASHED)),
+            Factor::NotBrokenDown => self.unless(path::BROKEN_DOWN),
+            Factor::MemoryFree => self.unless(path::MEMORY_SHORT),
+            Factor::PowerToRun => self.saves_less_than(SAVES_ALL_POWER),
+            Factor::Locked if !terms.require_locked => Tri::Yes,
+            Factor::Locked => all_of(&terms.doors, |door| view.bool(&format!("{door}.IsLocked"))),
+            Factor::Closed => all_of(&terms.doors, |door| !view.bool(&format!("{door}.IsOpen")))
+                .and(!view.bool(path::TRUNK_OPEN))
+                .and(self.unless(path::FRONT_TRUNK_OPEN))
+                .and(self.unless(path::HOOD_OPEN)),
+            Factor::Empty => all_of(&terms.seats, |seat| self.is_empty(seat)).and(self.unless(path::DRIVER_BELTED)),
+            Factor::PedalsFree => self
+                .is_free(path::BRAKE_PEDAL)
+                .and(self.is_free(path::ACCELERATOR_PEDAL)),
+            Factor::AccessoriesOff => match system {
+                Some("ACC") => Tri::from(terms.allow_accessory),
+                Some(_) => Tri::Yes,
+                None => Tri::Unknown,
+            },
+            Factor::Connected => view.bool(path::CONNECTIVITY),
+            Factor::PowerToStart => self.saves_less_than(SAVES_POWER),
+        }
     }
-    Tri::any([
-        Tri::from(gear.map(|gear| is(gear, GEAR_PARK))),
-        view.bool(path::PARK_LOCK),
-        view.bool(path::PARKING_BRAKE),
-    ])
+
+    /// What an optional signal says of a factor: no objection only if there is none, and nobody has ever been there to make one.
+    fn optional(&self, path: &str, says: Tri) -> Tri {
+        let never = says == Tri::Unknown && !self.view.said(path) && !self.terms.promises(path);
+        if never { Tri::Yes } else { says }
+    }
+
+    /// An optional boolean that must not be true.
+    fn unless(&self, path: &str) -> Tri {
+        self.optional(path, !self.view.bool(path))
+    }
+
+    fn saves_less_than(&self, level: f64) -> Tri {
+        let saves = self.view.number(path::POWER_SAVING);
+        self.optional(path::POWER_SAVING, Tri::from(saves.map(|saves| saves < level)))
+    }
+
+    fn below(&self, path: &str, max: f64) -> Tri {
+        let max = if self.held { max } else { max - COOL_BY };
+        Tri::from(self.view.number(path).map(|value| value < max))
+    }
+
+    /// A parked car may not send its pedals at all: pressed is a fact, absence is not, unless the maker promises them.
+    fn is_free(&self, pedal: &str) -> Tri {
+        match self.view.number(pedal) {
+            Some(percent) => Tri::from(percent <= 0.0),
+            None if self.terms.promises(pedal) => Tri::Unknown,
+            None => Tri::Yes,
+        }
+    }
+
+    fn is_empty(&self, seat: &str) -> Tri {
+        match self.view.text(&format!("{seat}.OccupancyStatus")) {
+            Some("EMPTY") => Tri::Yes,
+            Some("OCCUPIED") => Tri::No,
+            _ => Tri::Unknown,
+        }
+    }
+
+    /// Park, park lock and parking brake each hold the car alone; but with a gear engaged somebody means to drive, brake or no brake.
+    fn held_in_place(&self) -> Tri {
+        let is = |gear: f64, wanted: f64| (gear - wanted).abs() < 0.5;
+        let gear = self.view.number(path::SELECTED_GEAR);
+        if gear.is_some_and(|gear| !is(gear, GEAR_PARK) && !is(gear, GEAR_NEUTRAL)) {
+            return Tri::No;
+        }
+        Tri::any([
+            Tri::from(gear.map(|gear| is(gear, GEAR_PARK))),
+            self.view.bool(path::PARK_LOCK),
+            self.view.bool(path::PARKING_BRAKE),
+        ])
+    }
+}
+
+fn all_of(branches: &[String], tri: impl Fn(&str) -> Tri) -> Tri {
+    Tri::all(branches.iter().map(|branch| tri(branch)))
 }
 
 #[cfg(test)]
-mod tests {
-    use rstest::rstest;
-
-    use super::*;
-    use crate::clock::Boottime;
-    use crate::parked::signals::{Snapshot, Value};
-    use crate::parked::tests::parked_car;
-
-    const NOW: Boottime = Boottime(Duration::from_secs(1000));
-
-    fn judged(change: impl FnOnce(&mut Snapshot), held: bool) -> (Tri, Verdict) {
-        let terms = Terms::default();
-        let mut snapshot = parked_car(NOW);
-        change(&mut snapshot);
-        let judgement = judge(&View::new(&snapshot, NOW, terms.stale_after), &terms, held);
-        (judgement.parked(), judgement.verdict())
-    }
-
-    #[test]
-    fn parked_car_is_parked() {
-        assert_eq!(judged(|_| {}, false), (Tri::Yes, Verdict::Parked { may_start: true }));
-    }
-
-    #[rstest]
-    #[case::speed(path::SPEED, Value::Number(3.0), Verdict::Going(Factor::Stationary))]
-    #[case::reversing(path::SPEED, Value::Number(-3.0), Verdict::Going(Factor::Stationary))]
-    #[case::moving(path::IS_MOVING, Value::Bool(true), Verdict::Going(Factor::Stationary))]
-    #[case::on(path::LOW_VOLTAGE_SYSTEM_STATE, Value::Text("ON".into()), Verdict::Going(Factor::NotReadyToDrive))]
-    #[case::start(path::LOW_VOLTAGE_SYSTEM_STATE, Value::Text("START".into()), Verdict::Going(Factor::NotReadyToDrive))]
-    #[case::drive(path::SELECTED_GEAR, Value::Number(127.0), Verdict::Going(Factor::HeldInPlace))]
-    #[case::reverse(path::SELECTED_GEAR, Value::Number(-1.0), Verdict::Going(Factor::HeldInPlace))]
-    #[case::hot(path::BATTERY_TEMPERATURE, Value::Number(46.0), Verdict::Going(Factor::Cool))]
-    #[case::low(path::LOW_VOLTAGE, Value::Number(12.2), Verdict::Going(Factor::Supplied))]
-    #[case::unlocked(
-        "Vehicle.Cabin.Door.Row1.DriverSide.IsLocked",
-        Value::Bool(false),
-        Verdict::Attended(Factor::Locked)
-    )]
-    #[case::open(
-        "Vehicle.Cabin.Door.Row2.PassengerSide.IsOpen",
-        Value::Bool(true),
-        Verdict::Attended(Factor::Closed)
-    )]
-    #[case::trunk(path::TRUNK_OPEN, Value::Bool(true), Verdict::Attended(Factor::Closed))]
-    #[case::sitting("Vehicle.Cabin.Seat.Row1.DriverSide.OccupancyStatus", Value::Text("OCCUPIED".into()), Verdict::Attended(Factor::Empty))]
-    #[case::seat_unknown("Vehicle.Cabin.Seat.Row2.Middle.OccupancyStatus", Value::Text("UNKNOWN".into()), Verdict::Attended(Factor::Empty))]
-    #[case::brake(path::BRAKE_PEDAL, Value::Number(12.0), Verdict::Attended(Factor::PedalsFree))]
-    #[case::accessories(path::LOW_VOLTAGE_SYSTEM_STATE, Value::Text("ACC".into()), Verdict::Attended(Factor::AccessoriesOff))]
-    #[case::undefined(path::LOW_VOLTAGE_SYSTEM_STATE, Value::Text("UNDEFINED".into()), Verdict::Attended(Factor::NotReadyToDrive))]
-    #[case::offline(path::CONNECTIVITY, Value::Bool(false), Verdict::Parked { may_start: false })]
-    fn one_signal_that_says_no_decides(#[case] path: &str, #[case] value: Value, #[case] expected: Verdict) {
-        assert_eq!(judged(|snapshot| snapshot.set(path, value, NOW), true).1, expected);
-    }
-
-    #[test]
-    fn every_signal_of_a_parked_car_that_is_missing_or_stale_means_not_parked() {
-        let holding = [path::SELECTED_GEAR, path::PARK_LOCK, path::PARKING_BRAKE];
-        let optional = [path::BRAKE_PEDAL, path::ACCELERATOR_PEDAL];
-        let paths: Vec<String> = parked_car(NOW).iter().map(|(path, _)| path.to_owned()).collect();
-        for path in paths
-            .iter()
-            .filter(|p| !holding.contains(&p.as_str()) && !optional.contains(&p.as_str()))
-        {
-            // What only the owner's terms read is judged there.
-            if path == path::CHARGE || path.starts_with(path::CHARGING_PORTS) {
-                continue;
-            }
-            let gone = judged(|snapshot| snapshot.remove(path), false);
-            assert_ne!(gone.1, Verdict::Parked { may_start: true }, "{path} is missing");
-            let value = parked_car(NOW)
-                .iter()
-                .find(|(p, _)| p == path)
-                .map(|(_, r)| r.value.clone())
-                .unwrap();
-            let old = Boottime(NOW.0.saturating_sub(Duration::from_secs(31)));
-            let stale = judged(|snapshot| snapshot.set(path, value, old), false);
-            assert_ne!(stale.1, Verdict::Parked { may_start: true }, "{path} is stale");
-        }
-        let none = judged(|snapshot| holding.iter().for_each(|path| snapshot.remove(path)), false);
-        assert_eq!(none, (Tri::Unknown, Verdict::Attended(Factor::HeldInPlace)));
-    }
-
-    #[test]
-    fn engaged_gear_with_the_brake_on_is_going() {
-        let verdict = judged(
-            |snapshot| {
-                snapshot.set(path::PARKING_BRAKE, Value::Bool(true), NOW);
-                snapshot.set(path::SELECTED_GEAR, Value::Number(127.0), NOW);
-            },
-            true,
-        );
-        assert_eq!(verdict.1, Verdict::Going(Factor::HeldInPlace));
-    }
-
-    #[test]
-    fn neutral_with_the_brake_on_is_held() {
-        let verdict = judged(
-            |snapshot| {
-                snapshot.set(path::PARK_LOCK, Value::Bool(false), NOW);
-                snapshot.set(path::PARKING_BRAKE, Value::Bool(true), NOW);
-                snapshot.set(path::SELECTED_GEAR, Value::Number(0.0), NOW);
-            },
-            true,
-        );
-        assert_eq!(verdict.1, Verdict::Parked { may_start: true });
-    }
-
-    #[test]
-    fn value_between_the_two_levels_keeps_what_was() {
-        for (path, value) in [(path::LOW_VOLTAGE, 13.0), (path::BATTERY_TEMPERATURE, 42.0)] {
-            let between = |snapshot: &mut Snapshot| snapshot.set(path, Value::Number(value), NOW);
-            assert_eq!(
-                judged(between, true).1,
-                Verdict::Parked { may_start: true },
-                "{path} held"
-            );
-            assert!(matches!(judged(between, false).1, Verdict::Going(_)), "{path} not held");
-        }
-    }
-
-    #[test]
-    fn movement_goes_before_an_open_door() {
-        let verdict = judged(
-            |snapshot| {
-                snapshot.set("Vehicle.Cabin.Door.Row1.DriverSide.IsOpen", Value::Bool(true), NOW);
-                snapshot.set(path::IS_MOVING, Value::Bool(true), NOW);
-            },
-            true,
-        );
-        assert_eq!(verdict.1, Verdict::Going(Factor::Stationary));
-    }
-}
+mod tests;

@@ -59,6 +59,42 @@ pub mod path {
     pub const AIR_TEMPERATURE: &str = "Vehicle.Exterior.AirTemperature";
     /// Boolean.
     pub const CONNECTIVITY: &str = "Vehicle.Connectivity.IsConnectivityAvailable";
+
+    /// Boolean.
+    pub const FRONT_TRUNK_OPEN: &str = "Vehicle.Body.Trunk.Front.IsOpen";
+    /// Boolean.
+    pub const HOOD_OPEN: &str = "Vehicle.Body.Hood.IsOpen";
+    /// Boolean.
+    pub const ENGINE_RUNNING: &str = "Vehicle.Powertrain.CombustionEngine.IsRunning";
+    /// `SAE_0` is a car that does nothing by itself.
+    pub const AUTONOMY_LEVEL: &str = "Vehicle.ADAS.ActiveAutonomyLevel";
+    /// Boolean.
+    pub const DRIVER_BELTED: &str = "Vehicle.Cabin.Seat.Row1.DriverSide.IsBelted";
+    /// 0 to 10, which saves the most.
+    pub const POWER_SAVING: &str = "Vehicle.PowerOptimizeLevel";
+    /// Boolean.
+    pub const BROKEN_DOWN: &str = "Vehicle.IsBrokenDown";
+    /// What many cars do not have, of those in VSS: see [`crate::parked::Terms::optional`].
+    pub const OPTIONAL: [&str; 7] = [
+        FRONT_TRUNK_OPEN,
+        HOOD_OPEN,
+        ENGINE_RUNNING,
+        AUTONOMY_LEVEL,
+        DRIVER_BELTED,
+        POWER_SAVING,
+        BROKEN_DOWN,
+    ];
+
+    /// The branch of what VSS has no name for: VSS has makers put that under an overlay, in a branch of their own.
+    pub const OVERLAY: &str = "Vehicle.Private.ParkedCompute";
+    /// In the overlay, boolean: software of the car is being replaced.
+    pub const UPDATING: &str = "IsUpdating";
+    /// In the overlay, boolean: a workshop has the car.
+    pub const IN_SERVICE: &str = "IsInService";
+    /// In the overlay, boolean.
+    pub const CRASHED: &str = "HasCrashed";
+    /// Boolean. Said by the agent of its own computer, and never by the car.
+    pub const MEMORY_SHORT: &str = "Vehicle.Private.ParkedCompute.IsMemoryShort";
 }
 
 /// The value of one signal.
@@ -82,45 +118,57 @@ pub struct Reading {
     pub at: Boottime,
 }
 
-/// The last reading of every signal.
+/// The last reading of every signal, and which signals have ever been said.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Snapshot {
-    readings: BTreeMap<String, Reading>,
+    /// `None`: it was said once, and is not known any more.
+    readings: BTreeMap<String, Option<Reading>>,
 }
 
 impl Snapshot {
     /// Takes a reading. Paths and values of VSS 4 and 5 are translated.
     pub fn set(&mut self, path: &str, value: Value, at: Boottime) {
         let (path, value) = canonical(path, value);
-        self.readings.insert(path.into_owned(), Reading { value, at });
+        self.readings.insert(path.into_owned(), Some(Reading { value, at }));
     }
 
-    /// Forgets a signal: from now on it is unknown.
+    /// Forgets what a signal said: from now on it is unknown. Not forgotten is that the car has it: see [`Self::said`].
     pub fn remove(&mut self, path: &str) {
         let (path, _) = canonical(path, Value::Bool(false));
-        self.readings.remove(path.as_ref());
+        if let Some(reading) = self.readings.get_mut(path.as_ref()) {
+            *reading = None;
+        }
+    }
+
+    /// Learns that a signal was said before, without what: the car has it.
+    pub fn remember(&mut self, path: &str) {
+        let (path, _) = canonical(path, Value::Bool(false));
+        self.readings.entry(path.into_owned()).or_default();
+    }
+
+    /// Whether a signal has ever been said.
+    pub fn said(&self, path: &str) -> bool {
+        self.readings.contains_key(path)
     }
 
     /// The value, unless it is older than `max_age` at `now`.
     pub fn fresh(&self, path: &str, now: Boottime, max_age: Duration) -> Option<&Value> {
-        self.readings
-            .get(path)
-            .filter(|reading| now.since(reading.at) <= max_age)
-            .map(|reading| &reading.value)
+        let reading = self.readings.get(path)?.as_ref()?;
+        (now.since(reading.at) <= max_age).then_some(&reading.value)
     }
 
     /// When the oldest reading that is still fresh at `now` stops being so: the moment at which a judgement can change by itself.
     pub fn next_stale(&self, now: Boottime, max_age: Duration) -> Option<Boottime> {
-        self.readings
-            .values()
-            .filter(|r| now.since(r.at) <= max_age)
-            .map(|r| r.at + max_age)
+        self.iter()
+            .filter(|(_, reading)| now.since(reading.at) <= max_age)
+            .map(|(_, reading)| reading.at + max_age)
             .min()
     }
 
     /// Every path and reading, by path.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Reading)> {
-        self.readings.iter().map(|(path, reading)| (path.as_str(), reading))
+        let known = self.readings.iter();
+        known.filter_map(|(path, reading)| Some((path.as_str(), reading.as_ref()?)))
     }
 }
 
@@ -162,14 +210,19 @@ impl<'a> View<'a> {
         }
     }
 
+    /// Whether a signal has ever been said, however long ago.
+    pub fn said(&self, path: &str) -> bool {
+        self.snapshot.said(path)
+    }
+
     /// Whether a charging cable is connected to any port. Unknown if no port says anything.
     pub fn plugged_in(&self) -> Tri {
         let start = path::CHARGING_PORTS.to_owned();
-        let mut ports = self.snapshot.readings.range(start..).map(|(path, _)| path.as_str());
-        let ports = std::iter::from_fn(|| ports.next().filter(|path| path.starts_with(path::CHARGING_PORTS)));
+        let ports = self.snapshot.readings.range(start..);
         let said: Vec<Tri> = ports
-            .filter(|path| path.ends_with(".IsChargingCableConnected"))
-            .map(|path| self.bool(path))
+            .take_while(|(path, _)| path.starts_with(path::CHARGING_PORTS))
+            .filter(|(path, reading)| reading.is_some() && path.ends_with(".IsChargingCableConnected"))
+            .map(|(path, _)| self.bool(path))
             .collect();
         if said.is_empty() { Tri::Unknown } else { Tri::any(said) }
     }
@@ -221,6 +274,24 @@ mod tests {
         assert_eq!(View::new(&snapshot, at(131), AGE).bool(path::IS_MOVING), Tri::Unknown);
         assert_eq!(snapshot.next_stale(at(110), AGE), Some(at(130)));
         assert_eq!(snapshot.next_stale(at(140), AGE), None);
+    }
+
+    #[test]
+    fn signal_that_is_forgotten_is_unknown_and_was_said() {
+        let mut snapshot = Snapshot::default();
+        snapshot.remove(path::HOOD_OPEN);
+        assert!(!snapshot.said(path::HOOD_OPEN), "nobody has ever said it");
+        snapshot.set(path::HOOD_OPEN, Value::Bool(false), at(1));
+        snapshot.remove(path::HOOD_OPEN);
+        snapshot.remember(path::BROKEN_DOWN);
+        let view = View::new(&snapshot, at(1), AGE);
+        for path in [path::HOOD_OPEN, path::BROKEN_DOWN] {
+            assert_eq!((view.bool(path), view.said(path)), (Tri::Unknown, true), "{path}");
+        }
+        assert_eq!((snapshot.iter().count(), snapshot.next_stale(at(1), AGE)), (0, None));
+        snapshot.set(path::HOOD_OPEN, Value::Bool(true), at(2));
+        snapshot.remember(path::HOOD_OPEN);
+        assert_eq!(View::new(&snapshot, at(2), AGE).bool(path::HOOD_OPEN), Tri::Yes);
     }
 
     #[test]

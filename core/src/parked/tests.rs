@@ -4,6 +4,9 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod driver_returns;
+mod promises;
+
 /// Every signal of a car that is parked, plugged in and well.
 pub(crate) fn parked_car(at: Boottime) -> Snapshot {
     use signals::path;
@@ -36,10 +39,26 @@ pub(crate) fn parked_car(at: Boottime) -> Snapshot {
     snapshot
 }
 
+/// The same, of a car that has every optional signal.
+pub(crate) fn equipped_car(at: Boottime) -> Snapshot {
+    use signals::path;
+    let mut snapshot = parked_car(at);
+    for path in Terms::default().optional() {
+        let value = match path.as_str() {
+            path::AUTONOMY_LEVEL => Value::Text("SAE_0".to_owned()),
+            path::POWER_SAVING => Value::Number(0.0),
+            _ => Value::Bool(false),
+        };
+        snapshot.set(&path, value, at);
+    }
+    snapshot.set(path::MEMORY_SHORT, Value::Bool(false), at);
+    snapshot
+}
+
 const PARKED: Verdict = Verdict::Parked { may_start: true };
 const DOOR: Verdict = Verdict::Attended(Factor::Closed);
 const DRIVES: Verdict = Verdict::Going(Factor::Stationary);
-const RESUME_WITHIN: Duration = Duration::from_mins(10);
+const RESUME_WITHIN: Duration = Duration::from_mins(2);
 
 struct Car {
     state: State,
@@ -90,7 +109,7 @@ fn car_parked_for_less_than_the_dwell_stays_away() {
     assert!(car.sees(0, PARKED, Will::Yes).is_empty());
     assert!(car.sees(119, PARKED, Will::Yes).is_empty());
     assert_eq!(
-        car.state.deadline(&car.terms, RESUME_WITHIN),
+        car.state.deadline(Will::Yes, &car.terms, RESUME_WITHIN),
         Some(car.now + Duration::from_secs(1))
     );
     assert_eq!(car.sees(1, PARKED, Will::Yes), [Effect::Announce]);
@@ -160,8 +179,52 @@ fn owner_who_resumes_within_the_time_thaws_at_once_for_the_car_never_stopped_bei
 fn pause_longer_than_the_owner_allows_ends_work() {
     let mut car = Car::available();
     car.sees(0, PARKED, Will::Paused);
-    assert!(car.sees(599, PARKED, Will::Paused).is_empty());
+    assert!(car.sees(119, PARKED, Will::Paused).is_empty());
     assert!(is_leaving(&car.sees(1, PARKED, Will::Paused)));
+}
+
+#[test]
+fn car_parked_again_at_the_last_moment_waits_out_the_dwell_and_is_given_no_second_chance() {
+    let paused = |car: &mut Car| {
+        car.sees(0, DOOR, Will::Yes);
+        assert!(car.sees(120 - 1, PARKED, Will::Yes).is_empty());
+        car.now
+    };
+    let mut car = Car::available();
+    let again = paused(&mut car);
+    assert_eq!(
+        car.state.deadline(Will::Yes, &car.terms, RESUME_WITHIN),
+        Some(again + car.terms.dwell)
+    );
+    assert!(car.sees(119, PARKED, Will::Yes).is_empty());
+    assert_eq!(car.sees(1, PARKED, Will::Yes), [Effect::Thaw, Effect::Announce]);
+    let mut car = Car::available();
+    paused(&mut car);
+    assert!(car.sees(30, PARKED, Will::Yes).is_empty());
+    assert!(is_leaving(&car.sees(1, DOOR, Will::Yes)));
+}
+
+#[test]
+fn car_parked_again_whose_owner_is_not_willing_yet_does_not_wait_longer() {
+    let mut car = Car::available();
+    car.sees(0, DOOR, Will::Paused);
+    let over = car.now + RESUME_WITHIN;
+    assert!(car.sees(60, PARKED, Will::Paused).is_empty());
+    assert_eq!(car.state.deadline(Will::Paused, &car.terms, RESUME_WITHIN), Some(over));
+    assert!(is_leaving(&car.sees(60, PARKED, Will::Paused)));
+}
+
+#[test]
+fn owner_who_lets_nothing_wait_ends_work_at_the_next_look() {
+    let mut car = Car::available();
+    let judged = |verdict| Event::Judged {
+        verdict,
+        will: Will::Yes,
+        resume_within: Duration::ZERO,
+    };
+    assert_eq!(car.step(judged(DOOR))[0], Effect::Freeze(Cause::Factor(Factor::Closed)));
+    assert_eq!(car.state.deadline(Will::Yes, &car.terms, Duration::ZERO), Some(car.now));
+    assert!(is_leaving(&car.step(judged(DOOR))));
 }
 
 #[test]
@@ -188,10 +251,50 @@ fn drive_off_after_a_pause_ends_work() {
     assert!(is_leaving(&car.sees(5, DRIVES, Will::Yes)));
 }
 
+fn ends_at_once(car: &Car) -> bool {
+    let State::Leaving { cause, .. } = car.state else {
+        panic!("the car does not leave: {:?}", car.state);
+    };
+    cause.at_once()
+}
+
 #[test]
-fn withdrawal_ends_work() {
+fn withdrawal_ends_work_in_good_order_while_nobody_is_there() {
     let mut car = Car::available();
     assert!(is_leaving(&car.sees(0, PARKED, Will::No)));
+    assert!(!ends_at_once(&car));
+    assert!(car.sees(1, PARKED, Will::No).is_empty());
+    let until = car.state.deadline(Will::No, &car.terms, RESUME_WITHIN);
+    assert!(is_leaving(&car.sees(1, DOOR, Will::No)), "somebody comes");
+    assert!(ends_at_once(&car));
+    assert_eq!(
+        car.state.deadline(Will::No, &car.terms, RESUME_WITHIN),
+        until,
+        "nobody gets more time"
+    );
+    assert!(car.sees(1, PARKED, Will::No).is_empty(), "nor anything back");
+    assert!(ends_at_once(&car));
+}
+
+#[test]
+fn whoever_is_at_the_car_ends_work_at_once_whatever_ends_it() {
+    let frozen = |first: Will, verdict: Verdict, last: Will| {
+        let mut car = Car::available();
+        car.sees(0, if first == Will::Yes { DOOR } else { PARKED }, first);
+        assert!(
+            is_leaving(&car.sees(1, verdict, last)),
+            "{first:?} {verdict:?} {last:?}"
+        );
+        ends_at_once(&car)
+    };
+    assert!(frozen(Will::Yes, DOOR, Will::No));
+    assert!(frozen(Will::Yes, DRIVES, Will::Yes));
+    assert!(frozen(Will::Paused, DOOR, Will::No));
+    assert!(!frozen(Will::Paused, PARKED, Will::No), "nobody is there");
+    let mut car = Car::available();
+    car.sees(0, DOOR, Will::Yes);
+    car.sees(120, DOOR, Will::Yes);
+    assert!(ends_at_once(&car), "it waited too long");
 }
 
 #[test]

@@ -25,6 +25,8 @@ pub(super) enum Purpose {
     Fault = 4,
     /// Whether and how a shock hits; the day is the number of the shock.
     Shock = 5,
+    /// Visits of a day.
+    Visit = 6,
 }
 
 /// For which leg of a car's day a stream is.

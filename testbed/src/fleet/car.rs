@@ -6,8 +6,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use kerbside_core::ids::VehicleId;
+use kerbside_core::parked::signals::path;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -15,7 +16,7 @@ use crate::endpoints::Endpoints;
 use crate::kubectl::{Output, Tool};
 use crate::layout::{Layout, read_json, write_json};
 use crate::process::{self, Program, Record};
-use crate::{engine, programs, tools};
+use crate::{databroker, engine, programs, tools};
 
 /// Where a car keeps who it is, in its directory.
 pub const IDENTITY: &str = "identity/identity.json";
@@ -29,8 +30,10 @@ pub enum Signals {
     DriverReturns,
     /// The driver's door opens, and soon after the car is on the road.
     DrivesOff,
-    /// On the road.
+    /// On the road, with nobody seen before.
     Driving,
+    /// Parked, and charged less than the owner keeps: nobody is there, and the car leaves in good order.
+    Spent,
     /// Nothing is known.
     Silent,
 }
@@ -47,6 +50,7 @@ impl Signals {
                 {"at": "1500ms", "preset": "driving"},
             ]}),
             Self::Driving => json!({"preset": "driving"}),
+            Self::Spent => json!({"preset": "parked", "set": {path::CHARGE: 10}}),
             Self::Silent => json!({"preset": "silent"}),
         }
     }
@@ -71,6 +75,8 @@ pub struct Plan {
     pub resume_within: Duration,
     /// The container engine that it has.
     pub containers: Option<engine::Kind>,
+    /// The section `signals` of its `car.yaml`: it listens to a databroker, and `signals` above says nothing.
+    pub databroker: Option<Value>,
     /// It never ran any program, and compiles each at first. Else it is as after a night's work, if the testbed has machine code.
     pub fresh: bool,
 }
@@ -87,6 +93,7 @@ impl Default for Plan {
             notice: Duration::from_secs(5),
             resume_within: Duration::from_mins(2),
             containers: None,
+            databroker: None,
             fresh: false,
         }
     }
@@ -102,23 +109,18 @@ pub struct Car {
     layout: Layout,
     link: String,
     engine: Option<PathBuf>,
+    /// Its signals come from a databroker.
+    listens: bool,
     /// Without TLS.
     registries: Vec<String>,
 }
-
-/// The longest path of a Unix socket that Linux knows.
-const SOCKET_PATH: usize = 107;
 
 impl Car {
     /// Makes the directory, writes what owner and maker say, and enrols the car with `token`. It does not run yet.
     pub async fn enrol(layout: &Layout, endpoints: &Endpoints, name: &str, plan: &Plan, token: &str) -> Result<Self> {
         let dir = layout.dir(&format!("cars/{name}"))?;
         let socket = dir.join("control.sock");
-        ensure!(
-            socket.as_os_str().len() <= SOCKET_PATH,
-            "the path {} is too long for a socket; put the testbed into a directory with a shorter name",
-            socket.display()
-        );
+        databroker::socket_fits(&socket)?;
         let engine = match plan.containers.map(|kind| endpoints.engine(kind)) {
             None => None,
             Some(Ok(socket)) => Some(socket.to_owned()),
@@ -144,6 +146,7 @@ impl Car {
             layout: layout.clone(),
             link: endpoints.link.clone(),
             engine,
+            listens: plan.databroker.is_some(),
             registries: endpoints.plain_http(),
         })
     }
@@ -159,8 +162,12 @@ impl Car {
         let program = Program::new(&process_name(&self.name), tools::own("kerbside-agent")?)
             .args(["run", "--link", &self.link])
             .args(self.registries.iter().flat_map(|host| ["--registry-http", host]))
-            .args(["--dir".to_owned(), dir.display().to_string()])
-            .args(["--scenario".to_owned(), scenario(&dir).display().to_string()]);
+            .args(["--dir".to_owned(), dir.display().to_string()]);
+        let program = if self.listens {
+            program
+        } else {
+            program.args(["--scenario".to_owned(), scenario(&dir).display().to_string()])
+        };
         process::start(&self.layout, &program)
     }
 
@@ -265,8 +272,10 @@ fn write_documents(dir: &std::path::Path, plan: &Plan, engine: Option<&std::path
         &json!({
             "allocatable": {"cpu": plan.cpu, "memory": plan.memory},
             "freeFor": {"p50": 240, "p90": 60},
-            "parked": {"dwell": text(plan.dwell), "notice": text(plan.notice)},
+            // All cars share this machine: what presses on its memory is no one car's work.
+            "parked": {"dwell": text(plan.dwell), "notice": text(plan.notice), "memoryFullPercentMax": 100},
             "containers": engine.map(|socket| json!({"socket": socket})),
+            "signals": plan.databroker,
         }),
     )
 }

@@ -78,7 +78,7 @@ async fn deployments_pod_on_a_car_that_leaves_is_announced_deleted_stopped_and_m
         let old = ready_on(world, &leaving).await?.uid;
         let staying = world.car(&Plan::default()).await?;
         way.slow();
-        leaving.signals(Signals::Driving)?;
+        leaving.signals(Signals::Spent)?;
         let since = nodes
             .until("the Node to say that its vehicle is leaving", |frames| {
                 frames.iter().find_map(|f| leaving_since(&f.object))
@@ -111,7 +111,7 @@ async fn statefulsets_pod_on_a_car_that_leaves_is_made_elsewhere_after_it_has_st
         let old = ready_on(world, &leaving).await?.uid;
         let staying = world.car(&Plan::default()).await?;
         way.slow();
-        leaving.signals(Signals::Driving)?;
+        leaving.signals(Signals::Spent)?;
         let new = ready_on(world, &staying).await?.uid;
         // With the car's word that it has stopped before it is gone.
         check_end(&pods.life(&old).await?, Plan::default().notice)?;
@@ -231,7 +231,7 @@ async fn pod_that_may_take_ten_minutes_to_end_is_gone_within_the_notice_of_three
         pod["spec"]["terminationGracePeriodSeconds"] = PATIENT.into();
         world.apply(&pod).await?;
         let uid = ready_on(world, &car).await?.uid;
-        car.signals(Signals::Driving)?;
+        car.signals(Signals::Spent)?;
         let within = plan.notice + MARGIN;
         wait::objects(
             &world.pods(),
@@ -304,7 +304,7 @@ async fn lower_stops_first(world: &mut World, way: &Way, (low, high): (&str, &st
         })
         .await?;
     way.slow();
-    car.signals(Signals::Driving)?;
+    car.signals(Signals::Spent)?;
     let (at, over) = pods
         .until("both Pods to be stopped", |frames| {
             let stopped = |name: &str| {

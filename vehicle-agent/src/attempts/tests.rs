@@ -51,7 +51,11 @@ fn outlook(clock: &dyn Clock, state: State) -> Outlook {
         document: Some(Arc::new(owner())),
         command: Command::None,
         snapshot: Arc::new(snapshot),
-        terms: Arc::new(Terms::default()),
+        // Nothing says the signals again here.
+        terms: Arc::new(Terms {
+            stale_after: Duration::from_secs(30),
+            ..Terms::default()
+        }),
         allocatable: Resources(allocatable.map(|(name, amount)| (name.to_owned(), amount)).into()),
     }
 }

@@ -63,14 +63,17 @@ fn parked_signals() -> Vec<(String, Value)> {
     signals
 }
 
+/// Its signals need not be said each second.
+const CAR: &str = "{allocatable: {kerbside.dev/npu: 2}, freeFor: {p50: 60, p90: 15}, parked: {staleAfter: 30s}}";
+
 impl Fixture {
     fn new(owner: Option<&str>) -> Self {
+        Self::of(CAR, owner)
+    }
+
+    fn of(car: &str, owner: Option<&str>) -> Self {
         let temp = tempfile::tempdir().unwrap();
-        fs::write(
-            temp.path().join("car.yaml"),
-            "{allocatable: {kerbside.dev/npu: 2}, freeFor: {p50: 60, p90: 15}}",
-        )
-        .unwrap();
+        fs::write(temp.path().join("car.yaml"), car).unwrap();
         if let Some(owner) = owner {
             fs::write(temp.path().join("owner.yaml"), owner).unwrap();
         }
@@ -267,6 +270,69 @@ async fn car_whose_signals_fall_silent_freezes_when_they_are_stale() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn signals_count_for_three_seconds_if_the_maker_says_nothing_else() {
+    let fixture = Fixture::of("{}", Some(OWNER));
+    for _ in 0..=120 {
+        fixture.set(parked_signals());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    fixture.set(parked_signals());
+    tokio::time::sleep(Duration::from_millis(2_900)).await;
+    assert_eq!(fixture.posture(), Posture::Run);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(fixture.posture(), Posture::Freeze);
+    assert!(*fixture.brake.borrow());
+}
+
+#[tokio::test(start_paused = true)]
+async fn car_that_saves_power_goes_on_and_takes_no_new_work() {
+    let fixture = Fixture::available().await;
+    fixture.signal(path::POWER_SAVING, Value::Number(3.0));
+    fixture.settle().await;
+    assert_eq!(
+        (fixture.posture(), fixture.standing()),
+        (Posture::Run, Standing::Available)
+    );
+    assert_eq!(fixture.refusal().as_deref(), Some(reason::ENERGY_TERMS));
+    fixture.signal(path::POWER_SAVING, Value::Number(0.0));
+    fixture.settle().await;
+    assert_eq!(fixture.refusal(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn update_ends_work_and_a_provider_that_dies_in_it_keeps_the_car_away_over_a_restart() {
+    let updating = format!("{}.{}", path::OVERLAY, path::UPDATING);
+    let fixture = Fixture::available().await;
+    fixture.live.send_replace(1);
+    fixture.signal(&updating, Value::Bool(true));
+    fixture.settle().await;
+    assert_eq!(fixture.standing(), Standing::Leaving);
+    // All else is said again and again, and the broker that had the last word has forgotten it.
+    let again = Fixture::start(fixture.temp);
+    again.parked_for(300).await;
+    assert_eq!(again.standing(), Standing::Away);
+    for _ in 0..=12 {
+        again.signal(&updating, Value::Bool(false));
+        again.parked_for(0).await;
+    }
+    assert_eq!(again.standing(), Standing::Available);
+}
+
+#[tokio::test(start_paused = true)]
+async fn signal_that_was_said_before_anybody_remembers_is_one_that_the_car_has() {
+    let fixture = Fixture::new(Some(OWNER));
+    fixture
+        .feed
+        .send(Update {
+            had: vec![path::BROKEN_DOWN.to_owned()],
+            ..Update::default()
+        })
+        .unwrap();
+    fixture.parked_for(300).await;
+    assert_eq!(fixture.standing(), Standing::Away);
+}
+
+#[tokio::test(start_paused = true)]
 async fn owner_pauses_and_resumes_within_the_second() {
     let fixture = Fixture::available().await;
     let answer = fixture.ask(Ask::Pause).await;
@@ -384,7 +450,7 @@ async fn status_says_what_is_missing() {
         .filter(|(_, value)| value == "no")
         .map(|(factor, _)| factor.as_str())
         .collect();
-    assert_eq!(no, ["doors and trunk are closed"]);
+    assert_eq!(no, ["doors, trunks and hood are closed"]);
     assert!(status.link.contains("never"));
 }
 

@@ -88,7 +88,7 @@ impl Broker {
             clock,
             tell,
             known: BTreeSet::new(),
-            missing: Vec::new(),
+            unheard: Default::default(),
             tries: 0,
         };
         let listens = tokio::spawn(listener.run()).abort_handle();
@@ -117,8 +117,8 @@ struct Listener {
     tell: mpsc::Sender<Update>,
     /// What the policy loop was told of.
     known: BTreeSet<String>,
-    /// What the broker does not have, as it was said in the log.
-    missing: Vec<String>,
+    /// What the broker does not have, and what it does not tell, as it was said in the log.
+    unheard: [Vec<String>; 2],
     tries: u32,
 }
 
@@ -173,11 +173,11 @@ impl Listener {
         Session::open(way, token, terms, clock).boxed()
     }
 
-    /// When to look for the token that comes after this one, or for signals that the broker did not have.
+    /// When to look for the token that comes after this one, or for signals that are not heard: another token may let the agent read them.
     fn renew_at(&self, token: Option<&Token>, session: &Session) -> Option<Instant> {
         let token = token.and_then(|token| token.renew_in(self.clock.wall()));
-        let missing = (!session.wanted.missing.is_empty()).then_some(MISSING);
-        let wait = [token.map(|wait| wait.max(LOOK)), missing]
+        let unheard = (!session.wanted.is_whole()).then_some(LOOK);
+        let wait = [token.map(|wait| wait.max(LOOK)), unheard]
             .into_iter()
             .flatten()
             .min()?;
@@ -195,6 +195,7 @@ impl Listener {
             Err(why) => return Ok(why),
         };
         self.begun(&session);
+        let mut began = Instant::now();
         let mut renew = self.renew_at(token.as_ref(), &session);
         // A session by the next token begins before this one ends, so that nothing is unknown in between.
         let mut next: Option<(Option<Token>, Opening)> = None;
@@ -223,7 +224,7 @@ impl Listener {
                                 self.say(Update { forget, ..Update::default() }).await?;
                             }
                             self.begun(&opened);
-                            (session, token) = (opened, new);
+                            (session, token, began) = (opened, new, Instant::now());
                             renew = self.renew_at(token.as_ref(), &session);
                         }
                         Err(why) => {
@@ -233,7 +234,10 @@ impl Listener {
                     }
                 }
                 Some(()) = due => match self.read_token() {
-                    Ok(new) if new != token || !session.wanted.missing.is_empty() => next = Some((new.clone(), self.open(new))),
+                    // Signals may come later too.
+                    Ok(new) if new != token || (!session.wanted.is_whole() && began.elapsed() >= MISSING) => {
+                        next = Some((new.clone(), self.open(new)));
+                    }
                     Ok(_) => renew = Some(Instant::now() + LOOK),
                     Err(why) => {
                         tracing::warn!(why, "there is no next token for the databroker");
@@ -258,16 +262,18 @@ impl Listener {
 
     fn begun(&mut self, session: &Session) {
         tracing::info!(signals = session.wanted.paths.len(), "the databroker is heard");
-        if session.wanted.missing != self.missing {
-            self.missing.clone_from(&session.wanted.missing);
-            if !self.missing.is_empty() {
-                let missing = self.missing.join(" ");
-                tracing::warn!(
-                    missing,
-                    "the databroker does not have signals that the car is judged by"
-                );
-            }
+        let unheard = [session.wanted.missing.clone(), session.wanted.silent.clone()];
+        if unheard == self.unheard {
+            return;
         }
+        let why = [
+            "the databroker does not have signals that the car is judged by",
+            "the databroker does not tell signals that the car is judged by: the token does not let the agent read them",
+        ];
+        for (signals, why) in unheard.iter().zip(why).filter(|(signals, _)| !signals.is_empty()) {
+            tracing::warn!(signals = signals.join(" "), "{why}");
+        }
+        self.unheard = unheard;
     }
 }
 

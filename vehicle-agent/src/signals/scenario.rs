@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use kerbside_core::parked::Value;
 use kerbside_core::parked::signals::path;
+use kerbside_core::parked::{Terms, Value};
 use serde::Deserialize;
 use tokio::time::{Instant, sleep_until};
 
@@ -128,14 +128,25 @@ impl Preset {
                 set(path::BATTERY_TEMPERATURE, Value::Number(22.0));
                 set(path::AIR_TEMPERATURE, Value::Number(15.0));
                 set(path::CONNECTIVITY, Value::Bool(true));
+                // What a car has once said, it is judged by for good: so also a scenario that comes after says it.
+                for optional in Terms::default().optional() {
+                    let value = match optional.as_str() {
+                        path::AUTONOMY_LEVEL => text("SAE_0"),
+                        path::POWER_SAVING => Value::Number(0.0),
+                        path::DRIVER_BELTED => Value::Bool(!parked),
+                        _ => Value::Bool(false),
+                    };
+                    set(&optional, value);
+                }
             }
         }
         signals
     }
 }
 
+/// One may come late, and none counts as old yet.
 fn default_refresh() -> Duration {
-    Duration::from_secs(5)
+    Duration::from_secs(1)
 }
 
 /// A scenario that is being played.
@@ -289,7 +300,7 @@ mod tests {
     use std::path::Path;
 
     use kerbside_core::clock::Boottime;
-    use kerbside_core::parked::{Snapshot, Terms, Verdict, View, judge};
+    use kerbside_core::parked::{Snapshot, Verdict, View, judge};
 
     use super::*;
 
@@ -377,13 +388,36 @@ steps:
     }
 
     #[test]
+    fn values_are_sent_again_twice_before_they_count_as_old() {
+        let Script { refresh, .. } = parse("preset: parked").unwrap();
+        assert!(refresh * 2 < Terms::default().stale_after);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn car_that_was_updated_in_one_scenario_is_parked_in_the_next() {
+        let temp = tempfile::tempdir().unwrap();
+        let updated = "{preset: parked, set: {Vehicle.Private.ParkedCompute.IsUpdating: true}}";
+        let mut scenario = Scenario::open(write(temp.path(), updated)).unwrap();
+        let mut snapshot = Snapshot::default();
+        until(&mut scenario, &mut snapshot, 1.5).await;
+        assert!(matches!(verdict(&snapshot), Verdict::Going(_)));
+        write(temp.path(), "preset: parked");
+        let started = scenario.started;
+        while scenario.started == started {
+            until(&mut scenario, &mut snapshot, 10.0).await;
+        }
+        until(&mut scenario, &mut snapshot, 2.0).await;
+        assert_eq!(verdict(&snapshot), Verdict::Parked { may_start: true });
+    }
+
+    #[test]
     fn scenario_that_explains_is_valid() {
         assert_eq!(
             parse(include_str!("../../documents/scenario.yaml"))
                 .unwrap()
                 .steps
                 .len(),
-            7
+            8
         );
     }
 

@@ -1,5 +1,7 @@
 //! Nothing of a container outlives what it may: its agent, its fence, the car's stay.
 
+use std::io::Read as _;
+
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kerbside_core::names::{condition, reason};
@@ -97,7 +99,7 @@ async fn container_in_a_car_that_leaves_runs_its_hook_is_asked_and_gone_within_t
         let uid = running(world, "hooked").await?.uid().context("a Pod has a UID")?;
         let word = car.dir().join("attempts").join(uid).join("volumes/work/word");
         let began = tokio::time::Instant::now();
-        car.signals(Signals::Driving)?;
+        car.signals(Signals::Spent)?;
         wait::until(
             "the hook to have run in the car that leaves",
             world::DEADLINE,
@@ -109,6 +111,37 @@ async fn container_in_a_car_that_leaves_runs_its_hook_is_asked_and_gone_within_t
         // The car of these tests gives notice of 5 s.
         ensure!(took.as_secs() < 9, "it took {took:?}");
         departed(world).await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn container_in_a_car_that_drives_off_is_killed_at_once_and_runs_no_hook() -> Result<()> {
+    run("engine-drives", async |world, car| {
+        let mut hooked = shared(world, "hooked", &[("main", "wait ; write /work/word asked")]);
+        hooked["spec"]["terminationGracePeriodSeconds"] = 600.into();
+        let hook = json!({"exec": {"command": ["/actor", "write", "/work/word", "leave"]}});
+        hooked["spec"]["containers"][0]["lifecycle"] = json!({"preStop": hook});
+        world.apply(&hooked).await?;
+        let uid = running(world, "hooked").await?.uid().context("a Pod has a UID")?;
+        // It goes with the attempt; what is written to it before is seen here.
+        let word = car.dir().join("attempts").join(uid).join("volumes/work/word");
+        std::fs::write(&word, "").context("the volume is there")?;
+        let mut word = std::fs::File::open(word).context("the file is there")?;
+        let began = tokio::time::Instant::now();
+        car.signals(Signals::Driving)?;
+        nothing_runs(car).await?;
+        let took = began.elapsed();
+        // Far less than the notice of 5 s, which such a car does not take.
+        ensure!(took.as_millis() < 3_500, "it took {took:?}");
+        departed(world).await?;
+        let mut written = String::new();
+        word.read_to_string(&mut written).context("the file can be read")?;
+        ensure!(
+            written.is_empty(),
+            "neither its hook nor the program does anything more: {written}"
+        );
+        Ok(())
     })
     .await
 }

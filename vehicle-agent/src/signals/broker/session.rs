@@ -89,7 +89,7 @@ impl Session {
             .into_iter()
             .map(|signal| signal.path)
             .collect();
-        let wanted = choose(&known, &terms);
+        let mut wanted = choose(&known, &terms);
         if wanted.paths.is_empty() {
             return Err("it has none of the signals that a car is judged by".to_owned());
         }
@@ -101,17 +101,29 @@ impl Session {
         let subscribed = timeout(ANSWER, client.subscribe(request(subscribe, token.as_ref())?)).await;
         let subscribed = subscribed.map_err(late)?.map_err(|status| said("Subscribe", &status))?;
         let mut messages = subscribed.into_inner();
-        let first = timeout(ANSWER, message(&mut messages)).await;
+        let first = timeout(ANSWER, message(&mut messages)).await.map_err(late)??;
+        // What the token does not let the agent read is left out, and not refused.
+        let (told, silent) = wanted
+            .paths
+            .into_iter()
+            .partition(|path| first.entries.contains_key(path));
+        (wanted.paths, wanted.silent) = (told, silent);
+        if wanted.paths.is_empty() {
+            return Err(
+                "it tells none of the signals that a car is judged by: the token does not let the agent read them"
+                    .to_owned(),
+            );
+        }
         Ok(Self {
-            first: Some(first.map_err(late)??),
+            first: Some(first),
             messages,
             wanted,
             began: (clock.wall(), clock.boottime()),
             clock,
             ages: Ages::default(),
             kept: BTreeSet::new(),
-            // Of what is still fresh then, most is left.
-            late: terms.stale_after / 3,
+            // Of what is still fresh then, half is left: as much as a provider needs to say it again.
+            late: terms.stale_after / 2,
         })
     }
 
@@ -191,6 +203,7 @@ struct Heard {
     now: Boottime,
     set: BTreeMap<Boottime, Vec<(String, Value)>>,
     forget: Vec<String>,
+    had: Vec<String>,
 }
 
 impl Heard {
@@ -199,17 +212,22 @@ impl Heard {
             now: clock.boottime(),
             set: BTreeMap::new(),
             forget: Vec::new(),
+            had: Vec::new(),
         }
     }
 
     fn add(&mut self, path: String, point: proto::Datapoint, age: Option<Duration>) {
+        // Whatever it is worth, somebody has said it: the car has the signal.
+        let said = point.value.is_some();
         // Arrays are none of ours, and are not known here.
         let value = point.value.and_then(|value| value.typed_value).map(value);
         // What was said before the car's computer was there is too old for anything.
         let at = age.and_then(|age| self.now.0.checked_sub(age));
-        match (value, at) {
-            (Some(value), Some(at)) => self.set.entry(Boottime(at)).or_default().push((path, value)),
-            _ => self.forget.push(path),
+        if let Some((value, at)) = value.zip(at) {
+            self.set.entry(Boottime(at)).or_default().push((path, value));
+        } else {
+            self.had.extend(said.then(|| path.clone()));
+            self.forget.push(path);
         }
     }
 
@@ -217,6 +235,7 @@ impl Heard {
     fn updates(self) -> Vec<Update> {
         let forget = Update {
             forget: self.forget,
+            had: self.had,
             ..Update::default()
         };
         let set = self.set.into_iter().map(|(at, set)| Update {

@@ -1,23 +1,20 @@
 //! A broker with the habits of the real one, at the other end of a pipe.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
-use futures::stream::{self, BoxStream, StreamExt as _};
+use futures::stream::{self, StreamExt as _};
 use jiff::Timestamp;
 use kerbside_core::parked::Value;
 use kerbside_core::parked::signals::path;
+use kerbside_databroker::proto::value::TypedValue;
+use kerbside_databroker::proto::{DataType, Datapoint};
+use kerbside_databroker::{Admits, Databroker, Signal, said, unsigned};
 use tokio::io::{DuplexStream, copy_bidirectional, duplex};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tonic::transport::Server;
-use tonic::{Request, Response, Status};
 
-use super::proto::val_server::{Val, ValServer};
-use super::proto::value::TypedValue;
-use super::token::tests::token;
 use super::*;
 use crate::testing::TokioClock;
 
@@ -25,100 +22,9 @@ use crate::testing::TokioClock;
 const LONG: Duration = Duration::from_hours(1);
 const SEAT: &str = "Vehicle.Cabin.Seat.Row1.DriverSide.IsOccupied";
 
-/// A change of a signal; without a value, its provider has taken it back.
-type Change = (String, Option<proto::Datapoint>);
-
-/// What a broker knows and does.
-struct State {
-    /// `None`: nobody has ever set it.
-    signals: Mutex<BTreeMap<String, Option<proto::Datapoint>>>,
-    changes: broadcast::Sender<Change>,
-    /// The one token that it takes.
-    token: Mutex<Option<String>>,
-    /// Counts its starts: each ends the subscriptions of the one before.
-    starts: watch::Sender<u32>,
-    subscriptions: Mutex<Vec<proto::SubscribeRequest>>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[derive(Clone)]
-struct Fake(Arc<State>);
-
-impl Fake {
-    fn check<T>(&self, request: &Request<T>) -> Result<(), Status> {
-        let shown = request
-            .metadata()
-            .get("authorization")
-            .and_then(|value| value.to_str().ok());
-        match (&*lock(&self.0.token), shown) {
-            (None, _) => Ok(()),
-            (Some(token), Some(shown)) if *shown == format!("Bearer {token}") => Ok(()),
-            _ => Err(Status::unauthenticated("invalid token")),
-        }
-    }
-}
-
-#[tonic::async_trait]
-impl Val for Fake {
-    type SubscribeStream = BoxStream<'static, Result<proto::SubscribeResponse, Status>>;
-
-    async fn subscribe(
-        &self,
-        request: Request<proto::SubscribeRequest>,
-    ) -> Result<Response<Self::SubscribeStream>, Status> {
-        self.check(&request)?;
-        let request = request.into_inner();
-        lock(&self.0.subscriptions).push(request.clone());
-        let changes = self.0.changes.subscribe();
-        let mut entries = std::collections::HashMap::new();
-        for path in &request.signal_paths {
-            // One that is not known refuses all.
-            let point = lock(&self.0.signals)
-                .get(path)
-                .cloned()
-                .ok_or_else(|| Status::not_found(path.clone()))?;
-            entries.insert(path.clone(), point.unwrap_or_default());
-        }
-        let first = stream::iter([Ok(proto::SubscribeResponse { entries })]);
-        let wanted = request.signal_paths;
-        let later = stream::unfold((changes, wanted), async |(mut changes, wanted)| {
-            loop {
-                match changes.recv().await {
-                    Ok((path, point)) if wanted.contains(&path) => {
-                        // What has no value any more is left out, as some brokers do.
-                        let entries = point.map(|point| (path, point)).into_iter().collect();
-                        return Some((Ok(proto::SubscribeResponse { entries }), (changes, wanted)));
-                    }
-                    // What the reader was too slow for is left out without a word.
-                    Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
-                    Err(broadcast::error::RecvError::Closed) => return None,
-                }
-            }
-        });
-        let mut starts = self.0.starts.subscribe();
-        let ended = async move { drop(starts.changed().await) };
-        Ok(Response::new(first.chain(later).take_until(ended.boxed()).boxed()))
-    }
-
-    async fn list_metadata(
-        &self,
-        request: Request<proto::ListMetadataRequest>,
-    ) -> Result<Response<proto::ListMetadataResponse>, Status> {
-        self.check(&request)?;
-        let paths = lock(&self.0.signals).keys().cloned().collect::<Vec<_>>();
-        let numbered = (0..).zip(paths).map(|(id, path)| proto::Metadata { path, id });
-        Ok(Response::new(proto::ListMetadataResponse {
-            metadata: numbered.collect(),
-        }))
-    }
-}
-
 /// A broker and a car that listens to it.
 struct Played {
-    state: Arc<State>,
+    other: Databroker,
     broker: Broker,
     /// True: no byte moves between them, and no end is noticed.
     hangs: watch::Sender<bool>,
@@ -126,23 +32,21 @@ struct Played {
 }
 
 impl Played {
-    fn start(signals: &[(&str, Option<proto::Datapoint>)], demands: Option<&str>, token: Option<&Path>) -> Self {
-        let state = Arc::new(State {
-            signals: Mutex::new(
-                signals
-                    .iter()
-                    .map(|(path, point)| ((*path).to_owned(), point.clone()))
-                    .collect(),
-            ),
-            changes: broadcast::channel(16).0,
-            token: Mutex::new(demands.map(str::to_owned)),
-            starts: watch::Sender::new(0),
-            subscriptions: Mutex::default(),
-        });
-        let hangs = watch::Sender::new(false);
-        let (served, hung) = (Fake(Arc::clone(&state)), hangs.subscribe());
-        let way = Way::by(move || Ok::<_, io::Error>(connection(served.clone(), hung.clone())));
+    fn start(signals: &[(&str, Option<Datapoint>)], demands: Option<&str>, token: Option<&Path>) -> Self {
         let clock = Arc::new(TokioClock::new());
+        let known = signals.iter().map(|(path, point)| Signal {
+            path: (*path).to_owned(),
+            data_type: DataType::Unspecified,
+            point: point.clone(),
+        });
+        let wall = Arc::clone(&clock);
+        let other = Databroker::new(known, 1, Arc::new(move || wall.wall()));
+        if let Some(token) = demands {
+            other.admit(Admits::Tokens(vec![token.to_owned()]));
+        }
+        let hangs = watch::Sender::new(false);
+        let (served, hung) = (other.clone(), hangs.subscribe());
+        let way = Way::by(move || Ok::<_, io::Error>(connection(&served, hung.clone())));
         let broker = Broker::listen_by(
             way,
             token.map(Path::to_owned),
@@ -150,7 +54,7 @@ impl Played {
             Arc::<TokioClock>::clone(&clock),
         );
         Self {
-            state,
+            other,
             broker,
             hangs,
             clock,
@@ -184,27 +88,10 @@ impl Played {
     fn now(&self) -> Timestamp {
         self.clock.wall()
     }
-
-    /// A provider says something.
-    fn publish(&self, path: &str, point: proto::Datapoint) {
-        lock(&self.state.signals).insert(path.to_owned(), Some(point.clone()));
-        // Nobody may be there to hear it.
-        let _ = self.state.changes.send((path.to_owned(), Some(point)));
-    }
-
-    /// A provider takes back what it said.
-    fn withdraw(&self, path: &str) {
-        lock(&self.state.signals).insert(path.to_owned(), None);
-        let _ = self.state.changes.send((path.to_owned(), None));
-    }
-
-    fn restart(&self) {
-        self.state.starts.send_modify(|starts| *starts += 1);
-    }
 }
 
 /// A connection that can hang, to a server of its own.
-fn connection(served: Fake, mut hung: watch::Receiver<bool>) -> DuplexStream {
+fn connection(served: &Databroker, mut hung: watch::Receiver<bool>) -> DuplexStream {
     let (near, mut middle) = duplex(1 << 20);
     let (mut other, far) = duplex(1 << 20);
     tokio::spawn(async move {
@@ -222,23 +109,10 @@ fn connection(served: Fake, mut hung: watch::Receiver<bool>) -> DuplexStream {
     let incoming = stream::iter([Ok::<_, io::Error>(far)]).chain(stream::pending());
     tokio::spawn(
         Server::builder()
-            .add_service(ValServer::new(served))
+            .add_service(served.service())
             .serve_with_incoming(incoming),
     );
     near
-}
-
-fn said(at: Timestamp, value: TypedValue) -> proto::Datapoint {
-    let timestamp = prost_types::Timestamp {
-        seconds: at.as_second(),
-        nanos: at.subsec_nanosecond(),
-    };
-    proto::Datapoint {
-        timestamp: Some(timestamp),
-        value: Some(proto::Value {
-            typed_value: Some(value),
-        }),
-    }
 }
 
 fn start() -> Timestamp {
@@ -273,9 +147,11 @@ async fn values_that_are_there_come_with_their_age_and_in_their_kind() {
         None,
     );
     // The provider of the seat has been dead for a day, longer than this computer has been there; the broker does not say so.
-    let mut forgotten = car.hears().await.forget;
+    let first = car.hears().await;
+    let mut forgotten = first.forget;
     forgotten.sort();
-    assert_eq!(forgotten, [SEAT, path::IS_MOVING], "nobody has ever said the other one");
+    assert_eq!(forgotten, [SEAT, path::IS_MOVING]);
+    assert_eq!(first.had, [SEAT], "nobody has ever said the other one");
     let old = car.hears().await;
     assert_eq!(old.set, [(path::CHARGE.to_owned(), Value::Number(80.0))]);
     assert_eq!(old.at.map(|at| car.clock.boottime().since(at).as_secs()), Some(600));
@@ -292,7 +168,7 @@ async fn values_that_are_there_come_with_their_age_and_in_their_kind() {
             (path::SPEED.to_owned(), Value::Number(0.5)),
         ]
     );
-    let subscription = lock(&car.state.subscriptions).remove(0);
+    let subscription = car.other.asked().remove(0);
     assert!(!subscription.signal_paths.iter().any(|path| path.contains("Location")));
     assert_eq!(subscription.buffer_size, 1000);
 }
@@ -303,7 +179,7 @@ async fn door_that_is_opened_and_closed_again_was_open() {
     let mut car = Played::start(&[(door, Some(said(start(), TypedValue::Bool(false))))], None, None);
     car.hears().await;
     for open in [true, false] {
-        car.publish(door, said(car.now(), TypedValue::Bool(open)));
+        car.other.put(door, said(car.now(), TypedValue::Bool(open)));
     }
     for open in [true, false] {
         let update = car.hears().await;
@@ -319,10 +195,10 @@ async fn door_that_is_opened_and_closed_again_was_open() {
 async fn broker_that_ends_starts_again_or_hangs_vouches_for_nothing_any_more() {
     let mut car = Played::standing();
     assert_eq!(car.hears().await.set.len(), 1);
-    car.restart();
+    car.other.restart();
     assert_eq!(car.hears().await.forget, [path::SPEED]);
     // Its signals have other numbers now, and one more is there.
-    car.publish(path::IS_MOVING, said(car.now(), TypedValue::Bool(false)));
+    car.other.put(path::IS_MOVING, said(car.now(), TypedValue::Bool(false)));
     let mut back = Vec::new();
     while back.len() < 2 {
         back.extend(car.hears().await.set);
@@ -339,7 +215,7 @@ async fn broker_that_ends_starts_again_or_hangs_vouches_for_nothing_any_more() {
 async fn broker_without_our_signals_is_asked_again_until_it_has_some() {
     let mut car = Played::start(&[("Vehicle.Cabin.Sunroof.Position", None)], None, None);
     assert!(timeout(Duration::from_mins(1), car.broker.next()).await.is_err());
-    car.publish(path::SPEED, said(car.now(), TypedValue::Float(0.0)));
+    car.other.put(path::SPEED, said(car.now(), TypedValue::Float(0.0)));
     assert_eq!(car.hears().await.set.len(), 1);
 }
 
@@ -347,9 +223,9 @@ async fn broker_without_our_signals_is_asked_again_until_it_has_some() {
 async fn clock_of_the_broker_that_is_set_back_ends_what_it_said() {
     let mut car = Played::standing();
     car.hears().await;
-    car.publish(path::SPEED, said(car.now(), TypedValue::Float(0.0)));
+    car.other.put(path::SPEED, said(car.now(), TypedValue::Float(0.0)));
     car.hears().await;
-    car.publish(
+    car.other.put(
         path::SPEED,
         said(car.now() - Duration::from_hours(1), TypedValue::Float(0.0)),
     );
@@ -361,7 +237,7 @@ async fn next_token_is_used_before_the_old_one_ends_and_nothing_is_unknown_in_be
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("token");
     let ends = (start() + Duration::from_secs(100)).as_second();
-    let (old, new) = (token("old", Some(ends)), token("new", None));
+    let (old, new) = (unsigned("old", Some(ends), "read"), unsigned("new", None, "read"));
     std::fs::write(&file, &old).unwrap();
     // All that a car is judged by, so that there is nothing else to look for.
     let all = wanted::choose(&BTreeSet::new(), &Terms::default()).missing;
@@ -372,7 +248,7 @@ async fn next_token_is_used_before_the_old_one_ends_and_nothing_is_unknown_in_be
     car.hears().await;
     // Whoever renews it has done so; the broker takes the new one from now on.
     std::fs::write(&file, format!("{new}\n")).unwrap();
-    *lock(&car.state.token) = Some(new);
+    car.other.admit(Admits::Tokens(vec![new]));
     let begin = Instant::now();
     let again = car.hears().await;
     assert_eq!(
@@ -382,7 +258,7 @@ async fn next_token_is_used_before_the_old_one_ends_and_nothing_is_unknown_in_be
     );
     let waited = begin.elapsed().as_secs();
     assert!((79..=86).contains(&waited), "{waited} s");
-    assert_eq!(lock(&car.state.subscriptions).len(), 2);
+    assert_eq!(car.other.asked().len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -390,15 +266,52 @@ async fn token_that_is_refused_is_read_again_until_it_is_taken() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("token");
     let signals = [(path::SPEED, Some(said(start(), TypedValue::Float(0.0))))];
-    let mut car = Played::start(&signals, Some("right"), Some(&file));
+    let [right, wrong] = ["right", "wrong"].map(|name| unsigned(name, None, "read"));
+    let mut car = Played::start(&signals, Some(&right), Some(&file));
     assert!(
         timeout(Duration::from_mins(1), car.broker.next()).await.is_err(),
         "there is no file"
     );
-    std::fs::write(&file, "wrong").unwrap();
+    std::fs::write(&file, wrong).unwrap();
     assert!(timeout(Duration::from_mins(1), car.broker.next()).await.is_err());
-    assert!(lock(&car.state.subscriptions).is_empty());
-    std::fs::write(&file, "right").unwrap();
+    assert!(car.other.asked().is_empty());
+    std::fs::write(&file, right).unwrap();
+    assert_eq!(car.hears().await.set.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_token_does_not_let_the_agent_read_is_heard_with_the_next_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("token");
+    let less = unsigned("less", None, "read:Vehicle.Speed");
+    let more = unsigned("more", None, "read:Vehicle.Speed read:Vehicle.IsMoving");
+    std::fs::write(&file, &less).unwrap();
+    let signals = [
+        (path::SPEED, Some(said(start(), TypedValue::Float(0.0)))),
+        (path::IS_MOVING, Some(said(start(), TypedValue::Bool(false)))),
+    ];
+    let mut car = Played::start(&signals, None, Some(&file));
+    car.other.admit(Admits::Tokens(vec![less, more.clone()]));
+    // Nobody refuses anything.
+    assert_eq!(car.hears().await.set.len(), 1);
+    std::fs::write(&file, more).unwrap();
+    let begin = Instant::now();
+    assert_eq!(car.hears().await.set.len(), 2);
+    assert!(begin.elapsed() <= LOOK * 2, "{:?}", begin.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn broker_that_tells_nothing_of_what_the_car_is_judged_by_is_asked_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("token");
+    let [none, some] =
+        ["Vehicle.Cabin.Sunroof", "Vehicle.Speed"].map(|path| unsigned("car", None, &format!("read:{path}")));
+    std::fs::write(&file, &none).unwrap();
+    let signals = [(path::SPEED, Some(said(start(), TypedValue::Float(0.0))))];
+    let mut car = Played::start(&signals, None, Some(&file));
+    car.other.admit(Admits::Tokens(vec![none, some.clone()]));
+    assert!(timeout(Duration::from_mins(1), car.broker.next()).await.is_err());
+    std::fs::write(&file, some).unwrap();
     assert_eq!(car.hears().await.set.len(), 1);
 }
 
@@ -406,7 +319,7 @@ async fn token_that_is_refused_is_read_again_until_it_is_taken() {
 async fn value_that_its_provider_takes_back_is_not_known_any_more() {
     let mut car = Played::standing();
     car.hears().await;
-    car.withdraw(path::SPEED);
+    car.other.withdraw(path::SPEED);
     assert_eq!(car.hears().await.forget, [path::SPEED]);
 }
 
@@ -414,7 +327,7 @@ async fn value_that_its_provider_takes_back_is_not_known_any_more() {
 async fn signal_that_comes_later_is_found_and_nothing_is_unknown_meanwhile() {
     let mut car = Played::standing();
     car.hears().await;
-    car.publish(path::IS_MOVING, said(car.now(), TypedValue::Bool(false)));
+    car.other.put(path::IS_MOVING, said(car.now(), TypedValue::Bool(false)));
     loop {
         let update = car.hears().await;
         assert_eq!(update.forget, Vec::<String>::new());
@@ -432,7 +345,8 @@ async fn broker_whose_clock_is_ahead_is_heard_by_what_it_says_from_now_on() {
     let mut car = Played::start(&[(path::SPEED, None), (path::CHARGE, Some(old))], None, None);
     assert_eq!(car.hears().await.forget, [path::SPEED]);
     assert_eq!(car.hears().await.set.len(), 1);
-    car.publish(path::SPEED, said(car.now() + ahead, TypedValue::Float(0.0)));
+    car.other
+        .put(path::SPEED, said(car.now() + ahead, TypedValue::Float(0.0)));
     assert_eq!(car.hears().await.forget, [path::CHARGE], "it is older than it seemed");
     let update = car.hears().await;
     assert_eq!((update.set.len(), update.at), (1, Some(car.clock.boottime())));

@@ -65,11 +65,11 @@ fn expires(text: &str) -> Option<Timestamp> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
 
     /// A token that ends then; nobody signed it.
-    pub(in super::super) fn token(name: &str, expires: Option<i64>) -> String {
+    fn token(name: &str, expires: Option<i64>) -> String {
         let payload = expires.map_or_else(|| "{}".to_owned(), |exp| format!("{{\"exp\":{exp}}}"));
         format!("{name}.{}.c2ln", BASE64URL_NOPAD.encode(payload.as_bytes()))
     }

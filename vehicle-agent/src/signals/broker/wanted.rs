@@ -9,11 +9,21 @@ use std::collections::BTreeSet;
 use kerbside_core::parked::Terms;
 use kerbside_core::parked::signals::path;
 
-/// The paths to subscribe to, and what the broker has under no name.
+/// The paths to subscribe to, and what cannot be heard.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Wanted {
     pub(super) paths: Vec<String>,
+    /// What the broker has under no name.
     pub(super) missing: Vec<String>,
+    /// What it has and does not tell.
+    pub(super) silent: Vec<String>,
+}
+
+impl Wanted {
+    /// Whether nothing more could be heard.
+    pub(super) fn is_whole(&self) -> bool {
+        self.missing.is_empty() && self.silent.is_empty()
+    }
 }
 
 /// The signals of one path since VSS 4.
@@ -54,6 +64,14 @@ pub(super) fn choose(known: &BTreeSet<String>, terms: &Terms) -> Wanted {
         match names.iter().find(|name| known.contains(*name)) {
             Some(name) => wanted.paths.push(name.clone()),
             None => wanted.missing.extend(names.into_iter().take(1)),
+        }
+    }
+    // A car that does not have them is not judged by them, unless its maker says that it has.
+    for path in terms.optional() {
+        if known.contains(&path) {
+            wanted.paths.push(path);
+        } else if terms.has.contains(&path) {
+            wanted.missing.push(path);
         }
     }
     let ports = known
@@ -132,12 +150,44 @@ mod tests {
     }
 
     #[test]
+    fn optional_signal_is_chosen_where_there_is_one_and_missed_only_if_it_was_promised() {
+        let there = [
+            path::HOOD_OPEN.to_owned(),
+            format!("{}.{}", path::OVERLAY, path::CRASHED),
+        ];
+        let wanted = chosen(&there);
+        for path in &there {
+            assert!(wanted.paths.contains(path), "{path}");
+        }
+        let terms = Terms {
+            has: vec![path::BROKEN_DOWN.to_owned(), path::HOOD_OPEN.to_owned()],
+            ..Terms::default()
+        };
+        let without = choose(&known(&[]), &Terms::default());
+        let promised = choose(&known(&[path::HOOD_OPEN]), &terms);
+        assert_eq!(promised.paths.len(), without.paths.len() + 1);
+        let more: Vec<_> = promised
+            .missing
+            .iter()
+            .filter(|path| !without.missing.contains(path))
+            .collect();
+        assert_eq!(more, [path::BROKEN_DOWN]);
+    }
+
+    #[test]
     fn nothing_is_asked_for_that_tells_where_a_car_is_or_whose_it_is() {
-        let wanted = chosen(&[
-            "Vehicle.CurrentLocation.Latitude".to_owned(),
-            "Vehicle.VehicleIdentification.VIN".to_owned(),
-            "Vehicle.Powertrain.TractionBattery.Charging.EvseId".to_owned(),
-        ]);
+        let optional: Vec<_> = Terms::default().optional().collect();
+        let private = [
+            "Vehicle.CurrentLocation.Latitude",
+            "Vehicle.VehicleIdentification.VIN",
+            "Vehicle.Powertrain.TractionBattery.Charging.EvseId",
+            path::MEMORY_SHORT,
+        ];
+        let wanted = chosen(&[optional, private.map(str::to_owned).to_vec()].concat());
+        assert!(
+            wanted.paths.iter().all(|path| path != path::MEMORY_SHORT),
+            "that is the agent's to say"
+        );
         assert!(
             wanted
                 .paths

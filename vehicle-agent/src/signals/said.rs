@@ -1,0 +1,106 @@
+//! Which of the optional signals this car has ever said, over restarts.
+//!
+//! Owned by the policy loop. A car that has never said an optional signal does not have it, and that is no objection. What must never
+//! happen: a signal whose provider died, perhaps with an objection as its last word, and that after the next boot passes for one that
+//! the car never had.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::PathBuf;
+
+use kerbside_core::parked::{Snapshot, Terms};
+
+use crate::directory;
+
+/// The signals, and the file that keeps them.
+#[derive(Debug)]
+pub struct Said {
+    file: PathBuf,
+    optional: Vec<String>,
+    kept: BTreeSet<String>,
+}
+
+impl Said {
+    /// Reads the file. One that cannot be read leaves open what the car has, so it counts as having everything.
+    pub fn read(file: PathBuf, terms: &Terms) -> Self {
+        let optional: Vec<String> = terms.optional().collect();
+        let read: Result<BTreeSet<String>, String> = match std::fs::read(&file) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| error.to_string()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeSet::new()),
+            Err(error) => Err(error.to_string()),
+        };
+        let kept = read.unwrap_or_else(|error| {
+            tracing::error!(
+                file = %file.display(),
+                error,
+                "it is not known which optional signals the car has, so none may be silent; without the file they are learnt anew"
+            );
+            optional.iter().cloned().collect()
+        });
+        Self { file, optional, kept }
+    }
+
+    /// Tells what was said in earlier lives of the agent.
+    pub fn recall(&self, snapshot: &mut Snapshot) {
+        self.kept.iter().for_each(|path| snapshot.remember(path));
+    }
+
+    /// Keeps what was said for the first time.
+    pub fn keep(&mut self, snapshot: &Snapshot) {
+        let new = self.optional.iter();
+        let new = new.filter(|path| snapshot.said(path) && !self.kept.contains(*path));
+        let new: Vec<String> = new.cloned().collect();
+        if new.is_empty() {
+            return;
+        }
+        tracing::info!(
+            signals = new.join(" "),
+            "the car has optional signals, and is judged by them from now on"
+        );
+        self.kept.extend(new);
+        let written = serde_json::to_vec(&self.kept)
+            .map_err(io::Error::from)
+            .and_then(|bytes| directory::replace(&self.file, &bytes));
+        if let Err(error) = written {
+            tracing::error!(%error, "after a restart it would not be known that the car has these signals");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kerbside_core::clock::Boottime;
+    use kerbside_core::parked::Value;
+    use kerbside_core::parked::signals::path;
+
+    use super::*;
+
+    #[test]
+    fn optional_signal_that_was_said_is_remembered_over_a_restart_and_no_other() {
+        let temp = tempfile::tempdir().unwrap();
+        let file = temp.path().join("said.json");
+        let mut said = Said::read(file.clone(), &Terms::default());
+        let mut snapshot = Snapshot::default();
+        said.keep(&snapshot);
+        assert!(!file.exists(), "nothing is written for a car without");
+        for path in [path::SPEED, path::HOOD_OPEN, path::MEMORY_SHORT] {
+            snapshot.set(path, Value::Bool(true), Boottime::default());
+        }
+        said.keep(&snapshot);
+        let mut again = Snapshot::default();
+        Said::read(file, &Terms::default()).recall(&mut again);
+        let known = [path::HOOD_OPEN, path::SPEED, path::MEMORY_SHORT].map(|path| again.said(path));
+        assert_eq!(known, [true, false, false]);
+        assert_eq!(again.iter().count(), 0, "what it said is not known");
+    }
+
+    #[test]
+    fn file_that_cannot_be_read_makes_every_optional_signal_needed() {
+        let temp = tempfile::tempdir().unwrap();
+        let file = temp.path().join("said.json");
+        std::fs::write(&file, "[").unwrap();
+        let mut snapshot = Snapshot::default();
+        Said::read(file, &Terms::default()).recall(&mut snapshot);
+        assert!(Terms::default().optional().all(|path| snapshot.said(&path)));
+    }
+}
