@@ -84,8 +84,7 @@ async fn run(layout: &Layout, options: &Options) -> Result<Value> {
     car.start()?;
     offers_containers(&bed, &car).await?;
     let registry = &bed.endpoints.registry;
-    let module = wat::parse_str(TICKS).context("the program is valid text")?;
-    let module = push(registry, "ticks", "1", &Artifact::wasm(module)?).await?;
+    let module = push(registry, "ticks", "1", &Artifact::wasm(TICKS.to_vec())?).await?;
     let actor = format!("{registry}/{}:{}", programs::ACTOR, programs::TAG);
     let wasm = program(&bed, &car, ("wasm", "kerbside-wasm"), &module, &[]).await?;
     let container = program(&bed, &car, ("container", "kerbside-container"), &actor, &["ticks"]).await?;
@@ -304,33 +303,8 @@ fn last(log: &Path) -> Result<Timestamp> {
     Timestamp::from_nanosecond(nanoseconds).context("a program says what time it is")
 }
 
-/// Computes without a pause, and says what time it is every 2 ms, in nanoseconds.
-const TICKS: &str = r#"(module
-  (import "wasi_snapshot_preview1" "clock_time_get" (func $time (param i32 i64 i32) (result i32)))
-  (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
-  (memory (export "memory") 1)
-  (func (export "_start") (local $now i64) (local $last i64) (local $at i32) (local $spun i32)
-    ;; What is written is at 32: 19 digits and the end of a line.
-    (i32.store (i32.const 16) (i32.const 32))
-    (i32.store (i32.const 20) (i32.const 20))
-    (i32.store8 (i32.const 51) (i32.const 10))
-    (loop $for_ever
-      (local.set $spun (i32.const 0))
-      (loop $spin
-        (local.set $spun (i32.add (local.get $spun) (i32.const 1)))
-        (br_if $spin (i32.lt_u (local.get $spun) (i32.const 50000))))
-      (drop (call $time (i32.const 0) (i64.const 1) (i32.const 0)))
-      (local.set $now (i64.load (i32.const 0)))
-      (br_if $for_ever (i64.lt_u (i64.sub (local.get $now) (local.get $last)) (i64.const 2000000)))
-      (local.set $last (local.get $now))
-      (local.set $at (i32.const 50))
-      (loop $digits
-        (i32.store8 (local.get $at) (i32.add (i32.const 48) (i32.wrap_i64 (i64.rem_u (local.get $now) (i64.const 10)))))
-        (local.set $now (i64.div_u (local.get $now) (i64.const 10)))
-        (local.set $at (i32.sub (local.get $at) (i32.const 1)))
-        (br_if $digits (i32.ge_u (local.get $at) (i32.const 32))))
-      (drop (call $write (i32.const 1) (i32.const 16) (i32.const 1) (i32.const 24)))
-      (br $for_ever))))"#;
+/// Computes without a pause, and says what time it is every 2 ms, in nanoseconds: `ticks.wat`, compiled.
+const TICKS: &[u8] = include_bytes!("ticks.wasm");
 
 #[cfg(test)]
 mod tests {
@@ -348,7 +322,12 @@ mod tests {
     }
 
     #[test]
-    fn program_is_valid() {
-        wat::parse_str(TICKS).unwrap();
+    fn program_is_what_its_text_says() {
+        let module = wat::parse_str(include_str!("ticks.wat")).unwrap();
+        if std::env::var_os("MAKE").is_some() {
+            let place = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/bench/ticks.wasm");
+            std::fs::write(place, &module).unwrap();
+        }
+        assert!(module == TICKS, "run this test with MAKE=1, and once more");
     }
 }
