@@ -75,7 +75,12 @@ async fn car_that_is_silent_for_a_while_is_adopted_with_its_work() -> Result<()>
         world.pool(impatient).await?;
         let car = world.cars(1).await?.remove(0);
         let seen = world.record();
-        world.apply(&long_job(world)?).await?;
+        let mut job = long_job(world)?;
+        // The replacement does not fit beside it: else which of the two is done first would be a matter of luck.
+        let resources = &mut job["spec"]["template"]["spec"]["containers"][0]["resources"];
+        resources["requests"]["cpu"] = "600m".into();
+        resources["limits"]["cpu"] = "1".into();
+        world.apply(&job).await?;
         let pod = world.running_on(&car).await?;
         car.freeze()?;
         world.node(&car, "the silent car to be suspected", suspected).await?;
