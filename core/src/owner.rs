@@ -1,32 +1,48 @@
 //! What the owner of the car says to work: the document, the commands given in the car, and the signals of energy.
 //!
-//! Called by the agent's policy loop for the car's standing, and again for each attempt before it starts. No is the default: without
-//! a document, with a consent that does not hold, with a signal that is not known, the answer is never yes.
+//! Called by the agent's policy loop for the car's standing, and again for each attempt before it starts, both through [`Grounds`]. No is
+//! the default: without a document, with a consent that does not hold, with a signal that is not known, the answer is never yes.
+//!
+//! | module | what |
+//! |---|---|
+//! | `document` | the owner's document, as it is read |
+//! | `whole` | whether its text is all of it |
+//! | `check` | what a document can never mean, and what it probably does not |
+//! | `explain` | a document in plain words |
+//! | `hours` | times of the week |
+//! | `egress` | what of the world work may reach |
+//! | `command` | what the owner says in the car |
+//! | `trust` | whether the wall clock can be believed |
+//! | `grounds` | all of it at one moment, with the maker's terms: the car's standing |
+//! | `replay` | when a car would have worked over a recorded day |
 
+mod check;
+mod command;
 pub mod document;
 pub mod egress;
+mod explain;
+mod grounds;
+mod hours;
+pub mod replay;
+mod trust;
+mod whole;
+
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 
-pub use document::{Consent, Document, DocumentError, QuietHours};
+pub use check::{DocumentError, doubts};
+pub use command::{Command, Remembered, Word};
+pub use document::{API_VERSION, Consent, Document, KIND};
 pub use egress::{Egress, Reach, ReachError};
-use serde::{Deserialize, Serialize};
+pub use explain::explain;
+pub use grounds::Grounds;
+pub use hours::{Day, Hours};
+pub use trust::ClockTrust;
 
 use crate::names::reason;
 use crate::parked::{Tri, View, Will};
-
-/// What the owner last said in the car. It holds over a restart and needs no network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Command {
-    /// Nothing but the document.
-    #[default]
-    None,
-    /// Not now.
-    Pause,
-    /// The consent is taken back; only a new document gives it again.
-    Withdraw,
-}
 
 /// Why an attempt is declined: a word in CamelCase and a sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,8 +76,10 @@ pub struct Situation<'a> {
     pub view: View<'a>,
     /// The wall clock.
     pub wall: jiff::Timestamp,
-    /// The time of day in the document's time zone; `None` if that zone is not known in the car.
-    pub time_of_day: Option<jiff::civil::Time>,
+    /// Date and time of day in the document's time zone; `None` if that zone is not known in the car.
+    pub civil: Option<jiff::civil::DateTime>,
+    /// The wall clock can be believed: nobody has just set it.
+    pub clock_holds: bool,
     /// The car has work: numeric gates use the level at which they stop.
     pub held: bool,
 }
@@ -89,18 +107,17 @@ fn verdict(document: Option<&Document>, command: Command, now: &Situation<'_>) -
     if document.consent.expires_at.is_some_and(|expires| now.wall >= expires) {
         return no(reason::OWNER_CONSENT_MISSING, "the owner's consent has expired");
     }
-    if !document.quiet_hours.is_empty() {
-        match now.time_of_day {
-            None => {
-                return no(
-                    reason::OWNER_PAUSED,
-                    "the time zone of the owner's quiet hours is not known in the car",
-                );
-            }
-            Some(time) if document.quiet_hours.iter().any(|quiet| quiet.contain(time)) => {
-                return no(reason::OWNER_PAUSED, "the owner keeps quiet hours");
-            }
-            Some(_) => {}
+    if document.pause_until.is_some_and(|until| now.wall < until) {
+        return no(
+            reason::OWNER_PAUSED,
+            "the owner has paused the car until some later time",
+        );
+    }
+    if document.has_hours() {
+        // Of the hours themselves nothing is said: a refusal is read in the cluster, and when somebody is away from home is nobody's business.
+        let zone_unknown = Err("the time zone of the owner's hours is not known in the car");
+        if let Err(why) = now.civil.map_or(zone_unknown, |at| document.hours(at)) {
+            return no(reason::OWNER_PAUSED, why);
         }
     }
     let margin = if now.held {
@@ -140,6 +157,13 @@ fn verdict(document: Option<&Document>, command: Command, now: &Situation<'_>) -
     if command == Command::Pause {
         return pause(reason::OWNER_PAUSED, "the owner has paused the car");
     }
+    // Last, for all others say no for longer. What runs stands still, and goes on if it may by the time that the clock then shows.
+    if !now.clock_holds {
+        return pause(
+            reason::OWNER_PAUSED,
+            "the car's clock was set, and is not believed until it has gone evenly for a minute",
+        );
+    }
     Ok(())
 }
 
@@ -172,167 +196,4 @@ pub fn admit(
         ));
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use rstest::rstest;
-
-    use super::*;
-    use crate::clock::Boottime;
-    use crate::parked::signals::{Snapshot, Value, path};
-
-    const NOW: Boottime = Boottime(Duration::from_secs(100));
-
-    fn document() -> Document {
-        let yaml = "
-consent: {givenAt: 2026-11-01T10:00:00Z, expiresAt: 2027-11-01T10:00:00Z, classes: [inference]}
-requirePluggedIn: true
-chargeFloorPercent: 50
-quietHours: [{from: '22:00', to: '06:00'}]
-timeZone: UTC
-";
-        serde_saphyr::from_str::<Document>(yaml).unwrap().check().unwrap()
-    }
-
-    fn signals(charge: Option<f64>, plugged: Option<bool>) -> Snapshot {
-        let mut snapshot = Snapshot::default();
-        if let Some(charge) = charge {
-            snapshot.set(path::CHARGE, Value::Number(charge), NOW);
-        }
-        if let Some(plugged) = plugged {
-            let port = format!("{}AnyPosition.IsChargingCableConnected", path::CHARGING_PORTS);
-            snapshot.set(&port, Value::Bool(plugged), NOW);
-        }
-        snapshot
-    }
-
-    struct Case {
-        document: Option<Document>,
-        command: Command,
-        charge: Option<f64>,
-        plugged: Option<bool>,
-        wall: &'static str,
-        time_of_day: Option<jiff::civil::Time>,
-        held: bool,
-    }
-
-    impl Default for Case {
-        fn default() -> Self {
-            Self {
-                document: Some(document()),
-                command: Command::None,
-                charge: Some(80.0),
-                plugged: Some(true),
-                wall: "2026-12-01T12:00:00Z",
-                time_of_day: Some(jiff::civil::time(12, 0, 0, 0)),
-                held: false,
-            }
-        }
-    }
-
-    impl Case {
-        fn ask<T>(&self, ask: impl FnOnce(&Situation<'_>) -> T) -> T {
-            let snapshot = signals(self.charge, self.plugged);
-            ask(&Situation {
-                view: View::new(&snapshot, NOW, Duration::from_secs(30)),
-                wall: self.wall.parse().unwrap(),
-                time_of_day: self.time_of_day,
-                held: self.held,
-            })
-        }
-
-        fn will(&self) -> (Will, Option<String>) {
-            let (will, refusal) = self.ask(|now| willing(self.document.as_ref(), self.command, now));
-            (will, refusal.map(|refusal| refusal.reason))
-        }
-
-        fn admit(&self, class: &str, available: bool) -> Result<(), String> {
-            self.ask(|now| admit(self.document.as_ref(), self.command, now, Asked { class, available }))
-                .map_err(|refusal| refusal.reason)
-        }
-    }
-
-    #[test]
-    fn every_term_met_is_willing() {
-        assert_eq!(Case::default().will(), (Will::Yes, None));
-        assert_eq!(Case::default().admit("inference", true), Ok(()));
-    }
-
-    #[rstest]
-    #[case::no_document(Case { document: None, ..Case::default() }, Will::No, reason::OWNER_CONSENT_MISSING)]
-    #[case::withdrawn(Case { command: Command::Withdraw, ..Case::default() }, Will::No, reason::OWNER_CONSENT_MISSING)]
-    #[case::expired(Case { wall: "2027-12-01T12:00:00Z", ..Case::default() }, Will::No, reason::OWNER_CONSENT_MISSING)]
-    #[case::not_yet(Case { wall: "2026-10-01T12:00:00Z", ..Case::default() }, Will::No, reason::OWNER_CONSENT_MISSING)]
-    #[case::quiet(Case { time_of_day: Some(jiff::civil::time(23, 0, 0, 0)), ..Case::default() }, Will::No, reason::OWNER_PAUSED)]
-    #[case::zone_unknown(Case { time_of_day: None, ..Case::default() }, Will::No, reason::OWNER_PAUSED)]
-    #[case::charge_low(Case { charge: Some(49.0), held: true, ..Case::default() }, Will::No, reason::ENERGY_TERMS)]
-    #[case::charge_unknown(Case { charge: None, ..Case::default() }, Will::Paused, reason::ENERGY_TERMS)]
-    #[case::charge_absurd(Case { charge: Some(180.0), ..Case::default() }, Will::Paused, reason::ENERGY_TERMS)]
-    #[case::unplugged(Case { plugged: Some(false), ..Case::default() }, Will::Paused, reason::ENERGY_TERMS)]
-    #[case::plug_unknown(Case { plugged: None, ..Case::default() }, Will::Paused, reason::ENERGY_TERMS)]
-    #[case::paused(Case { command: Command::Pause, ..Case::default() }, Will::Paused, reason::OWNER_PAUSED)]
-    fn one_term_that_is_not_met_decides(#[case] case: Case, #[case] will: Will, #[case] reason: &str) {
-        assert_eq!(case.will(), (will, Some(reason.to_owned())));
-        assert_eq!(case.admit("inference", true), Err(reason.to_owned()));
-    }
-
-    #[test]
-    fn charge_between_floor_and_margin_holds_work_but_starts_none() {
-        let at = |charge, held| {
-            Case {
-                charge: Some(charge),
-                held,
-                ..Case::default()
-            }
-            .will()
-            .0
-        };
-        assert_eq!(
-            [at(50.0, true), at(50.0, false), at(54.9, false), at(55.0, false)],
-            [Will::Yes, Will::No, Will::No, Will::Yes]
-        );
-    }
-
-    #[test]
-    fn floor_near_full_can_still_be_reached() {
-        let mut document = document();
-        document.charge_floor_percent = 98.0;
-        let case = Case {
-            document: Some(document),
-            charge: Some(100.0),
-            ..Case::default()
-        };
-        assert_eq!(case.will().0, Will::Yes);
-    }
-
-    #[test]
-    fn cable_does_not_matter_to_an_owner_who_does_not_ask_for_it() {
-        let mut document = document();
-        document.require_plugged_in = false;
-        assert_eq!(
-            Case {
-                document: Some(document),
-                plugged: None,
-                ..Case::default()
-            }
-            .will()
-            .0,
-            Will::Yes
-        );
-    }
-
-    #[test]
-    fn other_class_and_a_car_that_is_not_available_are_refused() {
-        assert_eq!(
-            Case::default().admit("video", true),
-            Err(reason::CLASS_NOT_ACCEPTED.to_owned())
-        );
-        assert_eq!(
-            Case::default().admit("inference", false),
-            Err(reason::NOT_PARKED.to_owned())
-        );
-    }
 }

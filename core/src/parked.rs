@@ -270,4 +270,4 @@ fn leaving(until: Boottime, cause: Cause, verdict: Verdict, now: Boottime) -> (S
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

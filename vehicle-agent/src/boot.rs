@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 use crate::attempts::{self, Context, Supervisor};
 use crate::config::Car;
-use crate::control::{Remembered, Request};
+use crate::control::{self, Request};
 use crate::directory::Directory;
 use crate::egress::{Proxies, Totals};
 use crate::identity;
@@ -113,7 +113,7 @@ pub async fn boot(parts: Parts, runtimes: impl FnOnce(Given<'_>) -> Runtimes) ->
     }
 
     let terms = Arc::new(Terms::from(car.parked.clone()));
-    let command = Remembered::read(&directory.command(), clock.wall()).command(None);
+    let command = control::remembered(&directory.command(), clock.wall()).command(None);
     let (outlook, outlook_seen) = watch::channel(Outlook::initial(terms, command));
     let (brake, braked) = watch::channel(true);
     let passed = Arc::new(Totals::default());

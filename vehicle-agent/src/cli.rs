@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use kerbside_core::clock::Clock as _;
+use kerbside_core::owner::Word;
 use kerbside_link::SystemClock;
 
 use crate::agent::{self, Options};
-use crate::control::{self, Answer, Ask, Held, Network, Remembered};
+use crate::control::{self, Answer, Ask, Held, Network};
 use crate::directory::Directory;
 use crate::runtime::wasm::compiler;
 
@@ -139,9 +140,9 @@ impl Cli {
                 }
             }
             Verb::Compile { cache, module } => Ok(compiler::compile(&cache, &module)),
-            Verb::Pause(place) => tell(&place.dir, Ask::Pause).await,
-            Verb::Resume(place) => tell(&place.dir, Ask::Resume).await,
-            Verb::Withdraw(place) => tell(&place.dir, Ask::Withdraw).await,
+            Verb::Pause(place) => tell(&place.dir, Word::Pause).await,
+            Verb::Resume(place) => tell(&place.dir, Word::Resume).await,
+            Verb::Withdraw(place) => tell(&place.dir, Word::Withdraw).await,
             Verb::Status { place, json } => {
                 let directory = Directory::open(&place.dir)?;
                 let Some(answer) = control::ask(&directory.socket(), Ask::Status).await? else {
@@ -158,14 +159,14 @@ impl Cli {
 }
 
 /// Tells a running agent, or writes down what the next one has to know.
-async fn tell(dir: &Path, ask: Ask) -> anyhow::Result<String> {
+async fn tell(dir: &Path, word: Word) -> anyhow::Result<String> {
     let directory = Directory::open(dir)?;
-    if let Some(answer) = control::ask(&directory.socket(), ask).await? {
+    if let Some(answer) = control::ask(&directory.socket(), word.into()).await? {
         return Ok(format!("{}\n", answer.text));
     }
     let now = SystemClock.wall();
-    let (remembered, says) = Remembered::read(&directory.command(), now).after(ask, now);
-    remembered.write(&directory.command())?;
+    let (remembered, says) = control::remembered(&directory.command(), now).after(word, now);
+    control::remember(&directory.command(), remembered)?;
     Ok(format!("{says} (no agent runs; this holds when one starts)\n"))
 }
 

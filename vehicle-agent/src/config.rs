@@ -50,17 +50,22 @@ pub enum ConfigError {
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ConfigError> {
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => {
-            return Err(ConfigError::Read {
-                path: path.to_owned(),
-                source,
-            });
-        }
-    };
-    serde_saphyr::from_str(&text).map(Some).map_err(|e| ConfigError::Parse {
+    text(path)?.map(|text| parse(&text, path)).transpose()
+}
+
+fn text(path: &Path) -> Result<Option<String>, ConfigError> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
+fn parse<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T, ConfigError> {
+    serde_saphyr::from_str(text).map_err(|e| ConfigError::Parse {
         path: path.to_owned(),
         message: e.to_string(),
     })
@@ -68,15 +73,16 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ConfigError> {
 
 /// The owner's document; `None` if there is none.
 pub fn owner(path: &Path) -> Result<Option<Document>, ConfigError> {
-    let document: Option<Document> = read(path)?;
-    document
-        .map(|document| {
-            document.check().map_err(|source| ConfigError::Owner {
-                path: path.to_owned(),
-                source,
-            })
-        })
-        .transpose()
+    text(path)?.map(|text| owner_in(&text, path)).transpose()
+}
+
+/// The owner's document in a text that came from `path`.
+pub fn owner_in(text: &str, path: &Path) -> Result<Document, ConfigError> {
+    let document: Document = parse(text, path)?;
+    document.check_in(text).map_err(|source| ConfigError::Owner {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// What the maker or installer says of the car.
@@ -326,15 +332,11 @@ impl Car {
 
     /// What the car gives under the owner's caps.
     pub fn allocatable(&self, document: Option<&Document>) -> Resources {
-        let mut resources = Resources(self.allocatable.clone());
-        let caps = document.map(|document| [("cpu", document.max_cpu), ("memory", document.max_memory)]);
-        for (name, cap) in caps.into_iter().flatten() {
-            if let Some(cap) = cap {
-                let amount = resources.get(name).min(cap);
-                resources.0.insert(name.to_owned(), amount);
-            }
+        let gives = Resources(self.allocatable.clone());
+        match document {
+            Some(document) => document.narrowed(gives),
+            None => gives,
         }
-        resources
     }
 }
 

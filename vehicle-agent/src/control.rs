@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kerbside_core::owner::{Command, Document};
+use kerbside_core::owner::{Command, Remembered, Word};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -17,7 +17,6 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::directory;
-use crate::signals::OwnerWord;
 
 /// Longer than the one second in which a command acts, so that a slow disk is not taken for a dead agent.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -109,74 +108,41 @@ pub struct Held {
 /// A question and where the answer goes.
 pub type Request = (Ask, oneshot::Sender<Answer>);
 
-impl From<OwnerWord> for Ask {
-    fn from(word: OwnerWord) -> Self {
+impl From<Word> for Ask {
+    fn from(word: Word) -> Self {
         match word {
-            OwnerWord::Pause => Self::Pause,
-            OwnerWord::Resume => Self::Resume,
-            OwnerWord::Withdraw => Self::Withdraw,
+            Word::Pause => Self::Pause,
+            Word::Resume => Self::Resume,
+            Word::Withdraw => Self::Withdraw,
         }
     }
 }
 
-/// The owner's last command, as it is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Remembered {
-    command: Command,
-    at: Timestamp,
+impl Ask {
+    /// What the owner says by it, if anything.
+    pub fn word(self) -> Option<Word> {
+        match self {
+            Self::Pause => Some(Word::Pause),
+            Self::Resume => Some(Word::Resume),
+            Self::Withdraw => Some(Word::Withdraw),
+            Self::Status => None,
+        }
+    }
 }
 
-impl Remembered {
-    /// Reads the file. One that cannot be read is a withdrawal: what it said is not known, and no is the default.
-    pub fn read(path: &Path, now: Timestamp) -> Self {
-        match std::fs::read(path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or(Self {
-                command: Command::Withdraw,
-                at: now,
-            }),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Self {
-                command: Command::None,
-                at: now,
-            },
-            Err(_) => Self {
-                command: Command::Withdraw,
-                at: now,
-            },
-        }
+/// Reads the owner's last command. A file that cannot be read is a withdrawal: what it said is not known, and no is the default.
+pub fn remembered(path: &Path, now: Timestamp) -> Remembered {
+    let of = |command| Remembered { command, at: now };
+    match std::fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|_| of(Command::Withdraw)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => of(Command::None),
+        Err(_) => of(Command::Withdraw),
     }
+}
 
-    /// What holds after `ask`, and what to say. Resuming does not take back a withdrawal.
-    #[must_use]
-    pub fn after(self, ask: Ask, now: Timestamp) -> (Self, &'static str) {
-        let new = |command| Self { command, at: now };
-        match (self.command, ask) {
-            (_, Ask::Status) => (self, ""),
-            (_, Ask::Withdraw) => (
-                new(Command::Withdraw),
-                "withdrawn: all work ends, and none is accepted until a new consent is given in owner.yaml",
-            ),
-            (Command::Withdraw, _) => (
-                self,
-                "the consent is withdrawn: give a new one (consent.givenAt) in owner.yaml",
-            ),
-            (_, Ask::Pause) => (new(Command::Pause), "paused: work stands still until you resume"),
-            (_, Ask::Resume) => (new(Command::None), "resumed"),
-        }
-    }
-
-    /// What the command means beside this document: a newer consent ends a withdrawal.
-    pub fn command(self, document: Option<&Document>) -> Command {
-        match self.command {
-            Command::Withdraw if document.is_some_and(|document| document.consent.given_at > self.at) => Command::None,
-            command => command,
-        }
-    }
-
-    /// Keeps it.
-    pub fn write(self, path: &Path) -> io::Result<()> {
-        directory::replace(path, &serde_json::to_vec(&self)?)
-    }
+/// Keeps the owner's last command.
+pub fn remember(path: &Path, remembered: Remembered) -> io::Result<()> {
+    directory::replace(path, &serde_json::to_vec(&remembered)?)
 }
 
 /// Opens the socket. One that a dead agent left is replaced; the caller holds the lock that says there is no other agent.
@@ -253,18 +219,25 @@ mod tests {
         "2026-11-22T10:00:00Z".parse().unwrap()
     }
 
-    fn remembered(command: Command) -> Remembered {
-        Remembered { command, at: now() }
-    }
-
     #[test]
     fn command_that_was_given_is_there_after_a_restart() {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("command.json");
-        assert_eq!(Remembered::read(&path, now()).command(None), Command::None);
-        let (paused, _) = Remembered::read(&path, now()).after(Ask::Pause, now());
-        paused.write(&path).unwrap();
-        assert_eq!(Remembered::read(&path, now()).command(None), Command::Pause);
+        assert_eq!(remembered(&path, now()).command(None), Command::None);
+        let (paused, _) = remembered(&path, now()).after(Word::Pause, now());
+        remember(&path, paused).unwrap();
+        assert_eq!(remembered(&path, now()).command(None), Command::Pause);
+    }
+
+    /// Agents of before wrote it, and its words stay.
+    #[test]
+    fn command_is_kept_in_the_same_words() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("command.json");
+        let (withdrawn, _) = remembered(&path, now()).after(Word::Withdraw, now());
+        remember(&path, withdrawn).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text, r#"{"command":"withdraw","at":"2026-11-22T10:00:00Z"}"#);
     }
 
     #[test]
@@ -272,26 +245,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("command.json");
         std::fs::write(&path, "{").unwrap();
-        assert_eq!(Remembered::read(&path, now()).command(None), Command::Withdraw);
-    }
-
-    #[test]
-    fn withdrawal_is_ended_by_a_new_consent_and_by_nothing_else() {
-        let (withdrawn, _) = remembered(Command::Pause).after(Ask::Withdraw, now());
-        for ask in [Ask::Resume, Ask::Pause] {
-            let (still, says) = withdrawn.after(ask, now());
-            assert!(still == withdrawn && says.contains("owner.yaml"));
-        }
-        let given = |at: &str| {
-            let yaml =
-                format!("{{consent: {{givenAt: {at}, classes: []}}, requirePluggedIn: false, chargeFloorPercent: 0}}");
-            serde_saphyr::from_str::<Document>(&yaml).unwrap()
-        };
-        assert_eq!(
-            withdrawn.command(Some(&given("2026-11-22T09:59:59Z"))),
-            Command::Withdraw
-        );
-        assert_eq!(withdrawn.command(Some(&given("2026-11-22T10:00:01Z"))), Command::None);
+        assert_eq!(remembered(&path, now()).command(None), Command::Withdraw);
     }
 
     #[tokio::test]

@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kerbside_core::clock::{Boottime, Clock};
-use kerbside_core::names::reason;
-use kerbside_core::owner::{self, Asked, Command, Document, Refusal, Situation};
-use kerbside_core::parked::{Factor, Snapshot, State, Terms, View, judge};
+use kerbside_core::owner::{ClockTrust, Command, Document, Grounds, Refusal};
+use kerbside_core::parked::{Snapshot, State, Terms};
 use kerbside_core::quantity::Resources;
 
 /// What the car may do now, and on what grounds.
@@ -26,6 +25,8 @@ pub struct Outlook {
     pub terms: Arc<Terms>,
     /// What the car gives.
     pub allocatable: Resources,
+    /// What is known of the wall clock.
+    pub trust: ClockTrust,
 }
 
 /// What an attempt has to do about the car.
@@ -52,6 +53,7 @@ impl Outlook {
             snapshot: Arc::default(),
             terms,
             allocatable: Resources::default(),
+            trust: ClockTrust::default(),
         }
     }
 
@@ -67,39 +69,32 @@ impl Outlook {
         }
     }
 
-    /// Calls `ask` with what the owner's terms are held against.
-    pub fn situation<T>(&self, clock: &dyn Clock, ask: impl FnOnce(&Situation<'_>) -> T) -> T {
-        let wall = clock.wall();
-        let zone = self
-            .document
-            .as_ref()
-            .and_then(|document| document.time_zone.as_deref());
-        let time_of_day = zone
-            .and_then(|zone| jiff::tz::TimeZone::get(zone).ok())
-            .map(|zone| zone.to_datetime(wall).time());
-        ask(&Situation {
-            view: View::new(&self.snapshot, clock.boottime(), self.terms.stale_after),
-            wall,
-            time_of_day,
-            held: self.state.held(),
+    /// Calls `ask` with everything that the car's standing is decided by now.
+    pub fn weigh<T>(&self, clock: &dyn Clock, ask: impl FnOnce(&Grounds<'_>) -> T) -> T {
+        let document = self.document.as_deref();
+        let zone = document.and_then(zone);
+        ask(&Grounds {
+            state: self.state,
+            snapshot: &self.snapshot,
+            terms: &self.terms,
+            document,
+            command: self.command,
+            zone: zone.as_ref(),
+            boot: clock.boottime(),
+            wall: clock.wall(),
+            trust: self.trust,
         })
     }
 
     /// Whether an attempt of this class may start.
     pub fn admit(&self, class: &str, clock: &dyn Clock) -> Result<(), Refusal> {
-        let asked = Asked {
-            class,
-            available: self.posture() == Posture::Run,
-        };
-        self.situation(clock, |situation| {
-            owner::admit(self.document.as_deref(), self.command, situation, asked)?;
-            // A car that saves power lets go on what runs. Of the other thing that new work needs, a network, its arrival is the proof.
-            let judgement = judge(&situation.view, &self.terms, situation.held);
-            if judgement.of(Factor::PowerToStart).is_yes() {
-                return Ok(());
-            }
-            let message = "the car saves power, and takes no new work";
-            Err(Refusal::new(reason::ENERGY_TERMS, message))
-        })
+        self.weigh(clock, |grounds| grounds.admit(class))
     }
+}
+
+/// The time zone of the document's hours, if it names one that is known in the car. Read from the system's own files, and from memory for
+/// some minutes after that.
+pub fn zone(document: &Document) -> Option<jiff::tz::TimeZone> {
+    let name = document.time_zone.as_deref()?;
+    jiff::tz::TimeZone::get(name).ok()
 }

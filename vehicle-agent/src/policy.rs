@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kerbside_core::clock::{Boottime, Clock};
-use kerbside_core::owner;
-use kerbside_core::parked::{self, Effect, Event, State, Terms, Tri, View, Will, judge};
+use kerbside_core::owner::{Grounds, Remembered, Word};
+use kerbside_core::parked::{Effect, State, Terms, Tri};
 use kerbside_link::client::Connection;
 use kerbside_link::proto::{CarState, FreeFor, Offer, Standing};
 use tokio::sync::{mpsc, watch};
@@ -17,7 +17,7 @@ use tokio::time::sleep;
 
 use crate::cluster::Cluster;
 use crate::config::{self, Car};
-use crate::control::{self, Answer, Ask, Held, Remembered, Request, Status};
+use crate::control::{self, Answer, Ask, Held, Request, Status};
 use crate::directory::Directory;
 use crate::egress::{Totals, TotalsNow};
 use crate::images::manifest::architecture;
@@ -25,10 +25,11 @@ use crate::outlook::Outlook;
 use crate::signals::Signals;
 use crate::signals::said::Said;
 
-/// How often documents are looked at, and the clock for quiet hours and the end of a consent.
-const LOOK: Duration = Duration::from_secs(2);
-/// Without a document nothing is frozen that could wait for anything.
-const NO_WAIT: Duration = Duration::ZERO;
+/// How often documents are looked at, and the clock for hours and the end of a consent. With [`SETTLE`], an owner's change acts within a
+/// second.
+const LOOK: Duration = Duration::from_millis(900);
+/// For so long a document that changes must stay as it is: an editor may be writing it.
+const SETTLE: Duration = Duration::from_millis(100);
 
 /// The ends of the loop's wires.
 pub struct Wires {
@@ -62,12 +63,10 @@ pub struct Policy<C> {
     outlook: Outlook,
     remembered: Remembered,
     optional: Said,
-    /// What the owner said when that was judged last.
-    will: Will,
     /// The owner's document as it was read last.
     seen: Option<Stamp>,
-    /// A missing or broken one that may be about to change.
-    doubted: Option<Stamp>,
+    /// Another one, that may be about to change again.
+    changing: Option<Stamp>,
     next_look: Boottime,
     said: CarState,
 }
@@ -95,7 +94,7 @@ impl<C: Cluster> Policy<C> {
     /// A loop that knows nothing yet: the car is away.
     pub fn new(car: Car, directory: Directory, clock: Arc<dyn Clock>, cluster: C, wires: Wires) -> Self {
         let terms = Arc::new(Terms::from(car.parked.clone()));
-        let remembered = Remembered::read(&directory.command(), clock.wall());
+        let remembered = control::remembered(&directory.command(), clock.wall());
         let optional = Said::read(directory.said(), &terms);
         let mut outlook = Outlook::initial(terms, remembered.command(None));
         optional.recall(Arc::make_mut(&mut outlook.snapshot));
@@ -110,9 +109,8 @@ impl<C: Cluster> Policy<C> {
             outlook,
             remembered,
             optional,
-            will: Will::No,
             seen: None,
-            doubted: None,
+            changing: None,
             next_look,
             said,
         }
@@ -146,7 +144,7 @@ impl<C: Cluster> Policy<C> {
                         update.forget.iter().for_each(|path| snapshot.remove(path));
                         update.set.into_iter().for_each(|(path, value)| snapshot.set(&path, value, at));
                         if let Some(word) = update.owner {
-                            self.obey(word.into());
+                            self.obey(word);
                         }
                     }
                 },
@@ -160,39 +158,23 @@ impl<C: Cluster> Policy<C> {
 
     /// When the next look is due although nothing is heard.
     fn next_time(&self) -> Boottime {
-        let now = self.clock.boottime();
-        let due = self
+        let (due, unknown) = self
             .outlook
-            .state
-            .deadline(self.will, &self.outlook.terms, self.resume_within());
-        let unknown = self.outlook.snapshot.next_stale(now, self.outlook.terms.stale_after);
-        // A reading is stale when it is older than its age, not when it is as old.
-        let unknown = unknown.map(|at| at + Duration::from_millis(1));
-        // What is due was looked at just now: a time that has passed and changed nothing waits for something to be heard.
-        let due = due.filter(|at| *at > now);
+            .weigh(&*self.clock, |grounds| (grounds.due(), grounds.next_unknown()));
         [due, unknown].into_iter().flatten().fold(self.next_look, Boottime::min)
-    }
-
-    fn resume_within(&self) -> Duration {
-        self.outlook
-            .document
-            .as_ref()
-            .map_or(NO_WAIT, |document| document.resume_within)
     }
 
     /// Judges everything anew and does what follows.
     fn look(&mut self) {
         self.read_documents();
+        let live = *self.wires.live.borrow_and_update() > 0;
+        let ending = *self.wires.ending.borrow();
         let now = self.clock.boottime();
-        let event = self.judged(now);
-        if let Event::Judged { will, .. } = event {
-            self.will = will;
+        if self.outlook.trust.look(now, self.clock.wall()) {
+            tracing::warn!("the wall clock was set: until it has gone evenly for a while nothing works by it");
         }
-        let mut effects = self.step(event, now);
-        if *self.wires.live.borrow_and_update() == 0 {
-            let cleared = self.step(Event::Cleared, now);
-            effects.extend(cleared);
-        }
+        let (state, effects) = self.outlook.weigh(&*self.clock, |grounds| grounds.look(ending, live));
+        self.outlook.state = state;
         // The brake first: nothing below may hold it up.
         let brake = !matches!(self.outlook.state, State::Available { .. });
         self.wires
@@ -221,35 +203,6 @@ impl<C: Cluster> Policy<C> {
         }
     }
 
-    fn step(&mut self, event: Event, now: Boottime) -> Vec<Effect> {
-        let (state, effects) = parked::step(self.outlook.state, event, now, &self.outlook.terms);
-        self.outlook.state = state;
-        effects
-    }
-
-    fn judged(&self, now: Boottime) -> Event {
-        let Outlook {
-            state,
-            terms,
-            snapshot,
-            document,
-            command,
-            ..
-        } = &self.outlook;
-        let view = View::new(snapshot, now, terms.stale_after);
-        let verdict = judge(&view, terms, state.held()).verdict();
-        let (will, _) = self
-            .outlook
-            .situation(&*self.clock, |now| owner::willing(document.as_deref(), *command, now));
-        // An agent that ends takes no work, whatever the owner says.
-        let will = if *self.wires.ending.borrow() { Will::No } else { will };
-        Event::Judged {
-            verdict,
-            will,
-            resume_within: self.resume_within(),
-        }
-    }
-
     fn read_documents(&mut self) {
         let now = self.clock.boottime();
         if now < self.next_look {
@@ -263,17 +216,19 @@ impl<C: Cluster> Policy<C> {
             size: file.size(),
         });
         if self.seen.as_ref() == Some(&stamp) {
+            self.changing = None;
             return;
         }
-        let read = config::owner(&path);
-        // An editor may be writing it at this moment: what is gone or broken counts when it still is at the next look.
-        let usable = matches!(&read, Ok(Some(_)));
-        if !usable && self.outlook.document.is_some() && self.doubted.as_ref() != Some(&stamp) {
-            self.doubted = Some(stamp);
+        // An editor may be writing it at this moment, and half of it may say less than the whole.
+        if self.seen.is_some() && self.changing.as_ref() != Some(&stamp) {
+            self.changing = Some(stamp);
+            self.next_look = now + SETTLE;
             return;
         }
-        self.doubted = None;
+        self.changing = None;
         self.seen = Some(stamp);
+        let read = config::owner(&path);
+        let usable = matches!(&read, Ok(Some(_)));
         let document = read.unwrap_or_else(|error| {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             tracing::error!(%error, cause, "the owner's document counts as none");
@@ -285,13 +240,13 @@ impl<C: Cluster> Policy<C> {
         self.outlook.document = document.map(Arc::new);
     }
 
-    fn obey(&mut self, ask: Ask) -> &'static str {
-        let (remembered, says) = self.remembered.after(ask, self.clock.wall());
+    fn obey(&mut self, word: Word) -> &'static str {
+        let (remembered, says) = self.remembered.after(word, self.clock.wall());
         if remembered != self.remembered {
             self.remembered = remembered;
             self.outlook.command = remembered.command(self.outlook.document.as_deref());
             self.look();
-            if let Err(error) = remembered.write(&self.directory.command()) {
+            if let Err(error) = control::remember(&self.directory.command(), remembered) {
                 tracing::error!(%error, "the owner's command holds, but would not survive a restart");
             }
         }
@@ -299,21 +254,10 @@ impl<C: Cluster> Policy<C> {
     }
 
     fn answer(&mut self, ask: Ask) -> Answer {
-        let text = self.obey(ask).to_owned();
-        let now = self.clock.boottime();
-        let Outlook {
-            state,
-            terms,
-            snapshot,
-            document,
-            command,
-            ..
-        } = &self.outlook;
-        let judgement = judge(&View::new(snapshot, now, terms.stale_after), terms, state.held());
-        let (_, refusal) = self
-            .outlook
-            .situation(&*self.clock, |now| owner::willing(document.as_deref(), *command, now));
-        let standing = match state {
+        let text = ask.word().map_or("", |word| self.obey(word)).to_owned();
+        let says = |grounds: &Grounds<'_>| (grounds.judgement(), grounds.will().1);
+        let (judgement, refusal) = self.outlook.weigh(&*self.clock, says);
+        let standing = match self.outlook.state {
             State::Available { .. } => "available",
             State::Paused { .. } => "paused",
             State::Leaving { .. } => "leaving",

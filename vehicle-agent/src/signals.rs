@@ -10,6 +10,7 @@ pub mod scenario;
 
 use futures::future::BoxFuture;
 use kerbside_core::clock::Boottime;
+pub use kerbside_core::owner::Word as OwnerWord;
 use kerbside_core::parked::Value;
 
 /// What a source says at one moment.
@@ -25,18 +26,6 @@ pub struct Update {
     pub had: Vec<String>,
     /// What the owner says in the car, where the source has the owner too.
     pub owner: Option<OwnerWord>,
-}
-
-/// What the owner says in the car.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum OwnerWord {
-    /// Not now.
-    Pause,
-    /// Go on.
-    Resume,
-    /// Never again.
-    Withdraw,
 }
 
 /// A source of signals.

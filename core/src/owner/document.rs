@@ -1,21 +1,38 @@
 //! The owner's document: what the owner of a car allows, in the owner's words.
 //!
-//! The agent reads it from `owner.yaml` and hands it to [`super::willing`]. Every field that gives something away is required,
-//! and a field that is not known is refused: a misspelt word must never widen what the owner meant.
+//! The agent reads it from `owner.yaml` and hands it to [`super::willing`]. Every field that gives something away is required, a field
+//! that is not known is refused, and so is one that stands there without a value: a misspelt word must never widen what the owner meant.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
+use super::check::{DocumentError, never};
 use super::egress::Egress;
-use crate::quantity::Quantity;
+use super::hours::Hours;
+use super::whole::is_whole;
+use crate::quantity::{Quantity, Resources};
+
+/// The version of the document that this agent understands.
+pub const API_VERSION: &str = "owner.kerbside.dev/v1alpha1";
+/// What the document calls itself.
+pub const KIND: &str = "OwnerPolicy";
 
 /// The document, as in `owner.yaml`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Document {
+    /// [`API_VERSION`]. A document without it is one of before there were versions, and means the same.
+    #[serde(default, deserialize_with = "api_version")]
+    pub api_version: Option<String>,
+    /// [`KIND`], with `apiVersion`.
+    #[serde(default, deserialize_with = "kind")]
+    pub kind: Option<String>,
     /// The consent itself; without it everything is refused.
     pub consent: Consent,
+    /// No work before this moment.
+    #[serde(default, deserialize_with = "said")]
+    pub pause_until: Option<jiff::Timestamp>,
     /// Work only while a charging cable is connected.
     pub require_plugged_in: bool,
     /// Work stops when the charge that the car displays falls below this, in percent.
@@ -27,17 +44,20 @@ pub struct Document {
     /// How long frozen work may wait for the car to be left alone again before it is ended.
     #[serde(default = "default_resume_within", with = "crate::duration::text")]
     pub resume_within: Duration,
-    /// Times of day without work, by the clock of `timeZone`.
+    /// The only times of the week with work, by the clock of `timeZone`; without them all.
+    #[serde(default, deserialize_with = "said")]
+    pub work_hours: Option<Vec<Hours>>,
+    /// Times of the week without work, by the clock of `timeZone`, also where `workHours` allow it.
     #[serde(default)]
-    pub quiet_hours: Vec<QuietHours>,
-    /// The IANA name of the time zone of `quietHours`, such as Europe/Berlin. Needed with them.
-    #[serde(default)]
+    pub quiet_hours: Vec<Hours>,
+    /// The IANA name of the time zone of the hours, such as Europe/Berlin. Needed with them.
+    #[serde(default, deserialize_with = "said")]
     pub time_zone: Option<String>,
     /// The most memory that all work together may have.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "said")]
     pub max_memory: Option<Quantity>,
     /// The most processor time per time that all work together may have.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "said")]
     pub max_cpu: Option<Quantity>,
     /// The most bytes per second that each Pod may read from a disk, and as many write.
     #[serde(default = "default_disk_rate", deserialize_with = "rate")]
@@ -54,68 +74,67 @@ pub struct Consent {
     /// When it was given.
     pub given_at: jiff::Timestamp,
     /// When it ends; without it, when it is withdrawn.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "said")]
     pub expires_at: Option<jiff::Timestamp>,
     /// The job classes that it is for.
     pub classes: Vec<String>,
 }
 
-/// From one time of day to another; over midnight if `to` is not after `from`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct QuietHours {
-    /// The first quiet minute.
-    #[serde(deserialize_with = "time_of_day")]
-    pub from: jiff::civil::Time,
-    /// The first minute that is not quiet any more.
-    #[serde(deserialize_with = "time_of_day")]
-    pub to: jiff::civil::Time,
-}
-
-impl QuietHours {
-    /// Whether `time` lies within.
-    pub fn contain(&self, time: jiff::civil::Time) -> bool {
-        if self.from < self.to {
-            (self.from..self.to).contains(&time)
-        } else {
-            time >= self.from || time < self.to
-        }
-    }
-}
-
-/// A document that says something impossible.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum DocumentError {
-    /// Quiet hours mean nothing without a time zone.
-    #[error("quietHours needs timeZone, such as Europe/Berlin")]
-    TimeZoneMissing,
-    /// A class that no job can have.
-    #[error(
-        "consent.classes: '{0}' is not a job class: it has 1 to 63 characters of a-z, 0-9 and '-' and starts and ends with a letter or digit"
-    )]
-    Class(String),
-    /// The consent would never hold.
-    #[error("consent.expiresAt is not after consent.givenAt")]
-    NeverHolds,
-}
-
 impl Document {
     /// What the types cannot say.
     pub fn check(self) -> Result<Self, DocumentError> {
-        if !self.quiet_hours.is_empty() && self.time_zone.is_none() {
-            return Err(DocumentError::TimeZoneMissing);
+        if self.api_version.is_some() != self.kind.is_some() {
+            return Err(DocumentError::HalfAVersion);
+        }
+        for (field, is_there) in [
+            ("workHours", self.work_hours.is_some()),
+            ("quietHours", !self.quiet_hours.is_empty()),
+        ] {
+            if is_there && self.time_zone.is_none() {
+                return Err(DocumentError::TimeZoneMissing(field));
+            }
         }
         if let Some(class) = self.consent.classes.iter().find(|class| !is_class(class)) {
             return Err(DocumentError::Class(class.clone()));
         }
-        if self
-            .consent
-            .expires_at
-            .is_some_and(|expires| expires <= self.consent.given_at)
-        {
-            return Err(DocumentError::NeverHolds);
+        never(&self).map_or(Ok(self), Err)
+    }
+
+    /// The same, of a document and the text that it was read from.
+    pub fn check_in(self, text: &str) -> Result<Self, DocumentError> {
+        if self.api_version.is_some() && !is_whole(text) {
+            return Err(DocumentError::CutOff);
         }
-        Ok(self)
+        self.check()
+    }
+
+    /// Whether it has hours of any kind, and so needs a clock that shows them.
+    pub fn has_hours(&self) -> bool {
+        self.work_hours.is_some() || !self.quiet_hours.is_empty()
+    }
+
+    /// Whether the hours allow work at this moment of the calendar, and if not, which do not. Quiet hours win.
+    pub fn hours(&self, at: jiff::civil::DateTime) -> Result<(), &'static str> {
+        let contain = |hours: &[Hours]| hours.iter().any(|hours| hours.contain(at));
+        if contain(&self.quiet_hours) {
+            return Err("the owner keeps quiet hours");
+        }
+        match &self.work_hours {
+            Some(hours) if !contain(hours) => Err("it is not within the owner's work hours"),
+            _ => Ok(()),
+        }
+    }
+
+    /// What a car gives under the owner's caps, which can only narrow it.
+    #[must_use]
+    pub fn narrowed(&self, mut gives: Resources) -> Resources {
+        for (name, cap) in [("cpu", self.max_cpu), ("memory", self.max_memory)] {
+            if let Some(cap) = cap {
+                let amount = gives.get(name).min(cap);
+                gives.0.insert(name.to_owned(), amount);
+            }
+        }
+        gives
     }
 }
 
@@ -138,14 +157,38 @@ fn default_disk_rate() -> u64 {
     50 << 20
 }
 
+fn default_resume_within() -> Duration {
+    Duration::from_mins(2)
+}
+
+/// A field that may be left out, and has a value where it is not: an empty one would be read as if nothing had been said, and the fields
+/// that are read by this narrow what the owner gives.
+pub(super) fn said<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+fn api_version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    only("apiVersion", API_VERSION, deserializer)
+}
+
+fn kind<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    only("kind", KIND, deserializer)
+}
+
+fn only<'de, D: Deserializer<'de>>(field: &str, understood: &str, deserializer: D) -> Result<Option<String>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text == understood {
+        return Ok(Some(text));
+    }
+    Err(serde::de::Error::custom(format!(
+        "{field} is '{text}', and this agent understands {understood} only"
+    )))
+}
+
 pub(super) fn rate<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     let quantity = Quantity::deserialize(deserializer)?;
     let bytes = u64::try_from(quantity.units()).ok().filter(|bytes| *bytes > 0);
     bytes.ok_or_else(|| serde::de::Error::custom("a rate is at least one byte per second, such as 50Mi"))
-}
-
-fn default_resume_within() -> Duration {
-    Duration::from_mins(2)
 }
 
 fn percent<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
@@ -157,110 +200,5 @@ fn percent<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> 
     }
 }
 
-fn time_of_day<'de, D: Deserializer<'de>>(deserializer: D) -> Result<jiff::civil::Time, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let refuse = || serde::de::Error::custom(format!("'{text}' is not a time of day such as 22:30"));
-    let (hour, minute) = text.split_once(':').ok_or_else(refuse)?;
-    if hour.len() != 2 || minute.len() != 2 {
-        return Err(refuse());
-    }
-    let (hour, minute) = (
-        hour.parse().map_err(|_| refuse())?,
-        minute.parse().map_err(|_| refuse())?,
-    );
-    jiff::civil::Time::new(hour, minute, 0, 0).map_err(|_| refuse())
-}
-
 #[cfg(test)]
-mod tests {
-    use rstest::rstest;
-
-    use super::*;
-
-    const WHOLE: &str = "
-consent: {givenAt: 2026-11-01T10:00:00Z, expiresAt: 2027-11-01T10:00:00Z, classes: [inference, video]}
-requirePluggedIn: true
-chargeFloorPercent: 50
-chargeResumeMarginPercent: 10
-resumeWithin: 5m
-quietHours: [{from: '22:00', to: '06:30'}]
-timeZone: Europe/Berlin
-maxMemory: 1Gi
-maxCpu: 1500m
-maxDiskBytesPerSecond: 20Mi
-egress: {allow: [public, 192.168.7.20], ports: [443], maxBytesPerSecond: 500Ki}
-";
-
-    fn parse(yaml: &str) -> Result<Document, String> {
-        let document: Document = serde_saphyr::from_str(yaml).map_err(|e| e.to_string())?;
-        document.check().map_err(|e| e.to_string())
-    }
-
-    #[test]
-    fn whole_document_is_read() {
-        let document = parse(WHOLE).unwrap();
-        assert_eq!(document.consent.classes, ["inference", "video"]);
-        assert_eq!(document.resume_within, Duration::from_mins(5));
-        assert_eq!(document.max_memory, Some("1Gi".parse().unwrap()));
-        assert_eq!(document.quiet_hours.len(), 1);
-        assert_eq!(document.max_disk_bytes_per_second, 20 << 20);
-        let egress = document.egress.unwrap();
-        assert_eq!((egress.allow.len(), egress.max_bytes_per_second), (2, 500 << 10));
-    }
-
-    #[test]
-    fn shortest_document_gets_the_defaults() {
-        let document = parse(
-            "{consent: {givenAt: 2026-11-01T10:00:00Z, classes: []}, requirePluggedIn: false, chargeFloorPercent: 30}",
-        )
-        .unwrap();
-        assert_eq!(document.charge_resume_margin_percent.to_bits(), 5.0_f64.to_bits());
-        assert_eq!(document.resume_within, Duration::from_mins(2));
-        assert_eq!((document.max_cpu, document.consent.expires_at), (None, None));
-        assert_eq!(document.max_disk_bytes_per_second, 50 << 20);
-        assert_eq!(document.egress, None);
-    }
-
-    #[rstest]
-    #[case::no_consent(
-        "consent: {givenAt: 2026-11-01T10:00:00Z, expiresAt: 2027-11-01T10:00:00Z, classes: [inference, video]}",
-        "",
-        "consent"
-    )]
-    #[case::no_classes(", classes: [inference, video]", "", "classes")]
-    #[case::no_plug("requirePluggedIn: true", "", "requirePluggedIn")]
-    #[case::no_floor("chargeFloorPercent: 50", "", "chargeFloorPercent")]
-    #[case::no_rate(
-        "maxDiskBytesPerSecond: 20Mi",
-        "maxDiskBytesPerSecond: 0",
-        "at least one byte per second"
-    )]
-    #[case::no_reach("allow: [public, 192.168.7.20], ", "", "allow")]
-    #[case::bad_reach("192.168.7.20]", "192.168.7.20/24]", "192.168.7.0/24")]
-    #[case::no_egress_rate("maxBytesPerSecond: 500Ki", "maxBytesPerSecond: 0", "at least one byte per second")]
-    #[case::unknown_egress_field("ports: [443]", "port: 443", "port")]
-    #[case::unknown_field("maxCpu: 1500m", "maxCpus: 1500m", "maxCpus")]
-    #[case::unknown_consent_field("classes:", "clases: [a], classes:", "clases")]
-    #[case::floor_over_100("chargeFloorPercent: 50", "chargeFloorPercent: 150", "0 to 100")]
-    #[case::bad_duration("resumeWithin: 5m", "resumeWithin: soon", "resumeWithin")]
-    #[case::bad_time("'22:00'", "'25:00'", "time of day")]
-    #[case::no_zone("timeZone: Europe/Berlin", "", "timeZone")]
-    #[case::bad_class("[inference, video]", "[Video]", "not a job class")]
-    #[case::never("expiresAt: 2027-11", "expiresAt: 2025-11", "not after")]
-    #[case::bad_quantity("maxMemory: 1Gi", "maxMemory: lots", "lots")]
-    fn document_that_is_wrong_is_refused_with_the_place(#[case] from: &str, #[case] to: &str, #[case] says: &str) {
-        assert!(WHOLE.contains(from));
-        let message = parse(&WHOLE.replace(from, to)).unwrap_err();
-        assert!(message.contains(says), "{message}");
-    }
-
-    #[test]
-    fn quiet_hours_over_midnight_hold_on_both_sides() {
-        let quiet = parse(WHOLE).unwrap().quiet_hours[0];
-        let at = |hour, minute| jiff::civil::time(hour, minute, 0, 0);
-        assert_eq!(
-            [at(21, 59), at(22, 0), at(0, 0), at(6, 29), at(6, 30)].map(|time| quiet.contain(time)),
-            [false, true, true, true, false]
-        );
-    }
-}
+mod tests;

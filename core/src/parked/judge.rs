@@ -193,6 +193,31 @@ impl Factor {
         }
     }
 
+    /// What is so when the factor is *no*, in words, for the owner.
+    pub fn deny(self) -> &'static str {
+        match self {
+            Self::Stationary => "the car moves",
+            Self::NotReadyToDrive => "the car is ready to drive",
+            Self::NotDrivingItself => "the car drives by itself",
+            Self::HeldInPlace => "neither park, park lock nor parking brake holds the car",
+            Self::Cool => "the battery or the air is too hot",
+            Self::Supplied => "the low-voltage battery is not fed",
+            Self::NotUpdating => "the car is being updated",
+            Self::NotInService => "the car is in service",
+            Self::NotCrashed => "the car has crashed",
+            Self::NotBrokenDown => "the car has broken down",
+            Self::MemoryFree => "the computer is short of memory",
+            Self::PowerToRun => "the car saves all the power that it can",
+            Self::Locked => "a door is not locked",
+            Self::Closed => "a door, a trunk or the hood is open",
+            Self::Empty => "somebody sits in the car",
+            Self::PedalsFree => "a pedal is pressed",
+            Self::AccessoriesOff => "accessories are on",
+            Self::Connected => "there is no connection",
+            Self::PowerToStart => "the car saves power",
+        }
+    }
+
     /// What a *no* means for work that runs; *unknown* means [`Consequence::Pause`], unless it stands in the way of new work only.
     fn consequence(self) -> Consequence {
         match self {

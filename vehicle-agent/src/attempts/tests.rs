@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kerbside_core::names::reason;
-use kerbside_core::owner::Command;
+use kerbside_core::owner::{ClockTrust, Command};
 use kerbside_core::parked::signals::path;
 use kerbside_core::parked::{Cause, Snapshot, State, Terms, Value};
 use kerbside_core::quantity::Quantity;
@@ -57,6 +57,7 @@ fn outlook(clock: &dyn Clock, state: State) -> Outlook {
             ..Terms::default()
         }),
         allocatable: Resources(allocatable.map(|(name, amount)| (name.to_owned(), amount)).into()),
+        trust: ClockTrust::default(),
     }
 }
 

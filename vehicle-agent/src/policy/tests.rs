@@ -4,15 +4,19 @@ use std::fs;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use kerbside_core::names::reason;
+use kerbside_core::owner::{Command, Document, replay};
 use kerbside_core::parked::Value;
 use kerbside_core::parked::signals::path;
 use tokio::sync::oneshot;
 
 use super::*;
 use crate::outlook::Posture;
+use crate::signals::scenario::{self, Scenario};
 use crate::signals::{OwnerWord, Update};
-use crate::testing::{FakeCluster, OWNER, TokioClock};
+use crate::testing::{FakeCluster, OWNER, SetClock, TokioClock};
 
 struct Fed(mpsc::UnboundedReceiver<Update>);
 
@@ -81,11 +85,24 @@ impl Fixture {
     }
 
     fn start(temp: tempfile::TempDir) -> Self {
-        let directory = Directory::open(temp.path()).unwrap();
-        let clock: Arc<dyn Clock> = Arc::new(TokioClock::new());
-        let cluster = FakeCluster::new();
         let (feed, source) = mpsc::unbounded_channel();
-        let (outlook, seen) = watch::channel(Outlook::initial(Arc::new(Terms::default()), owner::Command::None));
+        Self::hearing(temp, Box::new(Fed(source)), feed)
+    }
+
+    /// An agent that hears these signals; what is fed it hears only if they are `Fed`.
+    fn hearing(temp: tempfile::TempDir, signals: Box<dyn Signals>, feed: mpsc::UnboundedSender<Update>) -> Self {
+        Self::by(Arc::new(TokioClock::new()), temp, signals, feed)
+    }
+
+    fn by(
+        clock: Arc<dyn Clock>,
+        temp: tempfile::TempDir,
+        signals: Box<dyn Signals>,
+        feed: mpsc::UnboundedSender<Update>,
+    ) -> Self {
+        let directory = Directory::open(temp.path()).unwrap();
+        let cluster = FakeCluster::new();
+        let (outlook, seen) = watch::channel(Outlook::initial(Arc::new(Terms::default()), Command::None));
         let (brake, braked) = watch::channel(true);
         let (live, lives) = watch::channel(0);
         let (requests, requested) = mpsc::channel(1);
@@ -106,7 +123,7 @@ impl Fixture {
         };
         let car = Car::read(&directory.car()).unwrap();
         let policy = Policy::new(car, directory, Arc::clone(&clock), cluster.clone(), wires);
-        tokio::spawn(policy.run(Box::new(Fed(source))));
+        tokio::spawn(policy.run(signals));
         Self {
             temp,
             clock,
@@ -399,21 +416,72 @@ async fn document_that_changes_is_read_again_and_the_offer_follows() {
         OWNER.replace("[inference]", "[inference, video]") + "maxCpu: 500m\n",
     )
     .unwrap();
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    // An owner's change acts within a second, and here nothing else makes the agent look.
+    tokio::time::sleep(Duration::from_millis(1010)).await;
     let offer = fixture.said().offer.unwrap();
     assert_eq!((offer.classes.len(), offer.allocatable["cpu"].as_str()), (2, "500m"));
-    fs::write(&path, "consent: [").unwrap();
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    fs::write(&path, OWNER).unwrap();
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    assert_eq!(
-        fixture.standing(),
-        Standing::Available,
-        "half a document for a moment is an editor at work"
-    );
+    for _ in 0..10 {
+        fs::write(&path, "consent: [").unwrap();
+        tokio::time::sleep(Duration::from_millis(80)).await;
+        fs::write(&path, OWNER).unwrap();
+        tokio::time::sleep(Duration::from_millis(220)).await;
+        assert_eq!(
+            fixture.standing(),
+            Standing::Available,
+            "half a document for a moment is an editor at work"
+        );
+    }
     fs::remove_file(&path).unwrap();
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    tokio::time::sleep(Duration::from_millis(1010)).await;
     assert_eq!(fixture.standing(), Standing::Away);
+}
+
+#[tokio::test(start_paused = true)]
+async fn document_that_is_cut_off_or_broken_for_longer_counts_as_none() {
+    let version = "apiVersion: owner.kerbside.dev/v1alpha1\nkind: OwnerPolicy\n";
+    let versioned = format!("{version}{}...\n", OWNER.trim_start());
+    let fixture = Fixture::available().await;
+    let path = fixture.temp.path().join("owner.yaml");
+    fs::write(&path, &versioned).unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(fixture.standing(), Standing::Available);
+    fs::write(&path, versioned.replace("resumeWithin: 10m\n...\n", "")).unwrap();
+    tokio::time::sleep(Duration::from_millis(1010)).await;
+    assert_eq!(fixture.standing(), Standing::Away);
+    assert_eq!(fixture.refusal().as_deref(), Some(reason::OWNER_CONSENT_MISSING));
+}
+
+#[tokio::test(start_paused = true)]
+async fn wall_clock_that_is_set_stops_work_until_it_has_gone_evenly_for_a_minute() {
+    let temp = tempfile::tempdir().unwrap();
+    fs::write(temp.path().join("car.yaml"), CAR).unwrap();
+    fs::write(temp.path().join("owner.yaml"), OWNER).unwrap();
+    let clock = Arc::new(SetClock::new());
+    let (feed, source) = mpsc::unbounded_channel();
+    let shared: Arc<dyn Clock> = Arc::clone(&clock) as _;
+    let fixture = Fixture::by(shared, temp, Box::new(Fed(source)), feed);
+    fixture.parked_for(120).await;
+    assert_eq!((fixture.standing(), fixture.refusal()), (Standing::Available, None));
+    clock.set(3_600_000);
+    assert_eq!(
+        fixture.refusal().as_deref(),
+        Some(reason::OWNER_PAUSED),
+        "also before the agent looks"
+    );
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(
+        (fixture.standing(), fixture.posture()),
+        (Standing::Paused, Posture::Freeze)
+    );
+    let answer = fixture.ask(Ask::Status).await;
+    assert!(answer.status.owner.contains("clock was set"), "{}", answer.status.owner);
+    fixture.parked_for(40).await;
+    assert_eq!(fixture.standing(), Standing::Paused);
+    fixture.parked_for(20).await;
+    assert_eq!(
+        (fixture.standing(), fixture.posture()),
+        (Standing::Available, Posture::Run)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -460,4 +528,67 @@ async fn idle_car_says_nothing_while_nothing_changes() {
     let said = fixture.cluster.states().len();
     fixture.parked_for(3600).await;
     assert_eq!(fixture.cluster.states().len(), said);
+}
+
+/// A little of everything, from the moment at which `TokioClock` begins.
+const RECORDING: &str = "
+startsAt: 2026-11-22T10:00:00Z
+lasts: 40m
+preset: parked
+steps:
+- {at: 5m, set: {Vehicle.Cabin.Door.Row1.DriverSide.IsLocked: false}}
+- {at: 7m, set: {Vehicle.Cabin.Door.Row1.DriverSide.IsLocked: true}}
+- {at: 11m, set: {Vehicle.Powertrain.TractionBattery.Charging.ChargingPort.AnyPosition.IsChargingCableConnected: false}}
+- {at: 12m, set: {Vehicle.Powertrain.TractionBattery.Charging.ChargingPort.AnyPosition.IsChargingCableConnected: true}}
+- {at: 13m, owner: pause}
+- {at: 17m30s, owner: resume}
+- {at: 28m, preset: driverReturns}
+- {at: 28m20s, preset: driving}
+- {at: 31m, preset: parked}
+- {at: 35m, forget: [Vehicle.Speed]}
+- {at: 36m, set: {Vehicle.Speed: 0}}
+- {at: 39m, owner: withdraw}
+";
+
+/// What `kerbside-agent policy simulate` shows is what the agent does: the same recording, live and in no time.
+#[tokio::test(start_paused = true)]
+async fn recording_that_is_played_live_goes_as_it_is_simulated() {
+    let temp = tempfile::tempdir().unwrap();
+    let terms = "quietHours: [{from: '10:20', to: '10:25'}]\ntimeZone: UTC\n";
+    // Shorter than the pause.
+    let owner = OWNER.replace("resumeWithin: 10m", "resumeWithin: 4m") + terms;
+    fs::write(temp.path().join("owner.yaml"), &owner).unwrap();
+    let file = temp.path().join("recording.yaml");
+    fs::write(&file, RECORDING).unwrap();
+    let document: Document = serde_saphyr::from_str(&owner).unwrap();
+    let (_, recording) = scenario::read(&file).unwrap();
+    let car = replay::Car {
+        document: &document,
+        terms: &Terms::default(),
+        zone: Some(&TimeZone::UTC),
+    };
+    let day = replay::replay(&recording, car).unwrap();
+    let simulated = |at: Timestamp| {
+        let span = day.spans.iter().find(|span| span.from <= at && at < span.to)?;
+        Some(match span.standing {
+            replay::Standing::Available => Standing::Available,
+            replay::Standing::Paused => Standing::Paused,
+            replay::Standing::Away => Standing::Away,
+        })
+    };
+    let (feed, _) = mpsc::unbounded_channel();
+    let fixture = Fixture::hearing(temp, Box::new(Scenario::open(file).unwrap()), feed);
+    let mut seen = Vec::new();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    for second in 0..recording.lasts.as_secs() {
+        let at = day.from + Duration::from_millis(second * 1000 + 500);
+        // The agent looks at the clock once a second: whatever changed a moment ago it may not have seen.
+        let now = simulated(at);
+        if now == simulated(at - Duration::from_secs(1)) {
+            assert_eq!(Some(fixture.standing()), now, "at {at}");
+            seen.extend(now.filter(|now| seen.last() != Some(now)));
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert!(seen.len() >= 12, "it went through little: {seen:?}");
 }

@@ -1,21 +1,21 @@
 //! Simulated signals, played from a file: for demos and tests.
 //!
-//! A scenario starts from a preset and changes signals at times counted from its start. All values are sent again every `refresh`,
-//! as a real bus does, so that only what the scenario forgets becomes stale. A file that changes is played from its beginning.
+//! The form of the file, and what each of its steps changes, is core's (`owner::replay::Recording`); here it is read, and played in real
+//! time. What it says of the wall clock and of its end is for `kerbside-agent policy simulate`: here the last values stay. A file that
+//! changes is played from its beginning.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use kerbside_core::parked::signals::path;
-use kerbside_core::parked::{Terms, Value};
-use serde::Deserialize;
+use kerbside_core::owner::replay::{Recording, Step};
+use kerbside_core::parked::Value;
 use tokio::time::{Instant, sleep_until};
 
-use super::{OwnerWord, Signals, Update};
+use super::{Signals, Update};
 
 /// How often the file is looked at.
 const RELOAD: Duration = Duration::from_millis(250);
@@ -42,119 +42,12 @@ pub enum ScenarioError {
     },
 }
 
-/// The file.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Script {
-    #[serde(default = "default_refresh", with = "kerbside_core::duration::text")]
-    refresh: Duration,
-    preset: Preset,
-    #[serde(default)]
-    set: BTreeMap<String, Value>,
-    #[serde(default)]
-    steps: Vec<Step>,
-}
-
-/// One change.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Step {
-    #[serde(with = "kerbside_core::duration::text")]
-    at: Duration,
-    #[serde(default)]
-    preset: Option<Preset>,
-    #[serde(default)]
-    set: BTreeMap<String, Value>,
-    #[serde(default)]
-    forget: Vec<String>,
-    #[serde(default)]
-    owner: Option<OwnerWord>,
-}
-
-/// Many signals in one word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-enum Preset {
-    /// Parked, locked, empty, plugged in, charged and well.
-    Parked,
-    /// Unlocked, and the driver's door is open.
-    DriverReturns,
-    /// On the road.
-    Driving,
-    /// Nothing is known.
-    Silent,
-}
-
-impl Preset {
-    fn signals(self) -> Vec<(String, Value)> {
-        let text = |value: &str| Value::Text(value.to_owned());
-        let driver_door = path::DOORS[0];
-        let mut signals: Vec<(String, Value)> = Vec::new();
-        let mut set = |path: &str, value: Value| signals.push((path.to_owned(), value));
-        match self {
-            Self::Silent => {}
-            Self::DriverReturns => {
-                set(&format!("{driver_door}.IsLocked"), Value::Bool(false));
-                set(&format!("{driver_door}.IsOpen"), Value::Bool(true));
-            }
-            Self::Parked | Self::Driving => {
-                let parked = self == Self::Parked;
-                set(path::SPEED, Value::Number(if parked { 0.0 } else { 42.0 }));
-                set(path::IS_MOVING, Value::Bool(!parked));
-                set(path::LOW_VOLTAGE_SYSTEM_STATE, text(if parked { "LOCK" } else { "ON" }));
-                set(path::SELECTED_GEAR, Value::Number(if parked { 126.0 } else { 127.0 }));
-                set(path::PARK_LOCK, Value::Bool(parked));
-                set(path::PARKING_BRAKE, Value::Bool(parked));
-                set(path::BRAKE_PEDAL, Value::Number(0.0));
-                set(path::ACCELERATOR_PEDAL, Value::Number(if parked { 0.0 } else { 20.0 }));
-                for door in path::DOORS {
-                    set(&format!("{door}.IsOpen"), Value::Bool(false));
-                    set(&format!("{door}.IsLocked"), Value::Bool(true));
-                }
-                set(path::TRUNK_OPEN, Value::Bool(false));
-                for (place, seat) in path::SEATS.into_iter().enumerate() {
-                    let driver = place == 0 && !parked;
-                    set(
-                        &format!("{seat}.OccupancyStatus"),
-                        text(if driver { "OCCUPIED" } else { "EMPTY" }),
-                    );
-                }
-                set(path::CHARGE, Value::Number(80.0));
-                set(
-                    &format!("{}AnyPosition.IsChargingCableConnected", path::CHARGING_PORTS),
-                    Value::Bool(parked),
-                );
-                set(path::LOW_VOLTAGE, Value::Number(13.8));
-                set(path::BATTERY_TEMPERATURE, Value::Number(22.0));
-                set(path::AIR_TEMPERATURE, Value::Number(15.0));
-                set(path::CONNECTIVITY, Value::Bool(true));
-                // What a car has once said, it is judged by for good: so also a scenario that comes after says it.
-                for optional in Terms::default().optional() {
-                    let value = match optional.as_str() {
-                        path::AUTONOMY_LEVEL => text("SAE_0"),
-                        path::POWER_SAVING => Value::Number(0.0),
-                        path::DRIVER_BELTED => Value::Bool(!parked),
-                        _ => Value::Bool(false),
-                    };
-                    set(&optional, value);
-                }
-            }
-        }
-        signals
-    }
-}
-
-/// One may come late, and none counts as old yet.
-fn default_refresh() -> Duration {
-    Duration::from_secs(1)
-}
-
 /// A scenario that is being played.
 #[derive(Debug)]
 pub struct Scenario {
     path: PathBuf,
     text: String,
-    script: Script,
+    script: Recording,
     started: Instant,
     done: usize,
     values: BTreeMap<String, Value>,
@@ -165,16 +58,9 @@ pub struct Scenario {
 impl Scenario {
     /// Reads the file; time counts from now on.
     pub fn open(path: PathBuf) -> Result<Self, ScenarioError> {
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(source) => return Err(ScenarioError::Read { path, source }),
-        };
-        let script = match parse(&text) {
-            Ok(script) => script,
-            Err(message) => return Err(ScenarioError::Parse { path, message }),
-        };
+        let (text, script) = read(&path)?;
         let now = Instant::now();
-        let values = first_values(&script);
+        let values = script.first_values();
         Ok(Self {
             path,
             text,
@@ -193,7 +79,7 @@ impl Scenario {
         let text = fs::read_to_string(&self.path).ok().filter(|text| *text != self.text)?;
         match parse(&text) {
             Ok(script) => {
-                let values = first_values(&script);
+                let values = script.first_values();
                 let forget = self
                     .values
                     .keys()
@@ -228,22 +114,10 @@ impl Scenario {
     }
 
     fn play(&mut self, step: &Step) -> Update {
-        let mut set: BTreeMap<String, Value> = step
-            .preset
-            .map(Preset::signals)
-            .unwrap_or_default()
-            .into_iter()
-            .collect();
-        set.extend(step.set.iter().map(|(path, value)| (path.clone(), value.clone())));
-        let mut forget: BTreeSet<String> = step.forget.iter().cloned().collect();
-        if step.preset == Some(Preset::Silent) {
-            forget.extend(self.values.keys().cloned());
-        }
-        self.values.retain(|path, _| !forget.contains(path));
-        self.values.extend(set.clone());
+        let change = step.play(&mut self.values);
         Update {
-            set: set.into_iter().collect(),
-            forget: forget.into_iter().collect(),
+            set: change.set.into_iter().collect(),
+            forget: change.forget.into_iter().collect(),
             owner: step.owner,
             ..Update::default()
         }
@@ -272,21 +146,24 @@ impl Scenario {
     }
 }
 
-fn first_values(script: &Script) -> BTreeMap<String, Value> {
-    let mut values: BTreeMap<String, Value> = script.preset.signals().into_iter().collect();
-    values.extend(script.set.clone());
-    values
+/// Reads a recording, and the text that it was read from.
+pub fn read(path: &Path) -> Result<(String, Recording), ScenarioError> {
+    let text = fs::read_to_string(path).map_err(|source| ScenarioError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    match parse(&text) {
+        Ok(recording) => Ok((text, recording)),
+        Err(message) => Err(ScenarioError::Parse {
+            path: path.to_owned(),
+            message,
+        }),
+    }
 }
 
-fn parse(text: &str) -> Result<Script, String> {
-    let script: Script = serde_saphyr::from_str(text).map_err(|e| e.to_string())?;
-    if !script.steps.is_sorted_by_key(|step| step.at) {
-        return Err("steps must be in the order of their times".to_owned());
-    }
-    if script.refresh < Duration::from_millis(100) {
-        return Err("refresh must be at least 100ms".to_owned());
-    }
-    Ok(script)
+fn parse(text: &str) -> Result<Recording, String> {
+    let recording: Recording = serde_saphyr::from_str(text).map_err(|e| e.to_string())?;
+    recording.check().map_err(|e| e.to_string())
 }
 
 impl Signals for Scenario {
@@ -297,12 +174,11 @@ impl Signals for Scenario {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use kerbside_core::clock::Boottime;
-    use kerbside_core::parked::{Snapshot, Verdict, View, judge};
+    use kerbside_core::parked::{Snapshot, Terms, Verdict, View, judge};
 
     use super::*;
+    use crate::signals::OwnerWord;
 
     const SCENARIO: &str = "
 preset: parked
@@ -389,7 +265,7 @@ steps:
 
     #[test]
     fn values_are_sent_again_twice_before_they_count_as_old() {
-        let Script { refresh, .. } = parse("preset: parked").unwrap();
+        let Recording { refresh, .. } = parse("preset: parked").unwrap();
         assert!(refresh * 2 < Terms::default().stale_after);
     }
 
@@ -411,14 +287,10 @@ steps:
     }
 
     #[test]
-    fn scenario_that_explains_is_valid() {
-        assert_eq!(
-            parse(include_str!("../../documents/scenario.yaml"))
-                .unwrap()
-                .steps
-                .len(),
-            8
-        );
+    fn scenarios_that_ship_with_the_agent_are_valid() {
+        let explains = parse(include_str!("../../documents/scenario.yaml")).unwrap();
+        assert_eq!(explains.steps.len(), 8);
+        parse(include_str!("../../documents/recordings/commuter.yaml")).unwrap();
     }
 
     #[test]

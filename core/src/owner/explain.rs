@@ -1,0 +1,243 @@
+//! An owner's document in plain words, as a person would say it: one sentence for each term, also for those that it does not write down.
+//!
+//! Called by `kerbside-agent policy explain`. What must never happen: a sentence that promises less work than the car may do.
+
+use jiff::Timestamp;
+
+use super::{Document, Egress, Hours, Reach};
+use crate::duration;
+use crate::quantity::Quantity;
+
+/// What the document means, a sentence each.
+pub fn explain(document: &Document) -> Vec<String> {
+    let mut says = vec![consent(document)];
+    if let Some(until) = document.pause_until {
+        says.push(format!("Before {} there is no work.", moment(until)));
+    }
+    says.push(if document.require_plugged_in {
+        "There is work only while a charging cable is connected; when it is pulled, work stands still.".to_owned()
+    } else {
+        "There is work with and without a charging cable.".to_owned()
+    });
+    says.push(charge(document));
+    says.extend(hours(document));
+    says.push(visit(document));
+    says.push(most(document));
+    says.push(format!(
+        "Each Pod reads at most {} a second from a disk, and writes as much.",
+        bytes(document.max_disk_bytes_per_second)
+    ));
+    says.push(network(document.egress.as_ref()));
+    says.push(
+        "Whatever is written here, there is no work while the car is driven, while somebody is at it, or while it is not known \
+         whether that is so; and `kerbside-agent pause` and `kerbside-agent withdraw` act within a second."
+            .to_owned(),
+    );
+    says
+}
+
+fn consent(document: &Document) -> String {
+    let consent = &document.consent;
+    let since = moment(consent.given_at);
+    let until = consent.expires_at.map_or_else(
+        || "until you take it back".to_owned(),
+        |expires| format!("until {}, or until you take it back", moment(expires)),
+    );
+    match &consent.classes[..] {
+        [] => format!("You agree to no work at all: the list of classes is empty ({since}, {until})."),
+        [class] => format!("You agree to work of the class {class}, from {since} {until}."),
+        classes => format!(
+            "You agree to work of the classes {}, from {since} {until}.",
+            list(classes)
+        ),
+    }
+}
+
+fn visit(document: &Document) -> String {
+    if document.resume_within.is_zero() {
+        return "As soon as somebody comes to the car, work stands still and ends.".to_owned();
+    }
+    format!(
+        "As soon as somebody comes to the car, work stands still; if the car is not left alone again within {}, work ends.",
+        duration::format(document.resume_within)
+    )
+}
+
+fn charge(document: &Document) -> String {
+    let floor = document.charge_floor_percent;
+    let start = (floor + document.charge_resume_margin_percent).min(100.0);
+    if start > floor {
+        format!(
+            "Work ends when the charge falls below {floor} %, and begins at {start} % or more; if the charge is not known, there is none."
+        )
+    } else {
+        format!("There is work at a charge of {floor} % or more; if the charge is not known, there is none.")
+    }
+}
+
+fn hours(document: &Document) -> Vec<String> {
+    let clock = document
+        .time_zone
+        .as_ref()
+        .map_or_else(String::new, |zone| format!(", by the clock of {zone}"));
+    let windows = |hours: &[Hours]| list(&hours.iter().map(window).collect::<Vec<_>>());
+    let mut says = Vec::new();
+    match &document.work_hours {
+        Some(hours) => says.push(format!("There is work only {}{clock}.", windows(hours))),
+        None => says.push("There may be work at any time of the week.".to_owned()),
+    }
+    if !document.quiet_hours.is_empty() {
+        let quiet = windows(&document.quiet_hours);
+        says.push(format!("There is no work {quiet}{clock}, whatever else is allowed."));
+    }
+    says
+}
+
+fn window(hours: &Hours) -> String {
+    let Hours { from, to, days } = hours;
+    let clock = |time: &jiff::civil::Time| format!("{:02}:{:02}", time.hour(), time.minute());
+    let times = if from == to && from.hour() == 0 && from.minute() == 0 {
+        "all day".to_owned()
+    } else if from == to {
+        format!("for 24 hours from {}", clock(from))
+    } else if from < to {
+        format!("from {} to {}", clock(from), clock(to))
+    } else {
+        format!("from {} to {} of the next day", clock(from), clock(to))
+    };
+    match days {
+        Some(days) => {
+            let days: Vec<_> = days.iter().map(|day| day.as_str()).collect();
+            format!("{times} on {}", list(&days))
+        }
+        None => times,
+    }
+}
+
+fn most(document: &Document) -> String {
+    let cpu = document.max_cpu.map(processors);
+    let memory = document.max_memory.map(|most| format!("{most} of memory"));
+    let caps: Vec<_> = cpu.into_iter().chain(memory).collect();
+    if caps.is_empty() {
+        "All work together gets what the car gives.".to_owned()
+    } else {
+        format!(
+            "All work together gets at most {}, and never more than the car gives.",
+            list(&caps)
+        )
+    }
+}
+
+/// `1 processor`, `1.5 processors`.
+fn processors(most: Quantity) -> String {
+    let millis = most.millis();
+    let number = format!("{}.{:03}", millis / 1000, millis % 1000);
+    let number = number.trim_end_matches('0').trim_end_matches('.');
+    let noun = if number == "1" { "processor" } else { "processors" };
+    format!("{number} {noun}")
+}
+
+fn network(egress: Option<&Egress>) -> String {
+    let Some(egress) = egress.filter(|egress| !egress.is_nothing()) else {
+        return "Work reaches nothing by your network.".to_owned();
+    };
+    let reach = |reach: &Reach| match reach {
+        Reach::Public => "the internet".to_owned(),
+        network @ Reach::Network(_) => network.to_string(),
+    };
+    let allow: Vec<_> = egress.allow.iter().map(reach).collect();
+    let ports: Vec<_> = egress.ports.iter().map(ToString::to_string).collect();
+    let noun = if ports.len() == 1 { "port" } else { "ports" };
+    format!(
+        "Work reaches {} by your network, at {noun} {}, with at most {} a second each way; whoever is reached sees your address.",
+        list(&allow),
+        list(&ports),
+        bytes(egress.max_bytes_per_second)
+    )
+}
+
+/// By the clock of Greenwich, which needs no zone to be known.
+fn moment(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
+}
+
+fn bytes(count: u64) -> String {
+    Quantity::from_bytes(i64::try_from(count).unwrap_or(i64::MAX)).to_string()
+}
+
+/// `a, b and c`.
+fn list<T: AsRef<str>>(parts: &[T]) -> String {
+    match parts {
+        [] => String::new(),
+        [one] => one.as_ref().to_owned(),
+        [most @ .., last] => {
+            let most: Vec<_> = most.iter().map(AsRef::as_ref).collect();
+            format!("{} and {}", most.join(", "), last.as_ref())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(yaml: &str) -> String {
+        let document: Document = serde_saphyr::from_str(yaml).unwrap();
+        explain(&document.check().unwrap()).join("\n")
+    }
+
+    #[test]
+    fn document_with_every_term_is_explained() {
+        let said = said(
+            "
+apiVersion: owner.kerbside.dev/v1alpha1
+kind: OwnerPolicy
+consent: {givenAt: 2026-11-01T10:00:00Z, expiresAt: 2027-11-01T10:00:00Z, classes: [inference, video, render]}
+pauseUntil: 2026-12-01T00:00:00+01:00
+requirePluggedIn: true
+chargeFloorPercent: 62.5
+workHours:
+- {from: '22:00', to: '06:00', days: [Mon, Tue]}
+- {from: '00:00', to: '00:00', days: [Sun]}
+quietHours: [{from: '07:00', to: '09:00'}, {from: '12:00', to: '12:00', days: [Sat]}]
+timeZone: Europe/Berlin
+maxCpu: 1500m
+maxMemory: 1Gi
+egress: {allow: [public, 192.168.7.0/24], ports: [443]}
+",
+        );
+        assert_eq!(
+            said,
+            "\
+You agree to work of the classes inference, video and render, from 2026-11-01 10:00:00 UTC until 2027-11-01 10:00:00 UTC, or until you take it back.
+Before 2026-11-30 23:00:00 UTC there is no work.
+There is work only while a charging cable is connected; when it is pulled, work stands still.
+Work ends when the charge falls below 62.5 %, and begins at 67.5 % or more; if the charge is not known, there is none.
+There is work only from 22:00 to 06:00 of the next day on Mon and Tue and all day on Sun, by the clock of Europe/Berlin.
+There is no work from 07:00 to 09:00 and for 24 hours from 12:00 on Sat, by the clock of Europe/Berlin, whatever else is allowed.
+As soon as somebody comes to the car, work stands still; if the car is not left alone again within 2m, work ends.
+All work together gets at most 1.5 processors and 1Gi of memory, and never more than the car gives.
+Each Pod reads at most 50Mi a second from a disk, and writes as much.
+Work reaches the internet and 192.168.7.0/24 by your network, at port 443, with at most 1Mi a second each way; whoever is reached sees your address.
+Whatever is written here, there is no work while the car is driven, while somebody is at it, or while it is not known whether that is so; and `kerbside-agent pause` and `kerbside-agent withdraw` act within a second."
+        );
+    }
+
+    #[test]
+    fn what_is_not_written_down_is_explained_too() {
+        let said = said(
+            "{consent: {givenAt: 2026-11-01T10:00:00Z, classes: []}, requirePluggedIn: false, chargeFloorPercent: 30, chargeResumeMarginPercent: 0, resumeWithin: 0s}",
+        );
+        for sentence in [
+            "You agree to no work at all: the list of classes is empty (2026-11-01 10:00:00 UTC, until you take it back).",
+            "There is work with and without a charging cable.",
+            "There is work at a charge of 30 % or more; if the charge is not known, there is none.",
+            "There may be work at any time of the week.",
+            "As soon as somebody comes to the car, work stands still and ends.",
+            "All work together gets what the car gives.",
+            "Work reaches nothing by your network.",
+        ] {
+            assert!(said.lines().any(|line| line == sentence), "{sentence}\n\n{said}");
+        }
+    }
+}

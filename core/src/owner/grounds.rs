@@ -1,0 +1,118 @@
+//! What a car's standing is decided by at one moment: signals, the maker's terms, the owner's document and command, two clocks.
+//!
+//! The agent's policy loop, its supervisor of attempts and its status ask it, and [`super::replay`] does over a recorded day: the same
+//! functions, so that what an owner is shown is what the car does. The cluster has no word in it but the job class that it asks for, and
+//! whether there is work; neither may ever turn a no into a yes.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use super::{Asked, ClockTrust, Command, Document, Refusal, Situation, admit, willing};
+use crate::clock::Boottime;
+use crate::names::reason;
+use crate::parked::{self, Effect, Event, Factor, Judgement, Snapshot, State, Terms, View, Will, judge};
+
+/// Without a document nothing is frozen that could wait for anything.
+const NO_WAIT: Duration = Duration::ZERO;
+
+/// Everything that counts, as it is at one moment.
+#[derive(Debug, Clone, Copy)]
+pub struct Grounds<'a> {
+    /// Where the car stands.
+    pub state: State,
+    /// The signals.
+    pub snapshot: &'a Snapshot,
+    /// The maker's terms.
+    pub terms: &'a Terms,
+    /// The owner's document, if there is a valid one.
+    pub document: Option<&'a Document>,
+    /// The owner's last command.
+    pub command: Command,
+    /// The document's time zone; `None` if the document names none, or one that is not known in the car.
+    pub zone: Option<&'a TimeZone>,
+    /// `CLOCK_BOOTTIME`.
+    pub boot: Boottime,
+    /// The wall clock.
+    pub wall: Timestamp,
+    /// What is known of the wall clock.
+    pub trust: ClockTrust,
+}
+
+impl Grounds<'_> {
+    /// What the car's own signals say of each of the maker's terms.
+    pub fn judgement(&self) -> Judgement {
+        judge(&self.view(), self.terms, self.state.held())
+    }
+
+    /// Whether the owner is willing, and if not, why.
+    pub fn will(&self) -> (Will, Option<Refusal>) {
+        willing(self.document, self.command, &self.situation())
+    }
+
+    /// Whether an attempt of this class may start.
+    pub fn admit(&self, class: &str) -> Result<(), Refusal> {
+        let asked = Asked {
+            class,
+            available: matches!(self.state, State::Available { .. }),
+        };
+        admit(self.document, self.command, &self.situation(), asked)?;
+        // A car that saves power lets go on what runs. Of the other thing that new work needs, a network, its arrival is the proof.
+        if self.judgement().of(Factor::PowerToStart).is_yes() {
+            return Ok(());
+        }
+        let message = "the car saves power, and takes no new work";
+        Err(Refusal::new(reason::ENERGY_TERMS, message))
+    }
+
+    /// Judges everything anew: where the car stands now, and what follows. `ending`: the agent ends. `live`: an attempt has a process.
+    pub fn look(&self, ending: bool, live: bool) -> (State, Vec<Effect>) {
+        let (will, _) = self.will();
+        let event = Event::Judged {
+            verdict: self.judgement().verdict(),
+            // An agent that ends takes no work, whatever the owner says.
+            will: if ending { Will::No } else { will },
+            resume_within: self.resume_within(),
+        };
+        let (state, mut effects) = parked::step(self.state, event, self.boot, self.terms);
+        if live {
+            return (state, effects);
+        }
+        let (state, cleared) = parked::step(state, Event::Cleared, self.boot, self.terms);
+        effects.extend(cleared);
+        (state, effects)
+    }
+
+    /// When the state may next change by itself, if nothing else does. What is due now was looked at just now.
+    pub fn due(&self) -> Option<Boottime> {
+        let (will, _) = self.will();
+        let deadline = self.state.deadline(will, self.terms, self.resume_within());
+        deadline.filter(|at| *at > self.boot)
+    }
+
+    /// When the next signal becomes too old to be known.
+    pub fn next_unknown(&self) -> Option<Boottime> {
+        let stale = self.snapshot.next_stale(self.boot, self.terms.stale_after);
+        // A reading is stale when it is older than its age, not when it is as old.
+        stale.map(|at| at + Duration::from_millis(1))
+    }
+
+    fn resume_within(&self) -> Duration {
+        self.document.map_or(NO_WAIT, |document| document.resume_within)
+    }
+
+    fn view(&self) -> View<'_> {
+        View::new(self.snapshot, self.boot, self.terms.stale_after)
+    }
+
+    fn situation(&self) -> Situation<'_> {
+        Situation {
+            view: self.view(),
+            wall: self.wall,
+            civil: self.zone.map(|zone| zone.to_datetime(self.wall)),
+            clock_holds: self.trust.holds(self.boot, self.wall),
+            held: self.state.held(),
+        }
+    }
+}
