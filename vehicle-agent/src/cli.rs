@@ -1,5 +1,7 @@
 //! The command line: what the owner types and what the car's init system starts.
 
+mod policy;
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -75,6 +77,11 @@ enum Verb {
     Resume(Place),
     /// Takes the consent back: all work ends, and none is accepted until a new consent is given
     Withdraw(Place),
+    /// What the owner's document says and means, and when the car would have worked by it
+    Policy {
+        #[command(subcommand)]
+        verb: policy::Verb,
+    },
     /// Compiles a module into the cache: called by the agent itself
     #[command(name = compiler::COMMAND, hide = true)]
     Compile {
@@ -143,6 +150,7 @@ impl Cli {
             Verb::Pause(place) => tell(&place.dir, Word::Pause).await,
             Verb::Resume(place) => tell(&place.dir, Word::Resume).await,
             Verb::Withdraw(place) => tell(&place.dir, Word::Withdraw).await,
+            Verb::Policy { verb } => policy::run(verb, SystemClock.wall()),
             Verb::Status { place, json } => {
                 let directory = Directory::open(&place.dir)?;
                 let Some(answer) = control::ask(&directory.socket(), Ask::Status).await? else {

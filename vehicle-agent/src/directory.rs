@@ -16,11 +16,16 @@ pub struct Directory {
 }
 
 impl Directory {
+    /// Where it is, or would be: nothing is made.
+    pub fn at(root: &Path) -> io::Result<Self> {
+        Ok(Self {
+            root: fs::canonicalize(root).or_else(|_| std::path::absolute(root))?,
+        })
+    }
+
     /// Makes what is missing of it. Only its owner may read it: keys, and other people's data, are in it.
     pub fn open(root: &Path) -> io::Result<Self> {
-        let directory = Self {
-            root: fs::canonicalize(root).or_else(|_| std::path::absolute(root))?,
-        };
+        let directory = Self::at(root)?;
         for path in [
             directory.root.clone(),
             directory.journal(),

@@ -16,6 +16,7 @@
 //! | `guard` | a second process that ends this one if a fence passes and it does not act |
 //! | `signals` | where the car's signals come from |
 //! | `control` | the owner's commands in the car |
+//! | `profiles` | ready policies for owners |
 //! | `proto`, `stream`, `addresses` | what several rooms need: generated protocols, connections of any kind, the car's own addresses |
 
 mod addresses;
@@ -39,6 +40,7 @@ pub mod outlook;
 pub mod output;
 pub mod pod;
 pub mod policy;
+pub mod profiles;
 mod proto;
 pub mod runtime;
 pub mod signals;
