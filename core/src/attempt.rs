@@ -617,6 +617,14 @@ impl Until {
     }
 }
 
+impl Attempt {
+    /// The grace of an attempt that is told to end while it stands still: none. It could do nothing with it but run beside whoever is at the
+    /// car, and no word of the cluster gets a frozen program a moment of processor time.
+    fn takes_leave(&self, until: Until) -> Until {
+        if self.frozen { Until::NOW } else { until }
+    }
+}
+
 /// The word for attempts that a restart of the agent ended.
 pub const AGENT_RESTARTED: &str = "AgentRestarted";
 

@@ -206,6 +206,8 @@ pub fn step(state: State, event: Event, now: Boottime, terms: &Terms) -> (State,
         }
         State::Available { parked_since } => match (verdict, will) {
             (Verdict::Going(factor), _) => leave(Cause::Factor(factor), true),
+            // Somebody is there: what ends now ends at once, whatever the owner said in the same moment.
+            (Verdict::Attended(factor), Will::No) => leave(Cause::Factor(factor), true),
             (_, Will::No) => leave(Cause::Owner, true),
             (Verdict::Parked { .. }, Will::Yes) => (state, Vec::new()),
             (Verdict::Attended(_), _) | (_, Will::Paused) => {

@@ -173,7 +173,9 @@ async fn tell(dir: &Path, word: Word) -> anyhow::Result<String> {
         return Ok(format!("{}\n", answer.text));
     }
     let now = SystemClock.wall();
-    let (remembered, says) = control::remembered(&directory.command(), now).after(word, now);
+    let document = crate::config::owner(&directory.owner()).ok().flatten();
+    let at = control::said_at(now, document.as_ref());
+    let (remembered, says) = control::remembered(&directory.command(), now).after(word, at);
     control::remember(&directory.command(), remembered)?;
     Ok(format!("{says} (no agent runs; this holds when one starts)\n"))
 }

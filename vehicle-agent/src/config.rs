@@ -259,6 +259,7 @@ impl Parked {
                 path::OVERLAY
             ));
         }
+        self.check_levels()?;
         let pedals = [path::BRAKE_PEDAL, path::ACCELERATOR_PEDAL].map(str::to_owned);
         let optional: Vec<String> = Terms::from(self.clone()).optional().chain(pedals).collect();
         if let Some(other) = self.has.iter().find(|has| !optional.contains(has)) {
@@ -271,6 +272,28 @@ impl Parked {
         let some = self.memory_full_percent_max > 0.0 && self.memory_full_percent_max <= 100.0;
         if !some {
             return Err("parked.memoryFullPercentMax must be more than 0 and at most 100".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// The low-voltage system of a car, lead or lithium, whatever its maker calls it: outside of this it is another thing, or a slip.
+const VOLTS: std::ops::RangeInclusive<f64> = 9.0..=60.0;
+/// No battery works above, and no computer is cooled by such air.
+const CELSIUS: std::ops::RangeInclusive<f64> = -20.0..=80.0;
+
+impl Parked {
+    /// Levels that could never stop anything, or that would start what they stop.
+    fn check_levels(&self) -> Result<(), String> {
+        // What is no number is in no range.
+        if !VOLTS.contains(&self.low_voltage_stop) || !VOLTS.contains(&self.low_voltage_start) {
+            return Err("parked.lowVoltageStop and parked.lowVoltageStart must be from 9 to 60 volts".to_owned());
+        }
+        if self.low_voltage_start < self.low_voltage_stop {
+            return Err("parked.lowVoltageStart must not be below parked.lowVoltageStop".to_owned());
+        }
+        if !CELSIUS.contains(&self.battery_celsius_max) || !CELSIUS.contains(&self.air_celsius_max) {
+            return Err("parked.batteryCelsiusMax and parked.airCelsiusMax must be from -20 to 80".to_owned());
         }
         Ok(())
     }
@@ -437,6 +460,14 @@ parked:
             ),
             ("parked: {overlay: Acme}", "no branch"),
             ("parked: {overlay: Vehicle.Acme.}", "no branch"),
+            ("parked: {lowVoltageStop: 0}", "from 9 to 60"),
+            ("parked: {lowVoltageStop: .nan}", "from 9 to 60"),
+            (
+                "parked: {lowVoltageStop: 13.2, lowVoltageStart: 13.1}",
+                "must not be below",
+            ),
+            ("parked: {batteryCelsiusMax: 1000}", "-20 to 80"),
+            ("parked: {airCelsiusMax: .inf}", "-20 to 80"),
             ("parked: {memoryFullPercentMax: 0}", "more than 0"),
             ("parked: {memoryFullPercentMax: 101}", "at most 100"),
             ("containers: {socket: run/containerd.sock}", "absolute"),

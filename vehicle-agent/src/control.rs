@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kerbside_core::owner::{Command, Remembered, Word};
+use kerbside_core::owner::{Command, Document, Remembered, Word};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -130,14 +130,27 @@ impl Ask {
     }
 }
 
-/// Reads the owner's last command. A file that cannot be read is a withdrawal: what it said is not known, and no is the default.
+/// Reads the owner's last command. A file that cannot be read is a withdrawal: what it said is not known, and no is the default. It is
+/// one of the last moment of all, so that no consent that was given before is newer, whatever the clock shows; withdrawing in words ends it.
 pub fn remembered(path: &Path, now: Timestamp) -> Remembered {
-    let of = |command| Remembered { command, at: now };
+    let withdrawn = Remembered {
+        command: Command::Withdraw,
+        at: Timestamp::MAX,
+    };
     match std::fs::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|_| of(Command::Withdraw)),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => of(Command::None),
-        Err(_) => of(Command::Withdraw),
+        Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or(withdrawn),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Remembered {
+            command: Command::None,
+            at: now,
+        },
+        Err(_) => withdrawn,
     }
+}
+
+/// When a word of the owner was said, beside this document: a withdrawal is never older than the consent that it takes back, also in a
+/// car whose clock has not been set since it was made.
+pub fn said_at(now: Timestamp, document: Option<&Document>) -> Timestamp {
+    document.map_or(now, |document| now.max(document.consent.given_at))
 }
 
 /// Keeps the owner's last command.
@@ -229,6 +242,28 @@ mod tests {
         assert_eq!(remembered(&path, now()).command(None), Command::Pause);
     }
 
+    fn document(given_at: &str) -> Document {
+        let yaml = format!(
+            "{{consent: {{givenAt: {given_at}, classes: []}}, requirePluggedIn: false, chargeFloorPercent: 0}}"
+        );
+        serde_saphyr::from_str(&yaml).unwrap()
+    }
+
+    #[test]
+    fn withdrawal_in_a_car_whose_clock_was_never_set_holds() {
+        let document = document("2026-11-01T10:00:00Z");
+        let unset: Timestamp = "1970-01-01T00:01:00Z".parse().unwrap();
+        let at = said_at(unset, Some(&document));
+        let nothing = Remembered {
+            command: Command::None,
+            at: unset,
+        };
+        let (withdrawn, _) = nothing.after(Word::Withdraw, at);
+        assert_eq!(withdrawn.command(Some(&document)), Command::Withdraw);
+        assert_eq!(said_at(now(), Some(&document)), now());
+        assert_eq!(said_at(unset, None), unset);
+    }
+
     /// Agents of before wrote it, and its words stay.
     #[test]
     fn command_is_kept_in_the_same_words() {
@@ -246,6 +281,8 @@ mod tests {
         let path = temp.path().join("command.json");
         std::fs::write(&path, "{").unwrap();
         assert_eq!(remembered(&path, now()).command(None), Command::Withdraw);
+        let later = document("2030-01-01T00:00:00Z");
+        assert_eq!(remembered(&path, now()).command(Some(&later)), Command::Withdraw);
     }
 
     #[tokio::test]

@@ -121,7 +121,11 @@ impl<C: Cluster> Policy<C> {
         let mut source_ended = false;
         loop {
             self.look();
-            self.optional.keep(&self.outlook.snapshot);
+            // After the brake: a disk that is slow must not hold it up.
+            if self.read_documents() {
+                self.look();
+            }
+            self.optional.keep(&self.outlook.snapshot, self.clock.boottime());
             let wait = self.next_time().since(self.clock.boottime());
             tokio::select! {
                 biased;
@@ -166,7 +170,6 @@ impl<C: Cluster> Policy<C> {
 
     /// Judges everything anew and does what follows.
     fn look(&mut self) {
-        self.read_documents();
         let live = *self.wires.live.borrow_and_update() > 0;
         let ending = *self.wires.ending.borrow();
         let now = self.clock.boottime();
@@ -203,10 +206,11 @@ impl<C: Cluster> Policy<C> {
         }
     }
 
-    fn read_documents(&mut self) {
+    /// Looks at the owner's document when that is due; whether there is a new one.
+    fn read_documents(&mut self) -> bool {
         let now = self.clock.boottime();
         if now < self.next_look {
-            return;
+            return false;
         }
         self.next_look = now + LOOK;
         let path = self.directory.owner();
@@ -217,13 +221,13 @@ impl<C: Cluster> Policy<C> {
         });
         if self.seen.as_ref() == Some(&stamp) {
             self.changing = None;
-            return;
+            return false;
         }
         // An editor may be writing it at this moment, and half of it may say less than the whole.
         if self.seen.is_some() && self.changing.as_ref() != Some(&stamp) {
             self.changing = Some(stamp);
             self.next_look = now + SETTLE;
-            return;
+            return false;
         }
         self.changing = None;
         self.seen = Some(stamp);
@@ -238,10 +242,12 @@ impl<C: Cluster> Policy<C> {
         self.outlook.command = self.remembered.command(document.as_ref());
         self.outlook.allocatable = self.car.allocatable(document.as_ref());
         self.outlook.document = document.map(Arc::new);
+        true
     }
 
     fn obey(&mut self, word: Word) -> &'static str {
-        let (remembered, says) = self.remembered.after(word, self.clock.wall());
+        let at = control::said_at(self.clock.wall(), self.outlook.document.as_deref());
+        let (remembered, says) = self.remembered.after(word, at);
         if remembered != self.remembered {
             self.remembered = remembered;
             self.outlook.command = remembered.command(self.outlook.document.as_deref());

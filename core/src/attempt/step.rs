@@ -144,7 +144,8 @@ fn active(attempt: &mut Attempt, plan: &Plan, event: Event, now: Now, effects: &
         }
         Event::Stop { grace, reason, message } => {
             let outcome = Outcome::new(Kind::Disrupted, &reason, message);
-            attempt.stop(plan, outcome, Until::may_take(grace), now, effects);
+            let until = attempt.takes_leave(Until::may_take(grace));
+            attempt.stop(plan, outcome, until, now, effects);
             return false;
         }
         Event::Depart { grace, reason, message } => {
@@ -172,6 +173,7 @@ fn active(attempt: &mut Attempt, plan: &Plan, event: Event, now: Now, effects: &
         _ => {}
     }
     if let Some((outcome, until)) = attempt.limits(plan, now) {
+        let until = attempt.takes_leave(until);
         attempt.stop(plan, outcome, until, now, effects);
         return false;
     }

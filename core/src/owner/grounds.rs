@@ -71,8 +71,12 @@ impl Grounds<'_> {
         let (will, _) = self.will();
         let event = Event::Judged {
             verdict: self.judgement().verdict(),
-            // An agent that ends takes no work, whatever the owner says.
-            will: if ending { Will::No } else { will },
+            // An agent that ends takes no work, whatever the owner says; nor does a car in which something lives that had to be dead long ago.
+            will: if ending || (live && matches!(self.state, State::Away { .. })) {
+                Will::No
+            } else {
+                will
+            },
             resume_within: self.resume_within(),
         };
         let (state, mut effects) = parked::step(self.state, event, self.boot, self.terms);

@@ -131,7 +131,7 @@ impl<'a> Player<'a> {
     fn hear(&mut self) {
         // What was said again since was said before the steps that are due now, for those are looked at when they come.
         let interval = self.recording.refresh.as_millis().max(1);
-        let refresh = self.now - millis(self.now.as_millis() % interval);
+        let refresh = self.now.saturating_sub(millis(self.now.as_millis() % interval));
         if self.refreshed.is_none_or(|before| before < refresh) {
             self.refreshed = Some(refresh);
             for (path, value) in &self.values {

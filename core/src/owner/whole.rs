@@ -97,6 +97,9 @@ pauseUntil: 2026-11-02T00:00:00Z
         }
         read(&format!("{{{terms}}}\n# Of before there were versions.\n")).unwrap();
         let lines = "requirePluggedIn: true\nchargeFloorPercent: 50\n";
-        read(&format!("consent: {{givenAt: 2026-11-01T10:00:00Z, classes: []}}\n{lines}")).unwrap();
+        read(&format!(
+            "consent: {{givenAt: 2026-11-01T10:00:00Z, classes: []}}\n{lines}"
+        ))
+        .unwrap();
     }
 }

@@ -391,12 +391,14 @@ impl Seen<'_> {
         Tri::from(self.view.number(path).map(|value| value < max))
     }
 
-    /// A parked car may not send its pedals at all: pressed is a fact, absence is not, unless the maker promises them.
+    /// A parked car may not send its pedals at all: pressed is a fact, absence is not, unless the maker promises them, or the last word
+    /// was that it is pressed.
     fn is_free(&self, pedal: &str) -> Tri {
-        match self.view.number(pedal) {
-            Some(percent) => Tri::from(percent <= 0.0),
-            None if self.terms.promises(pedal) => Tri::Unknown,
-            None => Tri::Yes,
+        match (self.view.number(pedal), self.view.last_number(pedal)) {
+            (Some(percent), _) => Tri::from(percent <= 0.0),
+            (None, Some(last)) if last > 0.0 => Tri::Unknown,
+            (None, _) if self.terms.promises(pedal) => Tri::Unknown,
+            (None, _) => Tri::Yes,
         }
     }
 
@@ -411,9 +413,14 @@ impl Seen<'_> {
     /// Park, park lock and parking brake each hold the car alone; but with a gear engaged somebody means to drive, brake or no brake.
     fn held_in_place(&self) -> Tri {
         let is = |gear: f64, wanted: f64| (gear - wanted).abs() < 0.5;
+        let engaged = |gear: f64| !is(gear, GEAR_PARK) && !is(gear, GEAR_NEUTRAL);
         let gear = self.view.number(path::SELECTED_GEAR);
-        if gear.is_some_and(|gear| !is(gear, GEAR_PARK) && !is(gear, GEAR_NEUTRAL)) {
+        if gear.is_some_and(engaged) {
             return Tri::No;
+        }
+        // A selector that fell silent in gear is still in gear, for all that anybody knows.
+        if gear.is_none() && self.view.last_number(path::SELECTED_GEAR).is_some_and(engaged) {
+            return Tri::Unknown;
         }
         Tri::any([
             Tri::from(gear.map(|gear| is(gear, GEAR_PARK))),

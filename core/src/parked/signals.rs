@@ -202,6 +202,14 @@ impl<'a> View<'a> {
         }
     }
 
+    /// The last number that was said, however long ago; `None` also if it was taken back.
+    pub fn last_number(&self, path: &str) -> Option<f64> {
+        match self.snapshot.readings.get(path)?.as_ref()?.value {
+            Value::Number(value) if value.is_finite() => Some(value),
+            _ => None,
+        }
+    }
+
     /// A string signal.
     pub fn text(&self, path: &str) -> Option<&'a str> {
         match self.snapshot.fresh(path, self.now, self.max_age) {

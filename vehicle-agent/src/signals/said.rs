@@ -7,7 +7,9 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use kerbside_core::clock::Boottime;
 use kerbside_core::parked::{Snapshot, Terms};
 
 use crate::directory;
@@ -18,7 +20,12 @@ pub struct Said {
     file: PathBuf,
     optional: Vec<String>,
     kept: BTreeSet<String>,
+    /// The disk did not take it: when that is tried again.
+    again: Option<Boottime>,
 }
+
+/// A disk that is full is no emptier a moment later.
+const AGAIN: Duration = Duration::from_secs(10);
 
 impl Said {
     /// Reads the file. One that cannot be read leaves open what the car has, so it counts as having everything.
@@ -37,7 +44,12 @@ impl Said {
             );
             optional.iter().cloned().collect()
         });
-        Self { file, optional, kept }
+        Self {
+            file,
+            optional,
+            kept,
+            again: None,
+        }
     }
 
     /// Tells what was said in earlier lives of the agent.
@@ -45,8 +57,11 @@ impl Said {
         self.kept.iter().for_each(|path| snapshot.remember(path));
     }
 
-    /// Keeps what was said for the first time.
-    pub fn keep(&mut self, snapshot: &Snapshot) {
+    /// Keeps what was said for the first time. What the disk does not take is tried again.
+    pub fn keep(&mut self, snapshot: &Snapshot, now: Boottime) {
+        if self.again.is_some_and(|again| now < again) {
+            return;
+        }
         let new = self.optional.iter();
         let new = new.filter(|path| snapshot.said(path) && !self.kept.contains(*path));
         let new: Vec<String> = new.cloned().collect();
@@ -57,19 +72,23 @@ impl Said {
             signals = new.join(" "),
             "the car has optional signals, and is judged by them from now on"
         );
-        self.kept.extend(new);
-        let written = serde_json::to_vec(&self.kept)
+        let mut kept = self.kept.clone();
+        kept.extend(new);
+        let written = serde_json::to_vec(&kept)
             .map_err(io::Error::from)
             .and_then(|bytes| directory::replace(&self.file, &bytes));
-        if let Err(error) = written {
-            tracing::error!(%error, "after a restart it would not be known that the car has these signals");
+        match written {
+            Ok(()) => (self.kept, self.again) = (kept, None),
+            Err(error) => {
+                tracing::error!(%error, "after a restart it would not be known that the car has these signals");
+                self.again = Some(now + AGAIN);
+            }
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use kerbside_core::clock::Boottime;
     use kerbside_core::parked::Value;
     use kerbside_core::parked::signals::path;
 
@@ -81,17 +100,36 @@ mod tests {
         let file = temp.path().join("said.json");
         let mut said = Said::read(file.clone(), &Terms::default());
         let mut snapshot = Snapshot::default();
-        said.keep(&snapshot);
+        said.keep(&snapshot, Boottime::default());
         assert!(!file.exists(), "nothing is written for a car without");
         for path in [path::SPEED, path::HOOD_OPEN, path::MEMORY_SHORT] {
             snapshot.set(path, Value::Bool(true), Boottime::default());
         }
-        said.keep(&snapshot);
+        said.keep(&snapshot, Boottime::default());
         let mut again = Snapshot::default();
         Said::read(file, &Terms::default()).recall(&mut again);
         let known = [path::HOOD_OPEN, path::SPEED, path::MEMORY_SHORT].map(|path| again.said(path));
         assert_eq!(known, [true, false, false]);
         assert_eq!(again.iter().count(), 0, "what it said is not known");
+    }
+
+    #[test]
+    fn disk_that_does_not_take_it_is_tried_again_a_while_later() {
+        let temp = tempfile::tempdir().unwrap();
+        let folder = temp.path().join("car");
+        // Where a directory should be is a file.
+        std::fs::write(&folder, "").unwrap();
+        let file = folder.join("said.json");
+        let mut said = Said::read(temp.path().join("none.json"), &Terms::default());
+        said.file.clone_from(&file);
+        let mut snapshot = Snapshot::default();
+        snapshot.set(path::HOOD_OPEN, Value::Bool(true), Boottime::default());
+        said.keep(&snapshot, Boottime::default());
+        std::fs::remove_file(&folder).unwrap();
+        said.keep(&snapshot, Boottime(Duration::from_secs(9)));
+        assert!(!file.exists());
+        said.keep(&snapshot, Boottime(Duration::from_secs(10)));
+        assert!(file.exists());
     }
 
     #[test]

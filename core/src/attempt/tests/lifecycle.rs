@@ -71,6 +71,22 @@ fn refused() -> Result<(), String> {
 }
 
 #[test]
+fn attempt_that_is_told_to_end_while_it_stands_still_is_killed_and_gets_no_time() {
+    let mut driver = Driver::running(one());
+    assert!(driver.after(1, Event::Freeze).contains(&Effect::Freeze));
+    let effects = driver.after(
+        1,
+        Event::Stop {
+            grace: Duration::from_secs(30),
+            reason: "Deleted".to_owned(),
+            message: String::new(),
+        },
+    );
+    assert!(effects.contains(&Effect::Kill(0)), "{effects:?}");
+    assert!(!effects.contains(&Effect::Ask(0)), "{effects:?}");
+}
+
+#[test]
 fn sidecar_has_started_before_the_next_container_and_stays() {
     let mut driver = Driver::admitted(of(vec![
         ContainerPlan {
@@ -390,10 +406,14 @@ fn hook_before_the_end_has_the_grace_first_and_the_program_the_rest() {
         "{effects:?}"
     );
 
-    // Also in a car that is paused, and in one that leaves: within its notice, which binds.
+    // Not in a car that is paused, where somebody may be; in one that leaves, within its notice, which binds.
     let mut driver = started(hooked());
     driver.feed(Event::Freeze);
-    assert!(driver.feed(stop(30)).contains(&Effect::PreStop(0)));
+    let effects = driver.feed(stop(30));
+    assert!(
+        effects.contains(&Effect::Kill(0)) && !effects.contains(&Effect::PreStop(0)),
+        "{effects:?}"
+    );
     let mut driver = started(hooked());
     assert!(driver.feed(depart()).contains(&Effect::PreStop(0)));
     assert_eq!(

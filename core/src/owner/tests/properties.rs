@@ -310,7 +310,9 @@ impl World {
                     .iter()
                     .map(|(path, reading)| (path.to_owned(), reading.value.clone()))
                     .collect();
-                all.into_iter().for_each(|(path, value)| self.say(&path, Some(value)));
+                for (path, value) in all {
+                    self.say(&path, Some(value));
+                }
             }
             Move::Break(which, forget) => {
                 let (path, value) = telling()[which].clone();

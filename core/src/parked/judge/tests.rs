@@ -246,3 +246,33 @@ fn movement_goes_before_an_open_door() {
     );
     assert_eq!(verdict.1, Verdict::Going(Factor::Stationary));
 }
+
+#[rstest]
+#[case::gear(path::SELECTED_GEAR, 127.0, 126.0, Factor::HeldInPlace)]
+#[case::brake_pedal(path::BRAKE_PEDAL, 30.0, 0.0, Factor::PedalsFree)]
+#[case::accelerator(path::ACCELERATOR_PEDAL, 4.0, 0.0, Factor::PedalsFree)]
+fn last_word_of_a_driver_holds_until_there_is_another(
+    #[case] path: &str,
+    #[case] driven: f64,
+    #[case] free: f64,
+    #[case] factor: Factor,
+) {
+    for held in [false, true] {
+        let silent = judged_of(
+            equipped_car(NOW),
+            |car| car.set(path, Value::Number(driven), stale()),
+            held,
+        );
+        assert_eq!(
+            silent.1,
+            Verdict::Attended(factor),
+            "it fell silent with a driver at it"
+        );
+        let free = judged_of(
+            equipped_car(NOW),
+            |car| car.set(path, Value::Number(free), stale()),
+            held,
+        );
+        assert_ne!(free.1, Verdict::Attended(factor), "it fell silent with nobody at it");
+    }
+}

@@ -137,6 +137,18 @@ fn each_return_event_alone_stops_work_in_the_step_that_sees_it(
     }
 }
 
+#[test]
+fn driver_who_comes_in_the_moment_in_which_the_owner_wants_no_more_ends_work_at_once() {
+    let mut car = Car::available();
+    let effects = car.sees(1, DOOR, Will::No);
+    let cause = Cause::Factor(Factor::Closed);
+    assert!(
+        is_leaving(&effects) && effects.contains(&Effect::Freeze(cause)),
+        "{effects:?}"
+    );
+    assert!(matches!(car.state, State::Leaving { cause, .. } if cause.at_once()));
+}
+
 /// Some drivers are seen late: a door that was not locked, or a car that has no signal for it.
 #[rstest]
 fn return_events_in_their_order_freeze_at_the_first_and_end_work_when_the_car_is_ready_to_drive(
