@@ -20,4 +20,5 @@ pub mod names;
 pub mod owner;
 pub mod parked;
 pub mod quantity;
+pub mod receipt;
 pub mod vehicle;

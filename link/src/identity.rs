@@ -7,6 +7,7 @@
 mod ca;
 mod certificate;
 mod request;
+mod signing;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -14,6 +15,7 @@ mod token;
 pub use ca::{Ca, SERVER_VALIDITY, VEHICLE_VALIDITY};
 pub use certificate::{chain_from_pem, not_after, pem_of, renew_at, sha256, vehicle_of};
 pub use request::{KeyAndCsr, csr_from_pem, csr_pem, new_key_and_csr, sans_of_csr};
+pub use signing::{PublicKey, Signer, key_id};
 pub use token::{EnrolmentToken, TokenError, secret_hash};
 
 use jiff::Timestamp;

@@ -22,13 +22,14 @@ use futures::stream;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
 use kerbside_core::admission;
-use kerbside_core::attempt::{Attempt, Effect, Heard, Now, Plan};
+use kerbside_core::attempt::{AGENT_RESTARTED, Attempt, Effect, Heard, Now, Plan};
 use kerbside_core::clock::{Boottime, Clock};
 use kerbside_core::departure::Turn;
 use kerbside_core::ids::PodUid;
 use kerbside_core::names::reason;
 use kerbside_core::owner::Refusal;
 use kerbside_core::quantity::Resources;
+use kerbside_core::receipt::Tally;
 use kerbside_link::client::Event;
 use kerbside_link::proto::{AttemptPhase, AttemptStatus, Provide, ReadLogs, Run, Stop};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -44,6 +45,7 @@ use crate::logs::Log;
 use crate::logs::reader::{LogReader, Wanted};
 use crate::outlook::Outlook;
 use crate::pod::{Engine, Given, Work};
+use crate::receipts::{Receipts, said};
 use crate::runtime::{Runtimes, Usage};
 
 /// Orders that may wait for one actor, which is quick; a child or a reader of logs that sends more waits. The supervisor sends none.
@@ -59,6 +61,8 @@ pub struct Context<C> {
     pub clock: Arc<dyn Clock>,
     /// What survives.
     pub journal: Journal,
+    /// What the car signs for.
+    pub receipts: Receipts,
     /// Who is told.
     pub cluster: C,
     /// What runs programs.
@@ -97,7 +101,13 @@ pub fn revive(recovered: Vec<Recovered>, clock: &dyn Clock) -> (Vec<Revived>, Ve
         wall_ms: clock.wall().as_millisecond(),
     };
     let mut statuses = Vec::new();
-    let revived = recovered.into_iter().map(|Recovered { uid, run, record }| {
+    let revived = recovered.into_iter().map(|recovered| {
+        let Recovered {
+            uid,
+            run,
+            record,
+            tally,
+        } = recovered;
         // Nothing of it starts any more, so what the car gives is of no matter.
         let work = Work::read(uid.clone(), &run, &Resources::default()).ok().map(Arc::new);
         let plan = work.as_ref().map_or_else(unreadable, |work| work.plan());
@@ -117,11 +127,44 @@ pub fn revive(recovered: Vec<Recovered>, clock: &dyn Clock) -> (Vec<Revived>, Ve
                 plan,
                 attempt,
                 kept,
+                tally,
             },
             effects,
         }
     });
     (revived.collect(), statuses)
+}
+
+/// Makes the receipts of attempts that ended with the agent before, or before it, and have none: before the cluster is told of an end. One
+/// that cannot be written is tried again by the attempt's actor. Blocks.
+pub fn settle(revived: &mut [Revived], directory: &Directory, receipts: &Receipts) {
+    for Revived { seed, .. } in revived {
+        let record = seed.attempt.record(&seed.plan);
+        seed.tally.see(&record, record.started_ms);
+        let Some(outcome) = seed.attempt.outcome() else {
+            continue;
+        };
+        let cut_short = outcome.reason == AGENT_RESTARTED && seed.tally.started_at_ms.is_none();
+        if cut_short && has_log(directory, &seed.uid) {
+            // A log is made right before its program, and the journal hears of the program right after: the power was lost between.
+            // That nothing is known of what it used does not make it a program that never ran.
+            seed.tally.ran(record.started_ms, None);
+        }
+        let claim = seed.tally.claim(seed.uid.clone(), &seed.run.class, &record, outcome);
+        if let Some(Err(error)) = claim.map(|claim| receipts.give_now(claim)) {
+            tracing::error!(attempt = %seed.uid, error = said(&error), "receipt not written");
+        }
+    }
+}
+
+/// Whether a program of the attempt was begun, or was about to be.
+fn has_log(directory: &Directory, uid: &PodUid) -> bool {
+    let containers = std::fs::read_dir(directory.attempt(uid).all_logs());
+    containers.is_ok_and(|containers| {
+        containers
+            .flatten()
+            .any(|container| std::fs::read_dir(container.path()).is_ok_and(|mut logs| logs.next().is_some()))
+    })
 }
 
 /// The plan of a Pod that cannot be read: nothing to do.
@@ -363,6 +406,10 @@ impl<C: Cluster> Supervisor<C> {
         } else {
             requests
         };
+        let tally = Tally {
+            consent: outlook.consent,
+            ..Tally::default()
+        };
         self.begin(
             Seed {
                 uid,
@@ -371,6 +418,7 @@ impl<C: Cluster> Supervisor<C> {
                 plan,
                 attempt,
                 kept: Kept::default(),
+                tally,
             },
             effects,
             requests,

@@ -1,7 +1,7 @@
 //! Puts one car's parts together on the running runtime, and takes them apart again.
 //!
 //! Called by `agent`, once per process, and by a simulator, once per car: whatever decides in a real car decides there. The order
-//! matters: the journal before the first Hello, the brake on until the policy loop releases it. What belongs to a process and not to
+//! matters: the journal and the receipts before the first Hello, the brake on until the policy loop releases it. What belongs to a process and not to
 //! a car (the lock, the guard, the owner's socket, signals of the system) is not here.
 
 use std::io;
@@ -26,6 +26,7 @@ use crate::images::Images;
 use crate::journal::{Journal, JournalError};
 use crate::outlook::Outlook;
 use crate::policy::{Policy, Wires, nothing_known};
+use crate::receipts::{ReceiptError, Receipts};
 use crate::runtime::Runtimes;
 use crate::signals::Signals;
 
@@ -38,6 +39,9 @@ pub enum BootError {
     /// The journal cannot be opened.
     #[error("failed to start")]
     Journal(#[from] JournalError),
+    /// The receipts cannot be opened.
+    #[error("failed to start")]
+    Receipts(#[from] ReceiptError),
     /// The link cannot be set up.
     #[error("failed to start")]
     Link(#[from] StartError),
@@ -77,6 +81,7 @@ pub struct Running {
     live: watch::Receiver<usize>,
     ending: watch::Sender<bool>,
     client: Client,
+    receipts: Receipts,
     policy: JoinHandle<()>,
     supervisor: JoinHandle<()>,
     link_ended: JoinHandle<()>,
@@ -106,8 +111,10 @@ pub async fn boot(parts: Parts, runtimes: impl FnOnce(Given<'_>) -> Runtimes) ->
         requests,
     } = parts;
     let (journal, recovered) = Journal::open(&directory.journal())?;
+    let receipts = Receipts::open(&directory, &identity)?;
     remove_strangers(&directory, &recovered);
-    let (revived, statuses) = attempts::revive(recovered, &*clock);
+    let (mut revived, statuses) = attempts::revive(recovered, &*clock);
+    attempts::settle(&mut revived, &directory, &receipts);
     if revived.is_empty() {
         images.collect().await?;
     }
@@ -135,9 +142,13 @@ pub async fn boot(parts: Parts, runtimes: impl FnOnce(Given<'_>) -> Runtimes) ->
     let mut config = Config::new(link, env!("CARGO_PKG_VERSION"), instance, identity, Arc::clone(&clock));
     config.network = network;
     config.first_word = FIRST_WORD;
-    let renewed = directory.clone();
+    let (renewed, signing) = (directory.clone(), receipts.clone());
     let (client, mut events) = Client::start(config, nothing_known(), statuses, move |identity| {
-        identity::write(&renewed, identity)
+        identity::write(&renewed, identity)?;
+        if let Err(error) = signing.renew(identity) {
+            tracing::error!(%error, "receipts are signed with the key of the certificate before");
+        }
+        Ok(())
     })?;
 
     let (live, lives) = watch::channel(0);
@@ -146,6 +157,7 @@ pub async fn boot(parts: Parts, runtimes: impl FnOnce(Given<'_>) -> Runtimes) ->
         directory: directory.clone(),
         clock: Arc::clone(&clock),
         journal,
+        receipts: receipts.clone(),
         cluster: client.clone(),
         runtimes,
         images,
@@ -173,6 +185,7 @@ pub async fn boot(parts: Parts, runtimes: impl FnOnce(Given<'_>) -> Runtimes) ->
         containers,
         connection: client.connection(),
         passed,
+        receipts: receipts.standing(),
         ending: ends,
     };
     let policy = Policy::new(car, directory, clock, client.clone(), wires);
@@ -182,6 +195,7 @@ pub async fn boot(parts: Parts, runtimes: impl FnOnce(Given<'_>) -> Runtimes) ->
         live: lives,
         ending,
         client,
+        receipts,
         policy,
         supervisor,
         link_ended,
@@ -214,6 +228,8 @@ impl Running {
         // Its actors go with it, and their programs with them.
         self.supervisor.abort();
         self.link_ended.abort();
+        // A write that was asked for goes on without who asked.
+        self.receipts.close();
         self.client.shutdown();
     }
 }

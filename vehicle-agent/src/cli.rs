@@ -11,8 +11,9 @@ use kerbside_core::owner::Word;
 use kerbside_link::SystemClock;
 
 use crate::agent::{self, Options};
-use crate::control::{self, Answer, Ask, Held, Network};
+use crate::control::{self, Answer, Ask, Held, Network, Receipts};
 use crate::directory::Directory;
+use crate::receipts::show;
 use crate::runtime::wasm::compiler;
 
 /// Runs in the car: decides when it works for the cluster, and does the work.
@@ -28,6 +29,30 @@ struct Place {
     /// The agent's directory
     #[arg(long, env = "KERBSIDE_DIR", default_value = "/var/lib/kerbside")]
     dir: PathBuf,
+}
+
+/// Something that was looked for, and found: what there is to say is for standard output, and the exit code is 1.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Found(pub String);
+
+#[derive(Debug, Args)]
+struct Reading {
+    #[command(flatten)]
+    place: Place,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum ReceiptsVerb {
+    /// Lists every receipt in a line
+    List(Reading),
+    /// Checks every signature and the chain; exits with 1 if anything is wrong
+    Verify(Reading),
+    /// Prints receipts and certificates as one JSON document, for others to check
+    Export(Reading),
 }
 
 #[derive(Debug, Subcommand)]
@@ -88,6 +113,11 @@ enum Verb {
         #[arg(long)]
         cache: PathBuf,
         module: PathBuf,
+    },
+    /// What the car has signed for: what each attempt used
+    Receipts {
+        #[command(subcommand)]
+        verb: ReceiptsVerb,
     },
     /// Says how things stand
     Status {
@@ -151,6 +181,7 @@ impl Cli {
             Verb::Resume(place) => tell(&place.dir, Word::Resume).await,
             Verb::Withdraw(place) => tell(&place.dir, Word::Withdraw).await,
             Verb::Policy { verb } => policy::run(verb, SystemClock.wall()),
+            Verb::Receipts { verb } => receipts(verb).await,
             Verb::Status { place, json } => {
                 let directory = Directory::open(&place.dir)?;
                 let Some(answer) = control::ask(&directory.socket(), Ask::Status).await? else {
@@ -180,6 +211,25 @@ async fn tell(dir: &Path, word: Word) -> anyhow::Result<String> {
     Ok(format!("{says} (no agent runs; this holds when one starts)\n"))
 }
 
+async fn receipts(verb: ReceiptsVerb) -> anyhow::Result<String> {
+    let (ReceiptsVerb::List(Reading { place, json })
+    | ReceiptsVerb::Verify(Reading { place, json })
+    | ReceiptsVerb::Export(Reading { place, json })) = &verb;
+    let shown = show::read(&Directory::existing(&place.dir)?).await?;
+    Ok(match (&verb, json) {
+        (ReceiptsVerb::List(_), false) => shown.list(),
+        (ReceiptsVerb::List(_), true) => shown.list_json()?,
+        (ReceiptsVerb::Export(_), _) => shown.export()?,
+        (ReceiptsVerb::Verify(_), json) => {
+            let report = if *json { shown.verify_json()? } else { shown.verify() };
+            if !shown.is_well() {
+                return Err(Found(report).into());
+            }
+            report
+        }
+    })
+}
+
 fn describe(answer: &Answer) -> String {
     let status = &answer.status;
     let mut text = format!(
@@ -187,12 +237,28 @@ fn describe(answer: &Answer) -> String {
         status.standing, status.owner, status.link, status.attempts
     );
     writeln!(text, "network   {}", network(status.network.as_ref())).expect("writing to a String cannot fail");
+    writeln!(text, "receipts  {}", signed_for(&status.receipts)).expect("writing to a String cannot fail");
     // Indented: a line that begins with a word of the above is read by programs.
     for held in &status.held {
         writeln!(text, "  {}", attempt(held)).expect("writing to a String cannot fail");
     }
     for (factor, value) in &status.factors {
         writeln!(text, "{value:<9} {factor}").expect("writing to a String cannot fail");
+    }
+    text
+}
+
+fn signed_for(receipts: &Receipts) -> String {
+    let mut text = match receipts.newest {
+        0 => "none".to_owned(),
+        newest => format!("{}, the newest is {newest}", receipts.count),
+    };
+    if !receipts.trouble.is_empty() {
+        write!(text, "; {}", receipts.trouble).expect("writing to a String cannot fail");
+    }
+    if !receipts.aside.is_empty() {
+        let aside = receipts.aside.join(" ");
+        write!(text, "; KEPT ASIDE, FOR THEY DO NOT VERIFY: {aside}").expect("writing to a String cannot fail");
     }
     text
 }
@@ -271,11 +337,13 @@ mod tests {
                 held: vec![held, plain],
                 link: "connected".to_owned(),
                 network: None,
+                receipts: Receipts::default(),
             },
         };
         assert_eq!(
             describe(&answer),
-            "standing  paused\nowner     OwnerPaused\nlink      connected\nattempts  2\nnetwork   work reaches nothing\n  \
+            "standing  paused\nowner     OwnerPaused\nlink      connected\nattempts  2\nnetwork   work reaches nothing\n\
+             receipts  none\n  \
              vision/digits-0-abcde  class inference  registry/digits:v1  Frozen  of job digits  (VehiclePaused)\n  \
              link/plain  class unclassified  a:1 b:2  Running\nyes       the car is at home\n"
         );
@@ -292,6 +360,19 @@ mod tests {
             refused: 1,
         }));
         let says = "work reaches public 192.168.7.0/24 at 80 443, 1048576 B/s; 3 B sent, 12 B received, 1 refused";
+        assert_eq!(told, says);
+    }
+
+    #[test]
+    fn owner_is_told_of_receipts_and_loudly_of_those_that_do_not_verify() {
+        let told = signed_for(&Receipts {
+            count: 2,
+            newest: 9,
+            aside: vec!["usage.jsonl.broken-1".to_owned()],
+            trouble: "failed to write receipt: disk full".to_owned(),
+        });
+        let says = "2, the newest is 9; failed to write receipt: disk full; \
+                    KEPT ASIDE, FOR THEY DO NOT VERIFY: usage.jsonl.broken-1";
         assert_eq!(told, says);
     }
 

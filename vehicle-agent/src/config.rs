@@ -12,6 +12,7 @@ use kerbside_core::owner::{Document, DocumentError};
 use kerbside_core::parked::signals::path;
 use kerbside_core::parked::{Gate, Terms};
 use kerbside_core::quantity::{Quantity, Resources};
+use kerbside_core::receipt::{self, Consent};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -71,9 +72,24 @@ fn parse<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T, ConfigError>
     })
 }
 
-/// The owner's document; `None` if there is none.
-pub fn owner(path: &Path) -> Result<Option<Document>, ConfigError> {
-    text(path)?.map(|text| owner_in(&text, path)).transpose()
+/// What the owner says; `None` if there is no document.
+pub fn owner(path: &Path) -> Result<Option<Owner>, ConfigError> {
+    let Some(text) = text(path)? else { return Ok(None) };
+    let document = owner_in(&text, path)?;
+    let consent = Consent {
+        given_at: document.consent.given_at,
+        document_sha256: receipt::digest(text.as_bytes()),
+    };
+    Ok(Some(Owner { document, consent }))
+}
+
+/// What the owner says, and how a receipt names it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Owner {
+    /// The document.
+    pub document: Document,
+    /// When it was given, and the hash of the very text that was read.
+    pub consent: Consent,
 }
 
 /// The owner's document in a text that came from `path`.
@@ -486,6 +502,13 @@ parked:
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("owner.yaml");
         assert!(owner(&path).unwrap().is_none());
+        fs::write(&path, crate::testing::OWNER).unwrap();
+        let read = owner(&path).unwrap().unwrap();
+        assert_eq!(read.consent.given_at, read.document.consent.given_at);
+        assert_eq!(
+            read.consent.document_sha256,
+            receipt::digest(crate::testing::OWNER.as_bytes())
+        );
         fs::write(&path, "consent: {}").unwrap();
         assert!(owner(&path).unwrap_err().to_string().contains("owner.yaml"));
     }

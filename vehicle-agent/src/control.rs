@@ -67,6 +67,23 @@ pub struct Status {
     /// What work may reach by the network, and did; `None`: nothing.
     #[serde(default)]
     pub network: Option<Network>,
+    /// What the car has signed for.
+    #[serde(default)]
+    pub receipts: Receipts,
+}
+
+/// How the car's receipts stand.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Receipts {
+    /// How many are in the ledger.
+    pub count: u64,
+    /// The newest one's number; 0: there is none.
+    pub newest: u64,
+    /// Files that are kept because they do not verify.
+    pub aside: Vec<String>,
+    /// Why the newest could not be written.
+    pub trouble: String,
 }
 
 /// The owner's terms for the network, and what has passed by them since the agent began.

@@ -37,6 +37,13 @@ impl Directory {
         Ok(directory)
     }
 
+    /// One that is there, for who only reads: nothing is made.
+    pub fn existing(root: &Path) -> io::Result<Self> {
+        Ok(Self {
+            root: fs::canonicalize(root)?,
+        })
+    }
+
     /// Where it is, absolute.
     pub fn root(&self) -> &Path {
         &self.root
@@ -80,6 +87,11 @@ impl Directory {
     /// What ran and how it ended.
     pub fn journal(&self) -> PathBuf {
         self.root.join("journal")
+    }
+
+    /// What attempts used, signed.
+    pub fn receipts(&self) -> PathBuf {
+        self.root.join("receipts")
     }
 
     /// Images, and what was made of them. May be deleted while no agent runs.

@@ -3,7 +3,7 @@
 //! One thread owns the file; the actors of attempts ask it to write and wait until the bytes are durable. What must never happen: an
 //! attempt that starts before the journal holds it, or an end that was told and is not held.
 
-mod medium;
+pub(crate) mod medium;
 mod store;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use data_encoding::BASE64;
 use kerbside_core::attempt::Record;
 use kerbside_core::ids::PodUid;
+use kerbside_core::receipt::Tally;
 use kerbside_link::proto::Run;
 use prost::Message as _;
 use tokio::sync::{mpsc, oneshot};
@@ -56,6 +57,8 @@ pub struct Recovered {
     pub run: Run,
     /// How far it had come.
     pub record: Record,
+    /// What it had used.
+    pub tally: Tally,
 }
 
 type Write = (Vec<Entry>, oneshot::Sender<Result<(), JournalError>>);
@@ -95,6 +98,7 @@ impl Journal {
                     uid: uid.clone(),
                     run,
                     record,
+                    tally: known.tally.clone(),
                 }),
                 _ => useless.push(Entry::Forget { uid: uid.clone() }),
             }
@@ -134,24 +138,26 @@ impl Journal {
         written.await.map_err(|_| JournalError::Gone)?
     }
 
-    /// Holds what was asked and how far it has come.
-    pub async fn begin(&self, uid: &PodUid, run: &Run, record: Record) -> Result<(), JournalError> {
+    /// Holds what was asked, how far it has come and what it has used.
+    pub async fn begin(&self, uid: &PodUid, run: &Run, record: Record, tally: Tally) -> Result<(), JournalError> {
         let run = BASE64.encode(&run.encode_to_vec());
         self.write(vec![
             Entry::Begin { uid: uid.clone(), run },
             Entry::State {
                 uid: uid.clone(),
                 record,
+                tally,
             },
         ])
         .await
     }
 
-    /// Holds how far an attempt has come.
-    pub async fn state(&self, uid: &PodUid, record: Record) -> Result<(), JournalError> {
+    /// Holds how far an attempt has come, and what it has used.
+    pub async fn state(&self, uid: &PodUid, record: Record, tally: Tally) -> Result<(), JournalError> {
         self.write(vec![Entry::State {
             uid: uid.clone(),
             record,
+            tally,
         }])
         .await
     }
@@ -181,16 +187,26 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let (journal, recovered) = Journal::open(temp.path()).unwrap();
         assert!(recovered.is_empty());
-        journal.begin(&uid(1), &run(1), record(1)).await.unwrap();
-        journal.begin(&uid(2), &run(2), record(1)).await.unwrap();
-        journal.state(&uid(1), record(7)).await.unwrap();
+        let tally = Tally {
+            cpu_ms: 9,
+            ..Tally::default()
+        };
+        journal
+            .begin(&uid(1), &run(1), record(1), Tally::default())
+            .await
+            .unwrap();
+        journal
+            .begin(&uid(2), &run(2), record(1), Tally::default())
+            .await
+            .unwrap();
+        journal.state(&uid(1), record(7), tally.clone()).await.unwrap();
         journal.forget(&uid(2)).await.unwrap();
         drop(journal);
 
         let (_journal, recovered) = Journal::open(temp.path()).unwrap();
         assert_eq!(recovered.len(), 1);
         assert_eq!((recovered[0].uid.clone(), recovered[0].record.revision), (uid(1), 7));
-        assert_eq!(recovered[0].run, run(1));
+        assert_eq!((&recovered[0].run, &recovered[0].tally), (&run(1), &tally));
     }
 
     #[tokio::test]
@@ -199,11 +215,14 @@ mod tests {
         let (journal, _) = Journal::on(memory.clone()).unwrap();
         memory.break_after(Some(3));
         assert!(matches!(
-            journal.begin(&uid(1), &run(1), record(1)).await,
+            journal.begin(&uid(1), &run(1), record(1), Tally::default()).await,
             Err(JournalError::Torn(_))
         ));
         memory.break_after(None);
-        journal.begin(&uid(1), &run(1), record(1)).await.unwrap();
+        journal
+            .begin(&uid(1), &run(1), record(1), Tally::default())
+            .await
+            .unwrap();
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //! | `ask` | probes and hooks: asks a program how it is |
 //! | `images` | programs and data from registries |
 //! | `journal` | what ran, on disk |
+//! | `receipts` | what attempts used, signed, on disk; and how the owner reads it |
 //! | `logs`, `output` | what programs print and leave |
 //! | `egress` | what of the world a Pod reaches: the owner's terms, a proxy, a rate |
 //! | `guard` | a second process that ends this one if a fence passes and it does not act |
@@ -42,6 +43,7 @@ pub mod pod;
 pub mod policy;
 pub mod profiles;
 mod proto;
+pub mod receipts;
 pub mod runtime;
 pub mod signals;
 mod stream;

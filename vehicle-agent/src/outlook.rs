@@ -9,6 +9,7 @@ use kerbside_core::clock::{Boottime, Clock};
 use kerbside_core::owner::{ClockTrust, Command, Document, Grounds, Refusal};
 use kerbside_core::parked::{Snapshot, State, Terms};
 use kerbside_core::quantity::Resources;
+use kerbside_core::receipt::Consent;
 
 /// What the car may do now, and on what grounds.
 #[derive(Debug, Clone)]
@@ -17,6 +18,8 @@ pub struct Outlook {
     pub state: State,
     /// The owner's document, if it is valid.
     pub document: Option<Arc<Document>>,
+    /// How a receipt names that document.
+    pub consent: Option<Consent>,
     /// The owner's last command.
     pub command: Command,
     /// The signals.
@@ -49,6 +52,7 @@ impl Outlook {
         Self {
             state: State::initial(),
             document: None,
+            consent: None,
             command,
             snapshot: Arc::default(),
             terms,

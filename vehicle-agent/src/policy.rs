@@ -51,6 +51,8 @@ pub struct Wires {
     pub ending: watch::Receiver<bool>,
     /// What Pods have sent and received.
     pub passed: Arc<Totals>,
+    /// How the car's receipts stand.
+    pub receipts: watch::Receiver<control::Receipts>,
 }
 
 /// The loop.
@@ -233,15 +235,17 @@ impl<C: Cluster> Policy<C> {
         self.seen = Some(stamp);
         let read = config::owner(&path);
         let usable = matches!(&read, Ok(Some(_)));
-        let document = read.unwrap_or_else(|error| {
+        let owner = read.unwrap_or_else(|error| {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             tracing::error!(%error, cause, "the owner's document counts as none");
             None
         });
         tracing::info!(usable, "owner's document read");
+        let (document, consent) = owner.map(|owner| (owner.document, owner.consent)).unzip();
         self.outlook.command = self.remembered.command(document.as_ref());
         self.outlook.allocatable = self.car.allocatable(document.as_ref());
         self.outlook.document = document.map(Arc::new);
+        self.outlook.consent = consent;
         true
     }
 
@@ -289,6 +293,7 @@ impl<C: Cluster> Policy<C> {
                 Connection::Disconnected { why } => format!("not connected: {why}"),
             },
             network: self.network(),
+            receipts: self.wires.receipts.borrow().clone(),
         };
         Answer { text, status }
     }

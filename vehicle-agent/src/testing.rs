@@ -17,6 +17,7 @@ use kerbside_core::ids::PodUid;
 use kerbside_core::owner::Document;
 use kerbside_link::client::UploadError;
 use kerbside_link::fault::Fault;
+use kerbside_link::identity::{Ca, Identity, VEHICLE_VALIDITY, new_key_and_csr};
 use kerbside_link::proto::{AttemptStatus, CarState, OutputFile};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
@@ -107,6 +108,16 @@ resumeWithin: 10m
 
 pub(crate) fn owner() -> Document {
     serde_saphyr::from_str(OWNER).expect("a valid document")
+}
+
+/// An identity of one car, with a new key each time.
+pub(crate) fn identity() -> Identity {
+    let ca = Ca::generate(start_of_time()).expect("a CA can be made");
+    let made = new_key_and_csr(&[]).expect("a key can be made");
+    let id = "car-aaaaaaaaaaaaaaaa".parse().expect("a valid id");
+    let chain = ca.sign_vehicle(&made.csr_der, &id, "acme", VEHICLE_VALIDITY, start_of_time());
+    let chain = chain.expect("a certificate can be signed");
+    Identity::from_pem(&made.key_pem, &chain, &ca.certificate_pem()).expect("they belong together")
 }
 
 /// A cluster that remembers what it is told.

@@ -5,9 +5,11 @@
 
 mod kept;
 mod programs;
+mod receipt;
 mod upload;
 
 use std::collections::VecDeque;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,10 +18,11 @@ use kerbside_core::clock::Boottime;
 use kerbside_core::departure::{Turn, Window};
 use kerbside_core::ids::PodUid;
 use kerbside_core::names::reason;
+use kerbside_core::receipt::Tally;
 use kerbside_link::proto::Run;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
 pub(super) use self::kept::Kept;
 use self::programs::Slot;
@@ -37,6 +40,9 @@ use crate::runtime::{Ended, Layer, Usage};
 
 /// Timers stop while the car's computer sleeps, so a deadline is never waited for longer than this.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// A car that loses its power while programs run loses at most so much of what they earned.
+const TALLY: Duration = Duration::from_mins(1);
 
 /// Processes and threads of an attempt of containers, all together.
 const PIDS: u64 = 1024;
@@ -91,6 +97,7 @@ pub(super) struct Seed {
     pub(super) plan: Plan,
     pub(super) attempt: Attempt,
     pub(super) kept: Kept,
+    pub(super) tally: Tally,
 }
 
 /// The car's leaving, as one attempt sees it.
@@ -136,9 +143,19 @@ pub(super) struct Actor<C> {
     beside: JoinSet<()>,
     watch: Option<AbortHandle>,
     told_stopped: bool,
-    /// It has ended, the journal does not hold that, and it is not told before: when that is tried again.
+    /// It has ended, the journal does not hold that or there is no receipt, and it is not told before: when that is tried again.
     untold: Option<Boottime>,
     told_fence: Option<Boottime>,
+    /// Its receipt is durable, or there is none to be made.
+    receipted: bool,
+    /// When the tally was last written, or tried to be.
+    tallied: Instant,
+    /// Programs of it stand still since then.
+    frozen_since: Option<Boottime>,
+    /// For so long they have, before that.
+    frozen: Duration,
+    /// Bytes of output that the cluster has stored.
+    stored: Arc<AtomicU64>,
     /// Both clocks at one moment. What is told goes on from there with the boot time: nothing ends before it began, whoever sets the wall clock.
     since: Now,
 }
@@ -178,6 +195,11 @@ impl<C: Cluster> Actor<C> {
             told_stopped: false,
             untold: None,
             told_fence,
+            receipted: false,
+            tallied: Instant::now(),
+            frozen_since: None,
+            frozen: Duration::ZERO,
+            stored: Arc::default(),
             since,
         }
     }
@@ -204,6 +226,7 @@ impl<C: Cluster> Actor<C> {
                 .chain(turn)
                 .chain(self.untold)
                 .min();
+            let (lives, tally) = (self.lives(), self.tallied + TALLY);
             let wait = deadline.map_or(LOOK, |at| at.since(self.context.clock.boottime()).min(LOOK));
             tokio::select! {
                 biased;
@@ -240,6 +263,7 @@ impl<C: Cluster> Actor<C> {
                 // One that has none is at its end with the supervisor.
                 Ok(()) = self.wires.turn.changed() => {}
                 () = sleep(wait), if deadline.is_some() => self.tick().await,
+                () = sleep_until(tally), if lives => self.carry_out(vec![Effect::WriteJournal]).await,
             }
             self.depart_in_turn().await;
             while self.children.try_join_next().is_some() || self.beside.try_join_next().is_some() {}
@@ -363,6 +387,7 @@ impl<C: Cluster> Actor<C> {
     fn step(&mut self, event: Event) -> Vec<Effect> {
         let (attempt, effects) = attempt::step(self.seed.attempt.clone(), &self.seed.plan, event, self.now());
         self.seed.attempt = attempt;
+        self.count_frozen();
         self.tell_fence();
         effects
     }
@@ -394,7 +419,7 @@ impl<C: Cluster> Actor<C> {
             let _ = self.context.notes.send(Note::Stopped(self.seed.uid.clone()));
             self.close();
         }
-        let lives = self.seed.attempt.containers.iter().any(attempt::Container::is_alive);
+        let lives = self.lives();
         if let Some(watch) = self.watch.take_if(|_| !lives) {
             watch.abort();
         }
@@ -403,7 +428,10 @@ impl<C: Cluster> Actor<C> {
     async fn effects(&mut self, effects: Vec<Effect>, events: &mut VecDeque<Event>) {
         for effect in effects {
             match effect {
-                Effect::WriteJournal => events.extend(self.write_journal().await),
+                Effect::WriteJournal => {
+                    events.extend(self.write_journal().await);
+                    self.settle().await;
+                }
                 Effect::Prepare(container) => self.prepare(container),
                 Effect::Start(container) => events.extend(self.start(container)),
                 Effect::Freeze => self.each_process(|process| process.freeze()),
@@ -425,11 +453,11 @@ impl<C: Cluster> Actor<C> {
         }
     }
 
-    /// What the journal may not know after a restart is not told: see [`Kept`].
+    /// What the journal may not know after a restart is not told: see [`Kept`]. Nor is an end without its receipt.
     fn report(&mut self) {
         let end = self.seed.attempt.outcome().map(|outcome| outcome.kind);
         self.untold = end
-            .filter(|end| !self.seed.kept.agrees(*end))
+            .filter(|end| !self.receipted || !self.seed.kept.agrees(*end))
             .map(|_| self.now().boot + LOOK);
         if self.untold.is_some() {
             return;
@@ -454,20 +482,22 @@ impl<C: Cluster> Actor<C> {
     /// What the machine has to know of the write. A failure after the first write only holds up the end: of all before it a restarted
     /// agent says that the attempt was disrupted, with a revision above all that were told.
     async fn write_journal(&mut self) -> Option<Event> {
+        self.tallied = Instant::now();
+        let record = self.seed.attempt.record(&self.seed.plan);
+        self.tally(&record);
         let Seed {
             uid,
             run,
-            plan,
             attempt,
             kept,
+            tally,
             ..
         } = &mut self.seed;
-        let record = attempt.record(plan);
         let end = record.end();
         let written = if kept.begun() {
-            self.context.journal.state(uid, record).await
+            self.context.journal.state(uid, record, tally.clone()).await
         } else {
-            self.context.journal.begin(uid, run, record).await
+            self.context.journal.begin(uid, run, record, tally.clone()).await
         };
         kept.note(end, &written);
         let first = attempt.state == State::Admitted;
@@ -585,13 +615,20 @@ impl<C: Cluster> Actor<C> {
     async fn forget(&mut self) {
         self.children.shutdown().await;
         self.beside.shutdown().await;
+        // What they used is known only as long as they are there.
+        let record = self.seed.attempt.record(&self.seed.plan);
+        self.tally(&record);
         // Programs end when nobody holds them.
         self.slots.clear();
         if let Some(containers) = &self.context.runtimes.containers {
             containers.close(&self.seed.uid).await;
         }
+        let settled = self.settle_forgotten().await;
         let uid = &self.seed.uid;
-        if let Err(error) = self.context.journal.forget(uid).await {
+        if !settled {
+            // The next agent finds it in the journal, makes the receipt, and is told to forget it again.
+            tracing::error!(attempt = %uid, "attempt stays in the journal until there is a receipt for it");
+        } else if let Err(error) = self.context.journal.forget(uid).await {
             tracing::warn!(attempt = %uid, %error, "attempt not dropped from the journal");
         }
         self.context.cluster.forget(uid);

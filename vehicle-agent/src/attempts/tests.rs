@@ -7,6 +7,7 @@ use kerbside_core::owner::{ClockTrust, Command};
 use kerbside_core::parked::signals::path;
 use kerbside_core::parked::{Cause, Snapshot, State, Terms, Value};
 use kerbside_core::quantity::Quantity;
+use kerbside_core::receipt::{Consent, digest};
 use kerbside_link::proto::container_status::State as ContainerState;
 use serde_json::{Value as Json, json};
 
@@ -15,11 +16,12 @@ use crate::journal::testing::Faulty;
 use crate::logs::writer::Stream;
 use crate::pod::tests::{pod_json, run_of};
 use crate::runtime::Runtime;
-use crate::testing::{FakeCluster, FakeProcess, FakeRuntime, SetClock, TokioClock, owner};
+use crate::testing::{FakeCluster, FakeProcess, FakeRuntime, OWNER, SetClock, TokioClock, identity, owner};
 
 mod departure;
 mod hung;
 mod power;
+mod receipts;
 mod sidecars;
 mod wall;
 
@@ -33,6 +35,7 @@ struct Fixture {
     live: watch::Receiver<usize>,
     fence: watch::Receiver<Option<Boottime>>,
     supervisor: tokio::task::JoinHandle<()>,
+    receipts: Receipts,
 }
 
 fn outlook(clock: &dyn Clock, state: State) -> Outlook {
@@ -49,6 +52,10 @@ fn outlook(clock: &dyn Clock, state: State) -> Outlook {
     Outlook {
         state,
         document: Some(Arc::new(owner())),
+        consent: Some(Consent {
+            given_at: owner().consent.given_at,
+            document_sha256: digest(OWNER.as_bytes()),
+        }),
         command: Command::None,
         snapshot: Arc::new(snapshot),
         // Nothing says the signals again here.
@@ -114,14 +121,28 @@ impl Fixture {
         temp: tempfile::TempDir,
         runtime: FakeRuntime,
         clock: Arc<dyn Clock>,
+        journal: (Journal, Vec<Recovered>),
+    ) -> Self {
+        let directory = Directory::open(temp.path()).unwrap();
+        let receipts = Receipts::open(&directory, &identity()).unwrap();
+        Self::signing(temp, runtime, clock, journal, receipts)
+    }
+
+    /// With these receipts.
+    fn signing(
+        temp: tempfile::TempDir,
+        runtime: FakeRuntime,
+        clock: Arc<dyn Clock>,
         (journal, recovered): (Journal, Vec<Recovered>),
+        receipts: Receipts,
     ) -> Self {
         let directory = Directory::open(temp.path()).unwrap();
         let cluster = FakeCluster::new();
         let (outlook, seen) = watch::channel(outlook(&*clock, available()));
         let (live, lives) = watch::channel(0);
         let (notes, to_note) = mpsc::unbounded_channel();
-        let (revived, statuses) = revive(recovered, &*clock);
+        let (mut revived, statuses) = revive(recovered, &*clock);
+        settle(&mut revived, &directory, &receipts);
         for status in statuses {
             cluster.set_status(status);
         }
@@ -131,6 +152,7 @@ impl Fixture {
             directory,
             clock: Arc::clone(&clock),
             journal,
+            receipts: receipts.clone(),
             cluster: cluster.clone(),
             runtimes: (Arc::new(runtime.clone()) as Arc<dyn Runtime>).into(),
             images,
@@ -153,6 +175,7 @@ impl Fixture {
             live: lives,
             fence,
             supervisor,
+            receipts,
         }
     }
 
@@ -160,6 +183,7 @@ impl Fixture {
     async fn end(self) -> tempfile::TempDir {
         self.supervisor.abort();
         let _ = self.supervisor.await;
+        self.receipts.close();
         self.temp
     }
 

@@ -1,4 +1,4 @@
-//! The file under the journal, as a trait so that tests can tear a write at any byte.
+//! The file under the journal, and under the receipts, as a trait so that tests can tear a write at any byte.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
@@ -21,7 +21,7 @@ pub(crate) trait Medium: Send + 'static {
 }
 
 /// A file.
-pub(super) struct Disk {
+pub(crate) struct Disk {
     path: PathBuf,
     file: File,
     /// Makes a rename durable.
@@ -31,7 +31,7 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let file = options().read(true).create(true).truncate(false).open(path)?;
         if let Some(directory) = path.parent() {
             sync_directory(directory)?;

@@ -10,6 +10,7 @@ use std::io;
 
 use kerbside_core::attempt::Record;
 use kerbside_core::ids::PodUid;
+use kerbside_core::receipt::Tally;
 use serde::{Deserialize, Serialize};
 
 use super::medium::Medium;
@@ -25,8 +26,13 @@ pub(super) const COMPACT_FROM: u64 = 256 << 10;
 pub(super) enum Entry {
     /// An attempt begins: what was asked, as protobuf in base64.
     Begin { uid: PodUid, run: String },
-    /// It has come this far.
-    State { uid: PodUid, record: Record },
+    /// It has come this far, and has used so much. Agents before there were receipts kept no tally.
+    State {
+        uid: PodUid,
+        record: Record,
+        #[serde(default)]
+        tally: Tally,
+    },
     /// Nobody will ask for it again.
     Forget { uid: PodUid },
 }
@@ -36,6 +42,7 @@ pub(super) enum Entry {
 pub(super) struct Known {
     pub(super) run: String,
     pub(super) record: Option<Record>,
+    pub(super) tally: Tally,
 }
 
 /// The journal on its medium.
@@ -144,6 +151,7 @@ impl<M: Medium> Store<M> {
                     &Entry::State {
                         uid: uid.clone(),
                         record: record.clone(),
+                        tally: known.tally.clone(),
                     },
                     &mut bytes,
                 )?;
@@ -156,11 +164,19 @@ impl<M: Medium> Store<M> {
 fn apply(known: &mut BTreeMap<PodUid, Known>, entry: Entry) {
     match entry {
         Entry::Begin { uid, run } => {
-            known.insert(uid, Known { run, record: None });
+            known.insert(
+                uid,
+                Known {
+                    run,
+                    record: None,
+                    tally: Tally::default(),
+                },
+            );
         }
-        Entry::State { uid, record } => {
+        Entry::State { uid, record, tally } => {
             if let Some(known) = known.get_mut(&uid) {
                 known.record = Some(record);
+                known.tally = tally;
             }
         }
         Entry::Forget { uid } => {
@@ -277,6 +293,7 @@ pub(super) mod tests {
         Entry::State {
             uid: uid(n),
             record: record(revision),
+            tally: Tally::default(),
         }
     }
 
@@ -300,6 +317,13 @@ pub(super) mod tests {
             .take(count)
             .for_each(|entry| apply(&mut known, entry));
         known
+    }
+
+    #[test]
+    fn state_of_an_agent_that_kept_no_tally_is_read() {
+        let mut old = serde_json::to_value(state(1, 3)).unwrap();
+        old["state"].as_object_mut().unwrap().remove("tally").unwrap();
+        assert_eq!(serde_json::from_value::<Entry>(old).unwrap(), state(1, 3));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A disk for the tests of what stands above the journal: it loses power, is full or hangs at a write of the test's choice.
+//! A disk for the tests of what stands above the journal, and the receipts: it loses power, is full or hangs at a write of the test's choice.
 
 use std::io;
 use std::ops::Range;
@@ -25,6 +25,8 @@ struct Inner {
 #[derive(Default)]
 struct State {
     bytes: Vec<u8>,
+    /// They are lines, and not records of a journal.
+    lines: bool,
     /// Appends and replacements so far.
     writes: usize,
     power: Option<Loss>,
@@ -66,6 +68,19 @@ fn cuts(bytes: &[u8], salt: usize) -> Vec<usize> {
     cuts
 }
 
+/// The same of lines.
+fn cuts_of_lines(bytes: &[u8], salt: usize) -> Vec<usize> {
+    let mut cuts = vec![0];
+    let mut begin = 0;
+    for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+        cuts.push(begin + 1 + salt * 37 % (line.len().max(2) - 1));
+        begin += line.len();
+        // All but its end is there too.
+        cuts.extend([begin - 1, begin]);
+    }
+    cuts
+}
+
 impl Faulty {
     /// A good disk, with a journal on it that is about to be compacted.
     pub(crate) fn new() -> Self {
@@ -80,12 +95,18 @@ impl Faulty {
                 encode(&entry, &mut bytes).expect("an entry can be written");
             }
         }
-        Self::with(bytes)
+        Self::with(bytes, false)
     }
 
-    fn with(bytes: Vec<u8>) -> Self {
+    /// A good disk with nothing on it, for lines.
+    pub(crate) fn of_lines() -> Self {
+        Self::with(Vec::new(), true)
+    }
+
+    fn with(bytes: Vec<u8>, lines: bool) -> Self {
         let state = State {
             bytes,
+            lines,
             ..State::default()
         };
         Self {
@@ -128,6 +149,10 @@ impl Faulty {
         there.expect("the disk is there");
     }
 
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        self.lock().bytes.clone()
+    }
+
     pub(crate) fn writes(&self) -> usize {
         self.lock().writes
     }
@@ -138,7 +163,7 @@ impl Faulty {
         state.hangs = false;
         state.power = None;
         self.inner.changed.notify_all();
-        Self::with(state.bytes.clone())
+        Self::with(state.bytes.clone(), state.lines)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -180,7 +205,13 @@ impl Medium for Faulty {
     }
 
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let cuts = cuts(bytes, self.writes());
+        let of_lines = self.lock().lines;
+        let salt = self.writes();
+        let cuts = if of_lines {
+            cuts_of_lines(bytes, salt)
+        } else {
+            cuts(bytes, salt)
+        };
         let written = self.write(bytes, &cuts, |file, bytes| file.extend(bytes));
         let mut state = self.lock();
         if written.is_err() && state.full.liar {

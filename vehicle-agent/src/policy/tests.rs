@@ -120,6 +120,7 @@ impl Fixture {
             connection: connected,
             ending: ends,
             passed: Arc::default(),
+            receipts: watch::channel(control::Receipts::default()).1,
         };
         let car = Car::read(&directory.car()).unwrap();
         let policy = Policy::new(car, directory, Arc::clone(&clock), cluster.clone(), wires);

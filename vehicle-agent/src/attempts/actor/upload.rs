@@ -1,6 +1,7 @@
 //! The last thing an attempt does: its output and logs go to the cluster.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use kerbside_core::attempt::{Event, Kind, State};
@@ -33,6 +34,7 @@ impl<C: Cluster> Actor<C> {
             self.context.cluster.clone(),
             self.seed.uid.clone(),
         );
+        let stored = Arc::clone(&self.stored);
         let sending = async move {
             let unreadable = |e: &dyn std::fmt::Display| Refused {
                 reason: "OutputUnreadable".to_owned(),
@@ -57,7 +59,12 @@ impl<C: Cluster> Actor<C> {
                 let item = output::log_file(&container, log, &directory.upload()).await;
                 told.push(item.map_err(|e| unreadable(&e))?);
             }
-            output::send(&cluster, &uid, &files, &told).await
+            output::send(&cluster, &uid, &files, &told).await?;
+            let bytes = files
+                .iter()
+                .fold(0u64, |bytes, item| bytes.saturating_add(item.file.size));
+            stored.store(bytes, Ordering::Relaxed);
+            Ok::<_, Refused>(())
         };
         let uid = self.seed.uid.clone();
         self.child(async move {

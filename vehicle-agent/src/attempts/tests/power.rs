@@ -1,7 +1,8 @@
 //! A whole life of an agent on a disk that fails at every write, and what the agents after it know, say and run.
 //!
 //! Each case lives the same life; only the fault differs. What must hold whatever the fault: a program ran only if the next agent knows
-//! its attempt, no program runs twice, revisions rise, and an end that was told is told the same for ever after.
+//! its attempt, no program runs twice, revisions rise, an end that was told is told the same for ever after,
+//! and what ran has one receipt and no other has any.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -276,7 +277,8 @@ async fn case(name: String, disk: Faulty, again: Option<Loss>) {
         );
     }
     look_back(&name, &fixture, &mut past);
-    drop(fixture.end().await);
+    let temp = fixture.end().await;
+    super::receipts::every_process_has_one(&name, &temp, &past.ran).await;
     let (_journal, found) = open(&disk.restarted()).await.unwrap();
     look_at(&name, &found, &past, &wants);
     for uid in LIFE.iter().map(|(uid, _)| *uid).filter(|uid| *uid != "u-6") {

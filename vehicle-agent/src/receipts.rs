@@ -1,0 +1,237 @@
+//! The car's receipts: what each attempt used, signed by the car, in one file that only grows.
+//!
+//! Actors of attempts ask for a receipt before they tell an end, and wait until it is durable; [`show`] reads for the owner. One owner of
+//! the file, [`Ledger`], behind one lock. What must never happen: an attempt that had a process and whose end is told without a receipt,
+//! two receipts for one attempt, a receipt signed by a key that is not kept beside it, or anything deleted.
+//!
+//! | in `receipts/` | |
+//! |---|---|
+//! | `usage.jsonl` | the ledger: one envelope a line |
+//! | `usage.jsonl.broken-1` … | ledgers that did not verify when the agent started |
+//! | `keys/<keyid>.pem` | the certificates of every key that has signed, as they were then |
+
+mod keys;
+mod ledger;
+pub mod show;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kerbside_core::receipt::{Claim, verify};
+use kerbside_link::identity::{Identity, IdentityError, Signer};
+use tokio::sync::watch;
+
+use self::keys::KnownKeys;
+use self::ledger::{Ledger, Opened, Past};
+use crate::control;
+use crate::directory::{self, Directory};
+use crate::journal::medium::Disk;
+
+/// The file's name.
+const LEDGER: &str = "usage.jsonl";
+/// What the name of a file that does not verify goes on with, before its number.
+const ASIDE: &str = "usage.jsonl.broken-";
+
+/// A receipt that is not there.
+#[derive(Debug, thiserror::Error)]
+pub enum ReceiptError {
+    /// The files cannot be opened.
+    #[error("failed to open receipts in {path}")]
+    Open {
+        /// Where they are.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The disk does not take it: it is full, or broken. Trying again may help.
+    #[error("failed to write receipt")]
+    Write(#[source] io::Error),
+    /// The key does not sign.
+    #[error("failed to sign receipt")]
+    Sign(#[from] IdentityError),
+    /// Nobody writes any more.
+    #[error("failed to reach the receipts")]
+    Gone,
+}
+
+/// The way to the receipts.
+#[derive(Clone)]
+pub struct Receipts {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    /// Where the keys are kept.
+    root: PathBuf,
+    /// Not under the ledger's lock: a renewal must not wait for a disk that hangs in an append.
+    signer: Mutex<Arc<Signer>>,
+    /// None: closed.
+    ledger: Mutex<Option<Ledger>>,
+    standing: watch::Sender<control::Receipts>,
+}
+
+impl Receipts {
+    /// Opens what is there. A ledger that does not verify is kept aside, and a new chain begins behind it. Blocks.
+    pub fn open(directory: &Directory, identity: &Identity) -> Result<Self, ReceiptError> {
+        let root = directory.receipts();
+        let error = |source| ReceiptError::Open {
+            path: root.clone(),
+            source,
+        };
+        directory::make_private(&root).map_err(error)?;
+        let signer = Signer::new(identity)?;
+        let known = KnownKeys::read(&root).map_err(error)?;
+        let past = past(&root, &known).map_err(error)?;
+        let path = root.join(LEDGER);
+        let open = |past| {
+            let disk = Box::new(Disk::open(&path)?);
+            Ledger::open(disk, past, &known)
+        };
+        let ledger = match open(past).map_err(error)? {
+            Opened::Sound(ledger) => ledger,
+            Opened::Broken(report) => {
+                let aside = put_aside(&path).map_err(error)?;
+                for finding in &report.findings {
+                    tracing::error!(%finding, file = %aside.display(), "a receipt does not verify");
+                }
+                tracing::error!(
+                    file = %aside.display(),
+                    "the car's receipts do not verify; they are kept, and a new chain begins"
+                );
+                let past = self::past(&root, &known).map_err(error)?;
+                match open(past).map_err(error)? {
+                    Opened::Sound(ledger) => ledger,
+                    // The file is new.
+                    Opened::Broken(_) => return Err(error(io::Error::other("a new ledger is not empty"))),
+                }
+            }
+        };
+        let aside = files_aside(&root).map_err(error)?;
+        let aside = aside.into_iter().filter_map(|path| {
+            let name = path.file_name()?.to_string_lossy().into_owned();
+            Some(name)
+        });
+        Ok(Self::new(&root, signer, ledger, aside.collect()))
+    }
+
+    /// On this medium, with the keys in `root`: for tests that tear a write.
+    #[cfg(test)]
+    pub(crate) fn on(medium: Box<dyn crate::journal::medium::Medium>, root: &Path, identity: &Identity) -> Self {
+        let signer = Signer::new(identity).expect("an identity can sign");
+        let known = KnownKeys::read(root).expect("keys can be read");
+        match Ledger::open(medium, Past::default(), &known).expect("a ledger can be opened") {
+            Opened::Sound(ledger) => Self::new(root, signer, ledger, Vec::new()),
+            Opened::Broken(report) => unreachable!("a ledger that the agent wrote: {report:?}"),
+        }
+    }
+
+    fn new(root: &Path, signer: Signer, ledger: Ledger, aside: Vec<String>) -> Self {
+        let (count, newest) = ledger.newest();
+        let standing = control::Receipts {
+            count,
+            newest,
+            aside,
+            trouble: String::new(),
+        };
+        Self {
+            inner: Arc::new(Inner {
+                root: root.to_owned(),
+                signer: Mutex::new(Arc::new(signer)),
+                ledger: Mutex::new(Some(ledger)),
+                standing: watch::Sender::new(standing),
+            }),
+        }
+    }
+
+    /// How they stand, for the owner.
+    pub fn standing(&self) -> watch::Receiver<control::Receipts> {
+        self.inner.standing.subscribe()
+    }
+
+    /// From now on nothing is written, whoever still asks: for a car that has lost its power in a process that goes on.
+    pub fn close(&self) {
+        *self.inner.ledger.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// From now on this identity signs.
+    pub fn renew(&self, identity: &Identity) -> Result<(), IdentityError> {
+        let signer = Signer::new(identity)?;
+        *self.inner.signer.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(signer);
+        Ok(())
+    }
+
+    /// Makes a receipt durable. For an attempt that has one there is nothing to do.
+    pub async fn give(&self, claim: Claim) -> Result<(), ReceiptError> {
+        let receipts = self.clone();
+        match tokio::task::spawn_blocking(move || receipts.give_now(claim)).await {
+            Ok(given) => given,
+            Err(_) => Err(ReceiptError::Gone),
+        }
+    }
+
+    /// The same for who may block.
+    pub fn give_now(&self, claim: Claim) -> Result<(), ReceiptError> {
+        let signer = Arc::clone(&self.inner.signer.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut ledger = self.inner.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        let ledger = ledger.as_mut().ok_or(ReceiptError::Gone)?;
+        if ledger.holds(&claim.pod_uid) {
+            return Ok(());
+        }
+        // The key first: a receipt that nobody can check is none.
+        let kept = keys::keep(&self.inner.root, &signer).map_err(ReceiptError::Write);
+        let given = kept.and_then(|()| ledger.give(claim, &signer));
+        let (count, newest) = ledger.newest();
+        self.inner.standing.send_modify(|standing| {
+            standing.count = count;
+            standing.newest = newest;
+            standing.trouble = given.as_ref().err().map(said).unwrap_or_default();
+        });
+        given
+    }
+}
+
+/// An error with its cause.
+pub fn said(error: &ReceiptError) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}
+
+/// The files that are kept aside, the oldest first.
+fn files_aside(root: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(root)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let number = name.strip_prefix(ASIDE).and_then(|number| number.parse::<u32>().ok());
+        files.extend(number.map(|number| (number, entry.path())));
+    }
+    files.sort();
+    Ok(files.into_iter().map(|(_, path)| path).collect())
+}
+
+/// What is certain of the ledgers that are kept aside.
+fn past(root: &Path, known: &KnownKeys) -> io::Result<Past> {
+    let mut past = Past::default();
+    for file in files_aside(root)? {
+        past.add(&verify(&std::fs::read(file)?, known));
+    }
+    Ok(past)
+}
+
+/// Gives the file a name that no other has.
+fn put_aside(path: &Path) -> io::Result<PathBuf> {
+    let root = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    let taken = files_aside(root)?;
+    let free = |number: &u32| !taken.contains(&root.join(format!("{ASIDE}{number}")));
+    let number = (1..=u32::MAX).find(free).ok_or(io::ErrorKind::StorageFull)?;
+    let aside = root.join(format!("{ASIDE}{number}"));
+    std::fs::rename(path, &aside)?;
+    directory::sync_directory(root)?;
+    Ok(aside)
+}
