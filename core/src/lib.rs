@@ -16,6 +16,7 @@ pub mod guard;
 pub mod ids;
 pub mod index_set;
 pub mod job;
+pub mod ledger;
 pub mod names;
 pub mod owner;
 pub mod parked;

@@ -64,6 +64,9 @@ pub mod annotation {
     /// On Pods: `WhenFenced` for one that may run once only at a time, `WhenSuspected` for one that may run twice. Where it is not
     /// said, the kind of the controller decides.
     pub const REPLACE: &str = "kerbside.dev/replace";
+    /// On Pods of a FleetJob: the terms that an attempt runs on, by pool, as JSON. Written when the Pod is made; none where no pool of the
+    /// job pays.
+    pub const TERMS: &str = "kerbside.dev/terms";
     /// On Pods: the directory in the first container whose files are the attempt's output.
     pub const OUTPUT_PATH: &str = "kerbside.dev/output-path";
     /// On Pods: the most bytes that the output may have.
@@ -102,6 +105,8 @@ pub mod condition {
     pub const HEARD: &str = "kerbside.dev/Heard";
     /// On Pods: the car that runs the attempt is not heard. Only the adapter writes it.
     pub const UNHEARD: &str = "kerbside.dev/Unheard";
+    /// On Pods: a program of the attempt runs or has run. Its transition is when the adapter first heard so. Only the adapter writes it.
+    pub const STARTED: &str = "kerbside.dev/Started";
     /// On Pods: no process of the attempt is alive. Only the adapter writes it.
     pub const STOPPED: &str = "kerbside.dev/Stopped";
     /// On Pods: a car declined the Pod before starting it.
@@ -168,5 +173,86 @@ pub mod store {
     /// The accepted result of one index, written once: `<ns>/results/<jobUID>/<index>.json`.
     pub fn result(namespace: &str, job_uid: &str, index: u32) -> String {
         format!("{namespace}/results/{job_uid}/{index}.json")
+    }
+
+    /// Below this, by vehicle, is what cars and the operator have signed.
+    pub const LEDGER: &str = "ledger";
+    /// Below this are the keys that the operator has signed with.
+    pub const LEDGER_OPERATOR_KEYS: &str = "ledger-keys";
+    /// Below this, by Pod UID, is what of the ledger waits for the operator.
+    pub const LEDGER_POINTERS: &str = "ledger-unsettled";
+
+    /// One receipt, as its car signed it, written once: `ledger/<vehicle>/usage/<sequence>.json`. Numbers have 20 digits, so that names
+    /// are in their order.
+    pub fn ledger_usage(vehicle: &str, sequence: u64) -> String {
+        format!("{LEDGER}/{vehicle}/usage/{sequence:020}.json")
+    }
+
+    /// Below this are a vehicle's receipts.
+    pub fn ledger_usages(vehicle: &str) -> String {
+        format!("{LEDGER}/{vehicle}/usage")
+    }
+
+    /// The certificates of one key that a car has signed with: `ledger/<vehicle>/keys/<keyid>.pem`.
+    pub fn ledger_key(vehicle: &str, keyid: &str) -> String {
+        format!("{LEDGER}/{vehicle}/keys/{keyid}.pem")
+    }
+
+    /// Below this are a vehicle's keys.
+    pub fn ledger_keys(vehicle: &str) -> String {
+        format!("{LEDGER}/{vehicle}/keys")
+    }
+
+    /// One acceptance, as the operator signed it, written once: `ledger/<vehicle>/acceptance/<sequence>.json`.
+    pub fn ledger_acceptance(vehicle: &str, sequence: u64) -> String {
+        format!("{LEDGER}/{vehicle}/acceptance/{sequence:020}.json")
+    }
+
+    /// Below this are the acceptances of a vehicle's receipts.
+    pub fn ledger_acceptances(vehicle: &str) -> String {
+        format!("{LEDGER}/{vehicle}/acceptance")
+    }
+
+    /// What the operator knew of an attempt when it let its Pod go, written once: `ledger-closings/<podUID>.json`.
+    pub fn ledger_closing(pod_uid: &str) -> String {
+        format!("ledger-closings/{pod_uid}.json")
+    }
+
+    /// Says that there is a receipt of an attempt and no acceptance yet: `ledger-unsettled/<vehicle>/<podUID>.json`. By vehicle, so that no car
+    /// can lead the operator away from another's receipt.
+    pub fn ledger_pointer(vehicle: &str, pod_uid: &str) -> String {
+        format!("{LEDGER_POINTERS}/{vehicle}/{pod_uid}.json")
+    }
+
+    /// The public key of one key of the operator: `ledger-keys/<keyid>.pem`.
+    pub fn ledger_operator_key(keyid: &str) -> String {
+        format!("{LEDGER_OPERATOR_KEYS}/{keyid}.pem")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::store;
+
+    #[test]
+    fn paths_of_the_ledger_are_as_they_are_documented() {
+        let usage = store::ledger_usage("car-a", 12);
+        assert_eq!(usage, "ledger/car-a/usage/00000000000000000012.json");
+        let last = store::ledger_usage("car-a", u64::MAX);
+        assert_eq!(last, "ledger/car-a/usage/18446744073709551615.json");
+        let acceptance = store::ledger_acceptance("car-a", 1);
+        assert_eq!(acceptance, "ledger/car-a/acceptance/00000000000000000001.json");
+        let key = store::ledger_key("car-a", "9b1c");
+        assert_eq!(key, "ledger/car-a/keys/9b1c.pem");
+        assert_eq!(store::ledger_closing("u-1"), "ledger-closings/u-1.json");
+        assert_eq!(store::ledger_pointer("car-1", "u-1"), "ledger-unsettled/car-1/u-1.json");
+        assert_eq!(store::ledger_operator_key("9b1c"), "ledger-keys/9b1c.pem");
+        for (path, prefix) in [
+            (usage, store::ledger_usages("car-a")),
+            (acceptance, store::ledger_acceptances("car-a")),
+            (key, store::ledger_keys("car-a")),
+        ] {
+            assert!(path.starts_with(&format!("{prefix}/")), "{path}");
+        }
     }
 }

@@ -1,21 +1,26 @@
 //! What a car says that one attempt used: the content of its receipts, their form, and how a chain of them is checked.
 //!
-//! Called by the agent, which counts ([`Tally`]), writes and signs, and by whoever checks a ledger ([`verify`]): the owner's command, later
-//! the operator. Values only: keys and signatures are the caller's ([`Keys`]). What must never happen: a receipt that says more than the
-//! car can show, or one that names a person, a place, a Pod or a namespace.
+//! Called by the agent, which counts ([`Tally`]), writes and signs, and by whoever checks a ledger ([`verify`]): the owner's command, and
+//! [`crate::ledger`], which has the other half. Values only: keys and signatures are the caller's ([`Keys`]). What must never happen: a
+//! receipt that says more than the car can show, or one that names a person, a place, a Pod or a namespace.
 //!
 //! A receipt is one line of JSON, an envelope as of DSSE ([`Envelope`]), whose payload is a [`Usage`]. The receipts of a car form a chain:
 //! each has the next sequence, from 1, and the hash of the payload before it. So whatever is changed, left out, doubled or moved is found
 //! by whoever holds the lines, but for one thing: lines that are missing at the end leave a shorter chain that is as good. Only who
 //! has seen a later head knows of them, which is why the cluster is to hold the head.
 
+mod chain;
 mod envelope;
+mod fault;
 mod tally;
 mod verify;
 
+pub(crate) use chain::{Chain, Link, Placed, walk};
+pub use chain::{Head, Keys, Verdict};
 pub use envelope::{Envelope, Malformed, PAYLOAD_TYPE, Signature, digest, pae};
+pub use fault::{Fault, Finding};
 pub use tally::Tally;
-pub use verify::{Fault, Finding, Head, Keys, Read, Report, Totals, Verdict, verify};
+pub use verify::{Read, Report, Totals, verify};
 
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +57,9 @@ pub struct Claim {
     pub images: Vec<String>,
     /// The job class.
     pub class: String,
+    /// The SHA-256 of the terms that it ran on, as they stood in `Run`; `None`: on none.
+    #[serde(default)]
+    pub terms_sha256: Option<String>,
     /// On whose authority it ran; `None` if that is not known any more.
     pub consent: Option<Consent>,
     /// When its first program began: milliseconds since 1970, by the car's clock.
@@ -117,5 +125,7 @@ fn word(text: &str) -> String {
     if is_word { text } else { "Other" }.to_owned()
 }
 
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

@@ -234,6 +234,34 @@ impl Store {
         }
     }
 
+    /// The paths of all objects below `prefix`, which ends with a whole name, in their order. Each can be given to the other functions as
+    /// it is. An object that is being written is not among them.
+    pub async fn list(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        let objects = self.inner.list(Some(&self.path(prefix)));
+        let paths = objects.map_ok(|object| self.without_prefix(&object.location));
+        let mut paths: Vec<String> = paths.try_collect().await.map_err(|e| list_error(prefix, e))?;
+        paths.sort_unstable();
+        Ok(paths)
+    }
+
+    /// The names of the folders directly below `prefix`, in their order: as many answers of the store as there are folders, however much is
+    /// in them.
+    pub async fn folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        let listed = self.inner.list_with_delimiter(Some(&self.path(prefix))).await;
+        let folders = listed.map_err(|e| list_error(prefix, e))?.common_prefixes;
+        let names = folders.iter().filter_map(|folder| folder.filename());
+        let mut names: Vec<String> = names.map(str::to_owned).collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// What [`Self::path`] was given for this.
+    fn without_prefix(&self, location: &Path) -> String {
+        let own = self.prefix.parts().count();
+        let parts: Vec<_> = location.parts().skip(own).collect();
+        parts.iter().map(AsRef::as_ref).collect::<Vec<&str>>().join("/")
+    }
+
     /// Checks that put-if-absent means what it says, by writing one probe object twice. `unique` names the probe, so that
     /// replicas that start together do not disturb each other.
     pub async fn probe(&self, unique: &str) -> Result<(), StoreError> {
@@ -249,6 +277,14 @@ impl Store {
         } else {
             Err(StoreError::NotConditional)
         }
+    }
+}
+
+fn list_error(prefix: &str, source: object_store::Error) -> StoreError {
+    StoreError::Unavailable {
+        verb: "list",
+        path: prefix.to_owned(),
+        source,
     }
 }
 

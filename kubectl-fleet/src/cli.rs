@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Looks after a fleet of parked vehicles and the work on them.
 #[derive(Debug, Parser)]
@@ -35,6 +35,8 @@ pub enum Command {
     Results(Results),
     /// Print the log of the accepted attempt of one index
     Logs(Logs),
+    /// Check, add up or write out what vehicles have signed for and what was accepted of it
+    Ledger(Ledger),
     /// Say why a FleetJob is not (fully) running, with counts
     Why(Why),
     /// Look for what will go wrong in this cluster
@@ -102,6 +104,84 @@ pub struct Logs {
     /// How the operator is reached
     #[command(flatten)]
     pub operator: OperatorAddress,
+}
+
+/// Arguments of `ledger`.
+#[derive(Debug, Args)]
+pub struct Ledger {
+    /// What to do with it
+    #[command(subcommand)]
+    pub action: LedgerAction,
+}
+
+/// What can be done with a ledger.
+#[derive(Debug, Subcommand)]
+pub enum LedgerAction {
+    /// Check every certificate, signature, chain and amount; the exit code is 1 if anything is wrong
+    Verify(LedgerFrom),
+    /// Add up what is to be paid
+    Sum(LedgerSum),
+    /// Write receipts, acceptances and certificates to standard output as one JSON document, for anybody to check with --file
+    Export(LedgerFrom),
+}
+
+impl LedgerAction {
+    /// Which ledger, whatever is done with it.
+    pub fn which(&self) -> &LedgerFrom {
+        match self {
+            Self::Verify(from) | Self::Export(from) => from,
+            Self::Sum(sum) => &sum.from,
+        }
+    }
+}
+
+/// Which ledger, and how it is printed.
+#[derive(Debug, Args)]
+pub struct LedgerFrom {
+    /// Only the ledger of this Vehicle, car-…
+    #[arg(long, value_name = "NAME")]
+    pub vehicle: Option<String>,
+    /// Certificates, PEM, of the CAs that are believed; otherwise the one that the cluster or the export names
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// Read an export instead of asking the operator; no cluster is needed
+    #[arg(long, value_name = "EXPORT")]
+    pub file: Option<PathBuf>,
+    /// How to print; an export is always JSON
+    #[arg(short, long, value_enum, default_value = "text")]
+    pub output: Format,
+    /// How the operator is reached
+    #[command(flatten)]
+    pub operator: OperatorAddress,
+}
+
+/// How something is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
+/// Arguments of `ledger sum`.
+#[derive(Debug, Args)]
+pub struct LedgerSum {
+    /// A line for each vehicle or job, besides one for each currency
+    #[arg(long, value_enum)]
+    pub by: Option<SumBy>,
+    /// Which ledger
+    #[command(flatten)]
+    pub from: LedgerFrom,
+}
+
+/// What sums are split by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SumBy {
+    /// By vehicle: what its owner gets
+    Vehicle,
+    /// By the UID of the FleetJob: what it costs
+    Job,
 }
 
 /// Arguments of `why`.

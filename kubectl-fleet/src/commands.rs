@@ -2,6 +2,7 @@
 
 pub mod doctor;
 pub mod enrol;
+pub mod ledger;
 pub mod logs;
 pub mod results;
 pub mod revoke;

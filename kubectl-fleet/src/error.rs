@@ -45,6 +45,33 @@ pub enum Error {
         /// As the accepted result says.
         expected: String,
     },
+    /// A file could not be read.
+    #[error("failed to read {path}")]
+    Read {
+        /// Of the file.
+        path: String,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+    /// What was read is not what it should be.
+    #[error("failed to read {what}: it is not as the operator writes it")]
+    Unreadable {
+        /// What was read.
+        what: String,
+        /// Why it is not.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The CA's certificate is none.
+    #[error("failed to read the CA's certificate")]
+    Ca(#[source] kerbside_link::identity::IdentityError),
+    /// The ledger does not hold; what is wrong was printed.
+    #[error("the ledger does not hold; findings: {findings}")]
+    Findings {
+        /// How many.
+        findings: usize,
+    },
     /// A file could not be written.
     #[error("failed to write {path}")]
     Write {

@@ -1,8 +1,8 @@
-//! Talks to the operator's `/results` and `/logs` as the person at the terminal.
+//! Talks to the operator's `/results`, `/logs` and `/ledger` as the person at the terminal.
 //!
-//! The operator asks the API server who a bearer token belongs to and whether they may `get fleetjobs/results`. A kubeconfig with a token
-//! is used as it is; one with a client certificate has none, so a short-lived token of the account `kerbside-results-reader` is asked
-//! for. Where no address is given, `kubectl port-forward` opens the way and is ended with this value.
+//! The operator asks the API server who a bearer token belongs to and whether they may `get fleetjobs/results` or `vehicles/ledger`. A
+//! kubeconfig with a token is used as it is; one with a client certificate has none, so a short-lived token of the account
+//! `kerbside-results-reader` is asked for. Where no address is given, `kubectl port-forward` opens the way and is ended with this value.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -78,6 +78,19 @@ impl OperatorClient {
         Err(Error::Operator {
             status: status.as_u16(),
             message: message.trim().to_owned(),
+        })
+    }
+
+    /// GET of a JSON document.
+    pub(crate) async fn get_json<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        let unreachable = |e| Error::Unreachable {
+            url: format!("{}{path}", self.base),
+            source: Box::new(e),
+        };
+        let bytes = self.get(path).await?.bytes().await.map_err(unreachable)?;
+        serde_json::from_slice(&bytes).map_err(|source| Error::Unreadable {
+            what: path.to_owned(),
+            source,
         })
     }
 }

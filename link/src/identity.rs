@@ -11,12 +11,14 @@ mod signing;
 #[cfg(test)]
 mod tests;
 mod token;
+mod trust;
 
 pub use ca::{Ca, SERVER_VALIDITY, VEHICLE_VALIDITY};
 pub use certificate::{chain_from_pem, not_after, pem_of, renew_at, sha256, vehicle_of};
 pub use request::{KeyAndCsr, csr_from_pem, csr_pem, new_key_and_csr, sans_of_csr};
 pub use signing::{PublicKey, Signer, key_id};
 pub use token::{EnrolmentToken, TokenError, secret_hash};
+pub use trust::check_chain;
 
 use jiff::Timestamp;
 use kerbside_core::ids::VehicleId;
@@ -57,6 +59,9 @@ pub enum IdentityError {
     /// Nothing was given where a certificate is needed.
     #[error("failed to read certificate chain: it is empty")]
     EmptyChain,
+    /// A certificate does not lead to the link's CA.
+    #[error("failed to trust certificate: {0}")]
+    Untrusted(String),
     /// The library that makes keys and certificates refused.
     #[error("failed to {verb}")]
     Make {

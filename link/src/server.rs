@@ -24,6 +24,7 @@ use tonic::transport::Server;
 
 pub use adapter::{
     Adapter, Arrival, Ended, EnrolmentRequest, FromCar, Greeting, Issued, LogStream, OutputStream, Refusal,
+    SignedReceipt,
 };
 pub use handle::SessionHandle;
 

@@ -8,13 +8,13 @@ use kerbside_k8s::telemetry::Format;
 #[derive(Debug, Clone, clap::Parser)]
 #[command(name = "kerbside-operator", version)]
 pub struct Args {
-    /// The operator's own namespace: for its Lease, the link's CA and enrolment tokens.
+    /// The operator's own namespace: for its Lease, the link's CA, the ledger's key and enrolment tokens.
     #[arg(long, env = "KERBSIDE_NAMESPACE", default_value = "kerbside-system")]
     pub namespace: String,
     /// The result store: file:///DIRECTORY or s3://BUCKET/PREFIX. S3 is configured by the usual AWS_* variables.
     #[arg(long, env = "KERBSIDE_STORE_URL")]
     pub store_url: String,
-    /// Where /healthz, /readyz, /metrics, /loglevel, /results and /logs are served.
+    /// Where /healthz, /readyz, /metrics, /loglevel, /results, /logs and /ledger are served.
     #[arg(long, env = "KERBSIDE_LISTEN", default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
     /// The user name of the adapter's ServiceAccount; certificate requests of others are refused.

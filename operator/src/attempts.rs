@@ -1,17 +1,20 @@
-//! Attempts by job, folded from the one watch on FleetJobs' Pods: what a plan needs of each, and nothing more.
+//! Attempts by job, folded from the one watch on FleetJobs' Pods: what a plan and the ledger need of each, and nothing more.
 //!
 //! Written by the Pod watch and, for Pods just created, by `apply`; read by the FleetJob reconciler, which never lists. A fact
 //! about a Pod never goes back in time. Locks are held for a fold or a copy, never across an await.
 
+mod limit;
 mod read;
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kerbside_core::ids::{JobUid, PodUid};
 use kerbside_core::job::{Attempt, Phase};
+use kerbside_core::names::label;
 use kube::runtime::watcher::Event;
 use tokio::time::Instant;
 
@@ -27,7 +30,7 @@ pub(crate) struct JobKey {
     pub(crate) uid: JobUid,
 }
 
-/// One attempt and what its Pod's writes need.
+/// One attempt, what its Pod's writes need, and what its closing says.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Seen {
     pub(crate) attempt: Attempt,
@@ -35,6 +38,14 @@ pub(crate) struct Seen {
     pub(crate) version: String,
     /// All finalizers, in order: a patch that takes ours off tests its place.
     pub(crate) finalizers: Vec<String>,
+    /// When the adapter heard that a program of it runs or has run.
+    pub(crate) started_at: Option<Timestamp>,
+    /// When the adapter knew that none runs any more.
+    pub(crate) stopped_at: Option<Timestamp>,
+    /// The processor that it can use at most, in thousandths of a core; `None`: its containers are not limited.
+    pub(crate) milli_cpu: Option<u64>,
+    /// What cars are paid for it, as it was fixed when the Pod was made. Every attempt of a plan is copied, so this is shared.
+    pub(crate) terms: Option<Arc<str>>,
 }
 
 /// A Pod that carries our finalizer and belongs to no FleetJob any more (`--cascade=orphan`): nobody else would let it go.
@@ -166,7 +177,7 @@ impl Known {
         }
     }
 
-    /// Whether nothing that is looked at has changed; the version alone is nothing.
+    /// Whether nothing that a plan follows from has changed; the version alone is nothing.
     fn says_the_same_as(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Attempt(job, seen), Self::Attempt(other_job, other)) => {
@@ -235,6 +246,12 @@ impl Pods {
 fn matters(attempt: &Attempt, is_over: impl Fn(u32) -> bool) -> bool {
     let has_ended = matches!(attempt.phase, Phase::Succeeded | Phase::Failed);
     attempt.has_finalizer || !has_ended || !is_over(attempt.index)
+}
+
+/// The attempt that a Pod was which lost its FleetJob, by what its labels say.
+pub(crate) fn of_stray(pod: &Pod) -> Option<(JobUid, Seen)> {
+    let job = pod.metadata.labels.as_ref()?.get(label::JOB_UID)?.parse().ok()?;
+    Some((job, read::seen(pod)?))
 }
 
 fn key(pod: &Pod) -> PodKey {

@@ -13,6 +13,7 @@ mod error;
 mod memory;
 mod status;
 mod tell;
+mod terms;
 mod update_status;
 mod validate;
 
@@ -35,6 +36,7 @@ pub(crate) use error::Error;
 pub(crate) use memory::Memory;
 
 use crate::attempts::AttemptIndex;
+use crate::ledger::Closings;
 use crate::metrics::Metrics;
 use crate::report;
 use crate::retry::Failures;
@@ -57,6 +59,7 @@ const STALE_RETRY: Duration = Duration::from_secs(1);
 pub(crate) struct Context {
     pub(crate) client: Client,
     pub(crate) store: ResultStore,
+    pub(crate) closings: Closings,
     pub(crate) pools: Store<DeserializeGuard<VehiclePool>>,
     pub(crate) namespaces: Store<PartialObjectMeta<Namespace>>,
     pub(crate) attempts: Arc<AttemptIndex>,

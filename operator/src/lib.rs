@@ -1,4 +1,4 @@
-//! Reconciles VehiclePool and FleetJob, signs vehicles' certificates and accepts results. Never talks to cars.
+//! Reconciles VehiclePool and FleetJob, signs vehicles' certificates, accepts results and settles receipts. Never talks to cars.
 //!
 //! [`run`] wires everything; each controller is a folder of verbs. What another replica could do at the same time is either
 //! done by the leader alone or carries a precondition.
@@ -8,6 +8,7 @@ pub mod args;
 mod acceptance;
 mod attempts;
 mod fleet_job;
+mod ledger;
 mod metrics;
 mod orphans;
 mod report;

@@ -1,4 +1,4 @@
-//! The operator's metrics: what it reconciled, what became of attempts, what it signed and served.
+//! The operator's metrics: what it reconciled, what became of attempts and of receipts, what it signed and served.
 //!
 //! Every label has few values: kinds, outcomes, reasons. Never a job, a Pod or a vehicle: a fleet has 100,000 of those.
 
@@ -60,6 +60,11 @@ struct Certificate {
 }
 
 #[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Watch {
     resource: String,
 }
@@ -84,6 +89,9 @@ pub(crate) struct Metrics {
     certificates: Family<Certificate, Counter>,
     results: Family<Request, Counter>,
     watch_errors: Family<Watch, Counter>,
+    receipts: Family<Outcome, Counter>,
+    accepted_receipts: Family<Outcome, Counter>,
+    unsettled: Gauge,
     leads: Gauge,
 }
 
@@ -103,6 +111,9 @@ impl Metrics {
             certificates: Family::default(),
             results: Family::default(),
             watch_errors: Family::default(),
+            receipts: Family::default(),
+            accepted_receipts: Family::default(),
+            unsettled: Gauge::default(),
             leads: Gauge::default(),
         };
         let r = registry.sub_registry_with_prefix("kerbside_operator");
@@ -123,7 +134,7 @@ impl Metrics {
         );
         r.register(
             "results_requests",
-            "Requests to /results and /logs, by what and HTTP status",
+            "Requests to /results, /logs and /ledger, by what and HTTP status",
             metrics.results.clone(),
         );
         r.register(
@@ -154,6 +165,22 @@ impl Metrics {
             "refusals",
             "Attempts that a car declined before starting them, by reason",
             metrics.refusals.clone(),
+        );
+        let r = registry.sub_registry_with_prefix("kerbside_ledger");
+        r.register(
+            "receipts",
+            "Vehicles' receipts by what became of them: settled, repeated, refused, or dropped after a month",
+            metrics.receipts.clone(),
+        );
+        r.register(
+            "acceptances",
+            "Acceptances that were signed, by how the attempt counts: accepted, superseded, failed or disrupted",
+            metrics.accepted_receipts.clone(),
+        );
+        r.register(
+            "unsettled",
+            "Vehicles' receipts that wait to be settled",
+            metrics.unsettled.clone(),
         );
         metrics
     }
@@ -200,6 +227,23 @@ impl Metrics {
 
     pub(crate) fn results_request(&self, what: &'static str, status: u16) {
         self.results.get_or_create(&Request { what, status }).inc();
+    }
+
+    /// A receipt needs no further look.
+    pub(crate) fn receipt(&self, outcome: &'static str) {
+        self.receipts.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    /// An acceptance is in the store.
+    pub(crate) fn acceptance(&self, standing: &'static str) {
+        self.accepted_receipts
+            .get_or_create(&Outcome { outcome: standing })
+            .inc();
+    }
+
+    /// So many receipts wait.
+    pub(crate) fn unsettled(&self, count: usize) {
+        self.unsettled.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// A watch failed; it goes on by itself, so that only this tells of one that cannot get through.

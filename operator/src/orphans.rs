@@ -1,8 +1,8 @@
 //! Lets Pods go whose FleetJob is gone: nobody else would take our finalizer off them.
 //!
 //! Run by the leader. A job that is deleted in the background is gone before its Pods; one that is deleted with
-//! `--cascade=orphan` leaves them without an owner. Never: a Pod let go whose job may still be there; the API server is asked, not
-//! a cache.
+//! `--cascade=orphan` leaves them without an owner. Never: a Pod let go whose job may still be there (the API server is asked, not
+//! a cache), or that is not closed: what a car did for a job that is gone is paid as its terms say.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,8 +19,9 @@ use kube::api::Api;
 use tokio_util::sync::CancellationToken;
 
 use crate::FIELD_MANAGER;
-use crate::attempts::{AttemptIndex, JobKey, Stray};
+use crate::attempts::{self, AttemptIndex, JobKey, Seen, Stray};
 use crate::fleet_job::Memory;
+use crate::ledger::{CloseError, Closings, Ended};
 use crate::report;
 use crate::retry::Failures;
 
@@ -40,21 +41,38 @@ pub(crate) enum Orphan {
     Stray(Stray),
 }
 
+/// Why an orphan is still held. To be tried again.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OrphanError {
+    #[error("failed to let Pod go")]
+    Api(#[source] Box<kube::Error>),
+    #[error("failed to let Pod go")]
+    Close(#[from] CloseError),
+}
+
+impl From<kube::Error> for OrphanError {
+    fn from(error: kube::Error) -> Self {
+        Self::Api(Box::new(error))
+    }
+}
+
 /// Looks after orphans.
 pub(crate) struct Orphans {
     client: Client,
     attempts: Arc<AttemptIndex>,
     memory: Arc<Memory>,
+    closings: Closings,
     gone: Mutex<HashSet<JobUid>>,
     failures: Failures<Orphan>,
 }
 
 impl Orphans {
-    pub(crate) fn new(client: Client, attempts: Arc<AttemptIndex>, memory: Arc<Memory>) -> Self {
+    pub(crate) fn new(client: Client, attempts: Arc<AttemptIndex>, memory: Arc<Memory>, closings: Closings) -> Self {
         Self {
             client,
             attempts,
             memory,
+            closings,
             gone: Mutex::default(),
             failures: Failures::default(),
         }
@@ -77,9 +95,13 @@ impl Orphans {
     }
 
     /// Lets go what has no owner any more.
-    pub(crate) async fn look_after(&self, orphan: &Orphan) -> Result<(), kube::Error> {
+    pub(crate) async fn look_after(&self, orphan: &Orphan) -> Result<(), OrphanError> {
         match orphan {
-            Orphan::Stray(s) => self.let_go(&s.namespace, &s.name, s.uid.as_str(), &s.finalizers).await,
+            Orphan::Stray(stray) => {
+                self.close_stray(stray).await?;
+                self.let_go(&stray.namespace, &stray.name, stray.uid.as_str(), &stray.finalizers)
+                    .await
+            }
             Orphan::Attempts(job) => {
                 if !self.is_gone(job).await? {
                     return Ok(());
@@ -93,6 +115,7 @@ impl Orphans {
                     .filter(|s| s.attempt.has_finalizer);
                 stream::iter(held.map(Ok))
                     .try_for_each_concurrent(PODS_AT_A_TIME, |seen| async move {
+                        self.close(&job.namespace, &job.uid, &seen).await?;
                         let attempt = &seen.attempt;
                         self.let_go(&job.namespace, &attempt.name, attempt.uid.as_str(), &seen.finalizers)
                             .await
@@ -100,6 +123,27 @@ impl Orphans {
                     .await
             }
         }
+    }
+
+    async fn close(&self, namespace: &str, job: &JobUid, seen: &Seen) -> Result<(), CloseError> {
+        let ended = Ended {
+            namespace,
+            job,
+            ledger: None,
+            seen,
+        };
+        self.closings.close(ended).await
+    }
+
+    /// Closes a Pod without an owner, as it is now: no plan needs such Pods, so nothing more is kept of them.
+    async fn close_stray(&self, stray: &Stray) -> Result<(), OrphanError> {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &stray.namespace);
+        let there = api.get_opt(&stray.name).await?;
+        let same = there.filter(|pod| pod.metadata.uid.as_deref() == Some(stray.uid.as_str()));
+        if let Some((job, seen)) = same.as_ref().and_then(attempts::of_stray) {
+            self.close(&stray.namespace, &job, &seen).await?;
+        }
+        Ok(())
     }
 
     async fn is_gone(&self, job: &JobKey) -> Result<bool, kube::Error> {
@@ -120,11 +164,10 @@ impl Orphans {
         Ok(true)
     }
 
-    async fn let_go(&self, namespace: &str, name: &str, uid: &str, finalizers: &[String]) -> Result<(), kube::Error> {
+    async fn let_go(&self, namespace: &str, name: &str, uid: &str, finalizers: &[String]) -> Result<(), OrphanError> {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
-        apply::remove_finalizer(&api, name, uid, finalizers, finalizer::TRACKING, FIELD_MANAGER)
-            .await
-            .map(drop)
+        apply::remove_finalizer(&api, name, uid, finalizers, finalizer::TRACKING, FIELD_MANAGER).await?;
+        Ok(())
     }
 }
 

@@ -16,7 +16,8 @@ use kube::Client;
 
 use crate::acceptance::ReadError;
 use crate::metrics::Metrics;
-use access::Access;
+
+pub(crate) use access::{Access, Asked};
 
 /// What the handlers work with. Cheap to clone.
 #[derive(Clone)]
@@ -56,6 +57,8 @@ pub(crate) enum Problem {
     BadToken,
     #[error("'{user}' may not read results in namespace '{namespace}': it needs the verb 'get' on 'fleetjobs/results'")]
     Forbidden { user: String, namespace: String },
+    #[error("'{user}' may not read ledgers: it needs the verb 'get' on 'vehicles/ledger' in the whole cluster")]
+    ForbiddenLedger { user: String },
     #[error("{0}")]
     NotFound(String),
     #[error("{0}")]
@@ -72,7 +75,7 @@ impl Problem {
     fn status(&self) -> StatusCode {
         match self {
             Self::NoToken | Self::BadToken => StatusCode::UNAUTHORIZED,
-            Self::Forbidden { .. } => StatusCode::FORBIDDEN,
+            Self::Forbidden { .. } | Self::ForbiddenLedger { .. } => StatusCode::FORBIDDEN,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::ApiServer(_) | Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -95,7 +98,7 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = self.status();
         if status.is_server_error() {
-            tracing::warn!(error = ?self, "a results request failed");
+            tracing::warn!(error = ?self, "a request for results or a ledger failed");
         }
         let unknown = status == StatusCode::UNAUTHORIZED;
         let mut response = (status, format!("{self}\n")).into_response();

@@ -1,7 +1,7 @@
 //! Wires the operator: connects, probes the store, serves, stands for election, and works while it leads.
 //!
-//! Called by `main` alone. Every replica serves results; only the leader reconciles and signs. Losing the Lease ends the process:
-//! a fresh one stands again with nothing in its memory.
+//! Called by `main` alone. Every replica serves results and ledgers; only the leader reconciles, signs and settles. Losing the Lease
+//! ends the process: a fresh one stands again with nothing in its memory.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,13 +24,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::args::Args;
+use crate::ledger::{Closings, Ledgers, Office};
 use crate::metrics::Metrics;
 use crate::orphans::Orphans;
 use crate::results::Results;
 use crate::retry::Failures;
 use crate::signer::{AuthorityError, Signer};
 use crate::watches::Watching;
-use crate::{FIELD_MANAGER, fleet_job, report, vehicle_pool, watches};
+use crate::{FIELD_MANAGER, fleet_job, ledger, report, vehicle_pool, watches};
 
 /// Name of the Lease by which replicas elect their leader.
 const LEASE: &str = "kerbside-operator";
@@ -86,9 +87,11 @@ pub async fn run(
         })?;
     tracing::info!(address = %args.listen, replica = identity, "serving");
     let results = Results::new(client.clone(), store.clone(), metrics.clone()).routes();
+    let ledgers = Ledgers::new(client.clone(), &args.namespace, store.clone(), metrics.clone()).routes();
     let routes = Router::new()
         .merge(Admin::new(registry, is_ready, Some(log_level)).routes())
-        .merge(results);
+        .merge(results)
+        .merge(ledgers);
     let server = tokio::spawn(admin::serve(listener, routes, stop.clone().cancelled_owned()));
 
     let leader = Leader {
@@ -211,6 +214,14 @@ impl Leader {
             self.metrics.clone(),
             stop.clone(),
         ));
+        let office = Office {
+            client: self.client.clone(),
+            namespace: self.args.namespace.clone(),
+            store: self.store.clone(),
+            clock: Arc::clone(&self.clock),
+            metrics: self.metrics.clone(),
+        };
+        tasks.spawn(ledger::settle(office, stop.clone()));
         let watching = Watching {
             client: &self.client,
             metrics: &self.metrics,
@@ -224,9 +235,12 @@ impl Leader {
         let recorder = Recorder::new(&self.client, FIELD_MANAGER, Some(&self.identity));
         let (events, broadcaster) = events::queue(recorder);
         tasks.spawn(broadcaster.run(stop.clone()));
+        let vehicles = Arc::clone(&caches.vehicles);
+        let closings = Closings::new(self.store.clone(), vehicles, Arc::clone(&self.clock));
         let jobs = Arc::new(fleet_job::Context {
             client: self.client.clone(),
             store: self.store.clone(),
+            closings: closings.clone(),
             pools: caches.pools.clone(),
             namespaces: caches.namespaces.clone(),
             attempts: Arc::clone(&caches.attempts),
@@ -249,6 +263,7 @@ impl Leader {
             self.client.clone(),
             Arc::clone(&caches.attempts),
             Arc::clone(&jobs.memory),
+            closings,
         );
         tasks.spawn(orphans.run(queues.orphans, stop.clone()));
         let config = controller::Config::default().concurrency(self.args.concurrency);

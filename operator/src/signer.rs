@@ -23,7 +23,7 @@ use kube::runtime::watcher;
 use kube::{Client, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use authority::AuthorityError;
+pub(crate) use authority::{AuthorityError, NAME as CA, PUBLISHED as CA_CERTIFICATE, ensure as ensure_ca};
 
 use crate::metrics::Metrics;
 use crate::retry::Failures;

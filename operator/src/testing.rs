@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
-use futures::stream::BoxStream;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
 use jiff::Timestamp;
 use kerbside_core::clock::{Boottime, Clock};
 use kerbside_core::names::store as path;
@@ -78,6 +79,8 @@ pub(crate) async fn store_with_attempt(namespace: &str, uid: &str, content: &[u8
 pub(crate) struct DownStore {
     inner: InMemory,
     down: AtomicBool,
+    /// Nothing can be deleted, as if whoever wants to had died just before.
+    keeps: AtomicBool,
     overwrites: bool,
 }
 
@@ -86,6 +89,7 @@ impl Default for DownStore {
         Self {
             inner: InMemory::new(),
             down: AtomicBool::new(true),
+            keeps: AtomicBool::new(false),
             overwrites: false,
         }
     }
@@ -111,15 +115,23 @@ impl DownStore {
         self.down.store(down, Ordering::SeqCst);
     }
 
+    pub(crate) fn set_keeps(&self, keeps: bool) {
+        self.keeps.store(keeps, Ordering::SeqCst);
+    }
+
     fn check(&self) -> object_store::Result<()> {
-        if self.down.load(Ordering::SeqCst) {
-            let source = Box::new(std::io::Error::other("connection refused"));
-            return Err(object_store::Error::Generic {
-                store: "DownStore",
-                source,
-            });
+        Self::up(!self.down.load(Ordering::SeqCst))
+    }
+
+    fn up(up: bool) -> object_store::Result<()> {
+        if up {
+            return Ok(());
         }
-        Ok(())
+        let source = Box::new(std::io::Error::other("connection refused"));
+        Err(object_store::Error::Generic {
+            store: "DownStore",
+            source,
+        })
     }
 }
 
@@ -146,12 +158,20 @@ impl ObjectStore for DownStore {
         &self,
         paths: BoxStream<'static, object_store::Result<Path>>,
     ) -> BoxStream<'static, object_store::Result<Path>> {
-        self.inner.delete_stream(paths)
+        let up = self.check().and_then(|()| Self::up(!self.keeps.load(Ordering::SeqCst)));
+        match up {
+            Ok(()) => self.inner.delete_stream(paths),
+            Err(error) => stream::iter([Err(error)]).boxed(),
+        }
     }
     fn list(&self, p: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
-        self.inner.list(p)
+        match self.check() {
+            Ok(()) => self.inner.list(p),
+            Err(error) => stream::iter([Err(error)]).boxed(),
+        }
     }
     async fn list_with_delimiter(&self, p: Option<&Path>) -> object_store::Result<ListResult> {
+        self.check()?;
         self.inner.list_with_delimiter(p).await
     }
     async fn copy_opts(&self, a: &Path, b: &Path, o: CopyOptions) -> object_store::Result<()> {

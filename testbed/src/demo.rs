@@ -6,6 +6,7 @@
 pub mod board;
 pub mod cast;
 mod figures;
+mod paid;
 mod screen;
 pub mod script;
 mod watches;
@@ -32,6 +33,7 @@ use crate::{store, tools};
 use board::Board;
 use cast::{Actor, CAST, Role};
 use figures::{Figures, Memory};
+use paid::Paid;
 use screen::Screen;
 use script::{Act, Script};
 
@@ -199,14 +201,15 @@ async fn conclude(bed: &Bed, show: &Show) -> Result<()> {
     std::fs::create_dir_all(&results).with_context(|| format!("failed to create {}", results.display()))?;
     bed.results(NAMESPACE, JOB, &results).await?;
     let verdict = digits::compare(&tools::checkout()?, &results)?;
-    let figures = Figures::of(&show.board, &verdict, &show.memory, show.seconds);
+    let paid = Paid::read(bed, NAMESPACE, JOB, u64::from(show.board.completed())).await?;
+    let figures = Figures::of(&show.board, &verdict, &show.memory, &paid, show.seconds);
     for kind in ["fleetjobs", "vehicles", "nodes", "events"] {
         let objects = bed.kubectl.run(&["get", kind, "-A", "-o", "json"], "").await?;
         std::fs::write(bed.layout.path(&format!("{kind}.json")), objects).context("failed to write raw data")?;
     }
     write_json(&bed.layout.path("attempts.json"), &show.board.attempts())?;
     write_json(&bed.layout.path("figures.json"), &figures)?;
-    tell(bed, show, &verdict, &figures)?;
+    tell(bed, show, &verdict, &paid, &figures)?;
     let missing = figures.missing();
     ensure!(
         missing.is_empty(),
@@ -216,7 +219,7 @@ async fn conclude(bed: &Bed, show: &Show) -> Result<()> {
     Ok(())
 }
 
-fn tell(bed: &Bed, show: &Show, verdict: &digits::Verdict, figures: &Figures) -> Result<()> {
+fn tell(bed: &Bed, show: &Show, verdict: &digits::Verdict, paid: &Paid, figures: &Figures) -> Result<()> {
     let kubectl = tools::pinned("kubernetes", "kubectl")?;
     println!();
     if verdict.exact() {
@@ -237,11 +240,17 @@ fn tell(bed: &Bed, show: &Show, verdict: &digits::Verdict, figures: &Figures) ->
     );
     println!("{}", show.board.summary());
     println!("{}", figures.about_owners());
+    println!("{}", paid.text());
     println!("\nLook around (it all stays up until `make demo-down`):");
     println!("  export KUBECONFIG={}", bed.endpoints.kubeconfig.display());
     println!("  alias kubectl={}", kubectl.display());
     println!("  kubectl get vehicles,nodes,fleetjobs");
     println!("  kubectl explain fleetjob.spec");
+    println!(
+        "  {}/kubectl-fleet ledger sum --by vehicle --operator {}",
+        own_dir()?.display(),
+        bed.endpoints.operator
+    );
     println!(
         "  {}/kerbside-agent status --dir {}",
         own_dir()?.display(),

@@ -36,6 +36,8 @@ mod extended;
 mod guard;
 #[path = "cluster/identity.rs"]
 mod identity;
+#[path = "cluster/ledger.rs"]
+mod ledger;
 #[path = "cluster/lifecycle.rs"]
 mod lifecycle;
 #[path = "cluster/limits.rs"]

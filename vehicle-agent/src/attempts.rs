@@ -150,7 +150,9 @@ pub fn settle(revived: &mut [Revived], directory: &Directory, receipts: &Receipt
             // That nothing is known of what it used does not make it a program that never ran.
             seed.tally.ran(record.started_ms, None);
         }
-        let claim = seed.tally.claim(seed.uid.clone(), &seed.run.class, &record, outcome);
+        let claim = seed
+            .tally
+            .claim(seed.uid.clone(), &seed.run.class, &seed.run.terms, &record, outcome);
         if let Some(Err(error)) = claim.map(|claim| receipts.give_now(claim)) {
             tracing::error!(attempt = %seed.uid, error = said(&error), "receipt not written");
         }

@@ -26,7 +26,7 @@ use crate::images::Images;
 use crate::journal::{Journal, JournalError};
 use crate::outlook::Outlook;
 use crate::policy::{Policy, Wires, nothing_known};
-use crate::receipts::{ReceiptError, Receipts};
+use crate::receipts::{self, ReceiptError, Receipts};
 use crate::runtime::Runtimes;
 use crate::signals::Signals;
 
@@ -85,6 +85,7 @@ pub struct Running {
     policy: JoinHandle<()>,
     supervisor: JoinHandle<()>,
     link_ended: JoinHandle<()>,
+    delivery: JoinHandle<()>,
 }
 
 /// What runtimes are made with.
@@ -142,15 +143,10 @@ pub async fn boot(parts: Parts, runtimes: impl FnOnce(Given<'_>) -> Runtimes) ->
     let mut config = Config::new(link, env!("CARGO_PKG_VERSION"), instance, identity, Arc::clone(&clock));
     config.network = network;
     config.first_word = FIRST_WORD;
-    let (renewed, signing) = (directory.clone(), receipts.clone());
-    let (client, mut events) = Client::start(config, nothing_known(), statuses, move |identity| {
-        identity::write(&renewed, identity)?;
-        if let Err(error) = signing.renew(identity) {
-            tracing::error!(%error, "receipts are signed with the key of the certificate before");
-        }
-        Ok(())
-    })?;
+    let on_renewed = renewed(directory.clone(), receipts.clone());
+    let (client, mut events) = Client::start(config, nothing_known(), statuses, on_renewed)?;
 
+    let delivery = tokio::spawn(receipts::deliver(receipts.clone(), client.clone()));
     let (live, lives) = watch::channel(0);
     let (notes, to_note) = mpsc::unbounded_channel();
     let context = Arc::new(Context {
@@ -199,7 +195,19 @@ pub async fn boot(parts: Parts, runtimes: impl FnOnce(Given<'_>) -> Runtimes) ->
         policy,
         supervisor,
         link_ended,
+        delivery,
     })
+}
+
+/// What is done with a new certificate: it is kept, and signs from now on.
+fn renewed(directory: Directory, receipts: Receipts) -> impl Fn(&Identity) -> io::Result<()> {
+    move |new| {
+        identity::write(&directory, new)?;
+        if let Err(error) = receipts.renew(new) {
+            tracing::error!(%error, "receipts are signed with the key of the certificate before");
+        }
+        Ok(())
+    }
 }
 
 impl Running {
@@ -220,6 +228,8 @@ impl Running {
         let _ = timeout(GOODBYE, self.live.wait_for(|live| *live == 0)).await;
         self.client.shutdown();
         let _ = timeout(GOODBYE, self.link_ended).await;
+        // What is not delivered goes out after the next boot.
+        self.delivery.abort();
     }
 
     /// Takes its power: nothing is told to anybody, programs end where they are. The connection is the network's to break.
@@ -228,6 +238,7 @@ impl Running {
         // Its actors go with it, and their programs with them.
         self.supervisor.abort();
         self.link_ended.abort();
+        self.delivery.abort();
         // A write that was asked for goes on without who asked.
         self.receipts.close();
         self.client.shutdown();

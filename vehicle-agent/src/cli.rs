@@ -204,8 +204,8 @@ async fn tell(dir: &Path, word: Word) -> anyhow::Result<String> {
         return Ok(format!("{}\n", answer.text));
     }
     let now = SystemClock.wall();
-    let document = crate::config::owner(&directory.owner()).ok().flatten();
-    let at = control::said_at(now, document.as_ref());
+    let owner = crate::config::owner(&directory.owner()).ok().flatten();
+    let at = control::said_at(now, owner.as_ref().map(|owner| &owner.document));
     let (remembered, says) = control::remembered(&directory.command(), now).after(word, at);
     control::remember(&directory.command(), remembered)?;
     Ok(format!("{says} (no agent runs; this holds when one starts)\n"))
@@ -253,6 +253,16 @@ fn signed_for(receipts: &Receipts) -> String {
         0 => "none".to_owned(),
         newest => format!("{}, the newest is {newest}", receipts.count),
     };
+    if receipts.newest > receipts.delivered {
+        let says = match receipts.delivered {
+            0 => "; none is delivered yet".to_owned(),
+            delivered => format!("; delivered up to {delivered}"),
+        };
+        text.push_str(&says);
+    }
+    if !receipts.refused.is_empty() {
+        write!(text, "; NO MORE WORK IS TAKEN: {}", receipts.refused).expect("writing to a String cannot fail");
+    }
     if !receipts.trouble.is_empty() {
         write!(text, "; {}", receipts.trouble).expect("writing to a String cannot fail");
     }
@@ -370,9 +380,11 @@ mod tests {
             newest: 9,
             aside: vec!["usage.jsonl.broken-1".to_owned()],
             trouble: "failed to write receipt: disk full".to_owned(),
+            delivered: 8,
+            refused: "the cluster does not take receipt 9".to_owned(),
         });
-        let says = "2, the newest is 9; failed to write receipt: disk full; \
-                    KEPT ASIDE, FOR THEY DO NOT VERIFY: usage.jsonl.broken-1";
+        let says = "2, the newest is 9; delivered up to 8; NO MORE WORK IS TAKEN: the cluster does not take receipt 9; \
+                    failed to write receipt: disk full; KEPT ASIDE, FOR THEY DO NOT VERIFY: usage.jsonl.broken-1";
         assert_eq!(told, says);
     }
 

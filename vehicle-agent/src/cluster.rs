@@ -33,6 +33,8 @@ pub trait Cluster: Clone + Send + Sync + 'static {
         files: Vec<OutputFile>,
         logs: Vec<OutputFile>,
     ) -> impl Future<Output = Result<(), Fault>> + Send;
+    /// Sends a receipt, with the certificate of its key; waits likewise.
+    fn put_receipt(&self, envelope: Bytes, chain_pem: String) -> impl Future<Output = Result<(), Fault>> + Send;
     /// Answers a request for a log.
     fn send_logs(
         &self,
@@ -61,6 +63,10 @@ impl Cluster for Client {
 
     async fn seal(&self, uid: &PodUid, files: Vec<OutputFile>, logs: Vec<OutputFile>) -> Result<(), Fault> {
         self.seal_output(uid, files, logs).await
+    }
+
+    async fn put_receipt(&self, envelope: Bytes, chain_pem: String) -> Result<(), Fault> {
+        Self::put_receipt(self, envelope, chain_pem).await
     }
 
     fn send_logs(

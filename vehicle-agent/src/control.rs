@@ -84,6 +84,12 @@ pub struct Receipts {
     pub aside: Vec<String>,
     /// Why the newest could not be written.
     pub trouble: String,
+    /// The cluster has them up to this number; 0: none.
+    #[serde(default)]
+    pub delivered: u64,
+    /// Why the cluster will not take the next one; empty: it does. The car takes no work then.
+    #[serde(default)]
+    pub refused: String,
 }
 
 /// The owner's terms for the network, and what has passed by them since the agent began.

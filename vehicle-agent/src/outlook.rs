@@ -11,6 +11,9 @@ use kerbside_core::parked::{Snapshot, State, Terms};
 use kerbside_core::quantity::Resources;
 use kerbside_core::receipt::Consent;
 
+/// Refusal: the cluster does not take the car's receipts.
+pub const RECEIPTS_REFUSED: &str = "ReceiptsRefused";
+
 /// What the car may do now, and on what grounds.
 #[derive(Debug, Clone)]
 pub struct Outlook {
@@ -20,6 +23,8 @@ pub struct Outlook {
     pub document: Option<Arc<Document>>,
     /// How a receipt names that document.
     pub consent: Option<Consent>,
+    /// The cluster refuses the car's receipts: what it would do now would not be paid.
+    pub unpaid: bool,
     /// The owner's last command.
     pub command: Command,
     /// The signals.
@@ -53,6 +58,7 @@ impl Outlook {
             state: State::initial(),
             document: None,
             consent: None,
+            unpaid: false,
             command,
             snapshot: Arc::default(),
             terms,
@@ -92,6 +98,11 @@ impl Outlook {
 
     /// Whether an attempt of this class may start.
     pub fn admit(&self, class: &str, clock: &dyn Clock) -> Result<(), Refusal> {
+        if self.unpaid {
+            let message =
+                "the cluster does not take the car's receipts, so the car takes no work; its owner can see why";
+            return Err(Refusal::new(RECEIPTS_REFUSED, message));
+        }
         self.weigh(clock, |grounds| grounds.admit(class))
     }
 }

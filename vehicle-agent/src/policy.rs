@@ -21,7 +21,7 @@ use crate::control::{self, Answer, Ask, Held, Request, Status};
 use crate::directory::Directory;
 use crate::egress::{Totals, TotalsNow};
 use crate::images::manifest::architecture;
-use crate::outlook::Outlook;
+use crate::outlook::{Outlook, RECEIPTS_REFUSED};
 use crate::signals::Signals;
 use crate::signals::said::Said;
 
@@ -157,6 +157,7 @@ impl<C: Cluster> Policy<C> {
                 Ok(()) = self.wires.live.changed() => {}
                 Ok(()) = self.wires.ending.changed() => {}
                 Ok(()) = self.wires.containers.changed() => {}
+                Ok(()) = self.wires.receipts.changed() => {}
                 () = sleep(wait) => {}
             }
         }
@@ -172,8 +173,10 @@ impl<C: Cluster> Policy<C> {
 
     /// Judges everything anew and does what follows.
     fn look(&mut self) {
+        self.outlook.unpaid = !self.wires.receipts.borrow().refused.is_empty();
         let live = *self.wires.live.borrow_and_update() > 0;
-        let ending = *self.wires.ending.borrow();
+        // Nor is there more work for a car that the cluster will not pay.
+        let ending = *self.wires.ending.borrow() || self.outlook.unpaid;
         let now = self.clock.boottime();
         if self.outlook.trust.look(now, self.clock.wall()) {
             tracing::warn!("the wall clock was set: until it has gone evenly for a while nothing works by it");
@@ -249,6 +252,13 @@ impl<C: Cluster> Policy<C> {
         true
     }
 
+    /// Why the cluster does not take the car's receipts, if it refuses them.
+    fn unpaid(&self) -> Option<String> {
+        let receipts = self.wires.receipts.borrow();
+        let why = &receipts.refused;
+        (!why.is_empty()).then(|| format!("{RECEIPTS_REFUSED}: {why}"))
+    }
+
     fn obey(&mut self, word: Word) -> &'static str {
         let at = control::said_at(self.clock.wall(), self.outlook.document.as_deref());
         let (remembered, says) = self.remembered.after(word, at);
@@ -280,7 +290,9 @@ impl<C: Cluster> Policy<C> {
         };
         let status = Status {
             standing: standing.to_owned(),
-            owner: refusal.map_or_else(|| "willing".to_owned(), |refusal| refusal.to_string()),
+            owner: (refusal.map(|refusal| refusal.to_string()))
+                .or_else(|| self.unpaid())
+                .unwrap_or_else(|| "willing".to_owned()),
             factors: judgement
                 .0
                 .iter()

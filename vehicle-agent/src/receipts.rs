@@ -9,7 +9,9 @@
 //! | `usage.jsonl` | the ledger: one envelope a line |
 //! | `usage.jsonl.broken-1` … | ledgers that did not verify when the agent started |
 //! | `keys/<keyid>.pem` | the certificates of every key that has signed, as they were then |
+//! | `delivered.json` | up to which number the cluster has them |
 
+mod delivery;
 mod keys;
 mod ledger;
 pub mod show;
@@ -24,6 +26,7 @@ use kerbside_core::receipt::{Claim, verify};
 use kerbside_link::identity::{Identity, IdentityError, Signer};
 use tokio::sync::watch;
 
+pub use self::delivery::deliver;
 use self::keys::KnownKeys;
 use self::ledger::{Ledger, Opened, Past};
 use crate::control;
@@ -135,7 +138,7 @@ impl Receipts {
             count,
             newest,
             aside,
-            trouble: String::new(),
+            ..control::Receipts::default()
         };
         Self {
             inner: Arc::new(Inner {
@@ -150,6 +153,24 @@ impl Receipts {
     /// How they stand, for the owner.
     pub fn standing(&self) -> watch::Receiver<control::Receipts> {
         self.inner.standing.subscribe()
+    }
+
+    /// The cluster has them up to this number.
+    fn delivered(&self, sequence: u64) {
+        self.inner.standing.send_if_modified(|standing| {
+            let changed = standing.delivered != sequence;
+            standing.delivered = sequence;
+            changed
+        });
+    }
+
+    /// The cluster will never take one, for this reason.
+    fn refused(&self, why: String) {
+        self.inner.standing.send_modify(|standing| standing.refused = why);
+    }
+
+    fn signer(&self) -> Arc<Signer> {
+        Arc::clone(&self.inner.signer.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// From now on nothing is written, whoever still asks: for a car that has lost its power in a process that goes on.
@@ -175,7 +196,7 @@ impl Receipts {
 
     /// The same for who may block.
     pub fn give_now(&self, claim: Claim) -> Result<(), ReceiptError> {
-        let signer = Arc::clone(&self.inner.signer.lock().unwrap_or_else(PoisonError::into_inner));
+        let signer = self.signer();
         let mut ledger = self.inner.ledger.lock().unwrap_or_else(PoisonError::into_inner);
         let ledger = ledger.as_mut().ok_or(ReceiptError::Gone)?;
         if ledger.holds(&claim.pod_uid) {

@@ -1,6 +1,6 @@
 //! What the tests of several modules need: clocks, a cluster, a runtime, documents.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -133,6 +133,9 @@ struct FakeClusterInner {
     files: Mutex<BTreeMap<String, Vec<u8>>>,
     sealed: Mutex<Vec<(Vec<OutputFile>, Vec<OutputFile>)>>,
     logs: watch::Sender<BTreeMap<String, Result<String, String>>>,
+    receipts: watch::Sender<Vec<(Bytes, String)>>,
+    /// What it says of the next receipts, before it stores any.
+    receipt_faults: Mutex<VecDeque<Fault>>,
     /// Whether an upload arrives.
     reachable: watch::Sender<bool>,
 }
@@ -146,6 +149,8 @@ impl FakeCluster {
             files: Mutex::default(),
             sealed: Mutex::default(),
             logs: watch::Sender::new(BTreeMap::new()),
+            receipts: watch::Sender::new(Vec::new()),
+            receipt_faults: Mutex::default(),
             reachable: watch::Sender::new(true),
         };
         Self { inner: Arc::new(inner) }
@@ -184,6 +189,22 @@ impl FakeCluster {
             .find(|status| wanted(status))
             .cloned()
             .expect("it was just found")
+    }
+
+    /// The next receipt gets this answer instead.
+    pub(crate) fn refuse_receipt(&self, fault: Fault) {
+        lock(&self.inner.receipt_faults).push_back(fault);
+    }
+
+    /// As many receipts as that, with their certificates, when they are stored.
+    pub(crate) async fn receipts(&self, count: usize) -> Vec<(Bytes, String)> {
+        let mut receipts = self.inner.receipts.subscribe();
+        let stored = receipts.wait_for(|receipts| receipts.len() >= count);
+        let stored = tokio::time::timeout(Duration::from_secs(20), stored).await;
+        stored
+            .expect("receipts are stored")
+            .expect("the cluster is there")
+            .clone()
     }
 
     pub(crate) async fn forgotten(&self, uid: &PodUid) {
@@ -232,6 +253,16 @@ impl Cluster for FakeCluster {
 
     async fn seal(&self, _uid: &PodUid, files: Vec<OutputFile>, logs: Vec<OutputFile>) -> Result<(), Fault> {
         lock(&self.inner.sealed).push((files, logs));
+        Ok(())
+    }
+
+    async fn put_receipt(&self, envelope: Bytes, chain_pem: String) -> Result<(), Fault> {
+        if let Some(fault) = lock(&self.inner.receipt_faults).pop_front() {
+            return Err(fault);
+        }
+        self.inner
+            .receipts
+            .send_modify(|receipts| receipts.push((envelope, chain_pem)));
         Ok(())
     }
 

@@ -213,6 +213,18 @@ async fn enrolled_car_runs_a_program_and_its_output_and_log_arrive() {
         (stored("hello.txt").as_str(), stored("main").as_str()),
         ("hello from a car\n", "hello from a car\n")
     );
+    let mut receipts = car.cluster.receipts.subscribe();
+    let receipts = timeout(SOON, receipts.wait_for(|receipts| !receipts.is_empty()))
+        .await
+        .unwrap()
+        .unwrap()
+        .clone();
+    let envelope = kerbside_core::receipt::Envelope::parse(&receipts[0].envelope).unwrap();
+    let usage: kerbside_core::receipt::Usage = serde_json::from_slice(&envelope.payload().unwrap()).unwrap();
+    assert_eq!((usage.sequence, usage.claim.pod_uid.as_str()), (1, "u-1"));
+    assert_eq!(usage.claim.output_bytes, 17);
+    assert!(receipts[0].chain_pem.contains("BEGIN CERTIFICATE"));
+    car.says(&["receipts  1, the newest is 1\n"]).await;
 
     car.session().await.read_logs(ReadLogs {
         request_id: "r-1".to_owned(),

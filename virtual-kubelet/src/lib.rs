@@ -33,6 +33,7 @@ mod program;
 mod proof;
 mod provide;
 mod pull;
+mod receipts;
 mod references;
 mod refusal;
 mod replica;

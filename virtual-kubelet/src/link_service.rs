@@ -12,18 +12,21 @@ use kerbside_link::fault::Fault;
 use kerbside_link::proto::{OutputFile, OutputReceipt};
 use kerbside_link::server::{
     Adapter, Arrival, Ended, EnrolmentRequest, FromCar, Greeting, Issued, LogStream, OutputStream, Refusal,
+    SignedReceipt,
 };
 
 use crate::enrolment::Enrolment;
 use crate::fleet::Fleet;
 use crate::logs::LogDesk;
 use crate::output::Output;
+use crate::receipts::Receipts;
 
 /// The adapter's side of the link.
 pub(crate) struct LinkService {
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) logs: Arc<LogDesk>,
     pub(crate) output: Output,
+    pub(crate) receipts: Receipts,
     pub(crate) enrolment: Enrolment,
 }
 
@@ -69,6 +72,10 @@ impl Adapter for LinkService {
         self.output.seal(vehicle, uid, &files, &logs).await?;
         self.fleet.sealed(vehicle, uid.clone()).await;
         Ok(())
+    }
+
+    async fn put_receipt(&self, vehicle: &VehicleId, receipt: SignedReceipt) -> Result<(), Fault> {
+        self.receipts.put(vehicle, &receipt).await
     }
 
     async fn enrol(&self, request: EnrolmentRequest) -> Result<Issued, Fault> {

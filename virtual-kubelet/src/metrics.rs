@@ -27,6 +27,12 @@ pub(crate) struct WriteLabel {
     pub(crate) outcome: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct OutcomeLabel {
+    /// Of a receipt: stored, repeated, postponed or refused.
+    pub(crate) outcome: &'static str,
+}
+
 /// The adapter's metrics. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
@@ -42,6 +48,7 @@ pub(crate) struct Metrics {
     pub(crate) vehicle_writes: Family<WriteLabel, Counter>,
     pub(crate) lease_renewals: Family<WriteLabel, Counter>,
     pub(crate) connects: Family<PoolLabel, Counter>,
+    receipts: Family<OutcomeLabel, Counter>,
     run_to_running: Family<PoolLabel, Histogram>,
 }
 
@@ -61,6 +68,7 @@ impl Metrics {
             vehicle_writes: Family::default(),
             lease_renewals: Family::default(),
             connects: Family::default(),
+            receipts: Family::default(),
             // From 50 ms, a module that is cached, to about 7 min, a large model over a slow network.
             run_to_running: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.05, 2.0, 14))),
         };
@@ -114,11 +122,21 @@ impl Metrics {
         );
         registry.register("link_connects", "Connections of vehicles", metrics.connects.clone());
         registry.register(
+            "receipts",
+            "Receipts that vehicles have sent, by what became of them",
+            metrics.receipts.clone(),
+        );
+        registry.register(
             "run_to_running_seconds",
             "From sending a Run to hearing that it runs",
             metrics.run_to_running.clone(),
         );
         metrics
+    }
+
+    /// A vehicle has sent a receipt.
+    pub(crate) fn receipt(&self, outcome: &'static str) {
+        self.receipts.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
     /// A Run of the pool has been answered by Running after `took`.

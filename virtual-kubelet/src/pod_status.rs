@@ -61,8 +61,20 @@ pub(crate) fn build(
     };
     ready.write(&mut conditions);
     ours(&mut conditions, report);
+    // What the vehicle is paid for is bounded by this moment and that of Stopped, both by the adapter's clock.
+    if car.is_some_and(has_started) {
+        conditions.set(condition::STARTED, true, reason::REPORTED, "");
+    }
     status.conditions = Some(conditions.list);
     status
+}
+
+/// Whether the car has said that a program of it runs or has run.
+fn has_started(car: &proto::AttemptStatus) -> bool {
+    use proto::container_status::State;
+    car.containers.iter().any(|c| {
+        c.restart_count > 0 || c.last.is_some() || matches!(c.state, Some(State::Running(_) | State::Terminated(_)))
+    })
 }
 
 /// Our own conditions, and `DisruptionTarget`. What the report leaves open stays as it is.

@@ -41,6 +41,7 @@ use crate::node::NodeConfig;
 use crate::objects::Objects;
 use crate::output::Output;
 use crate::pull::Exchange;
+use crate::receipts::Receipts;
 use crate::refusal::RefusalLedger;
 use crate::vehicle_watch::Roster;
 use crate::{pod_watch, replica};
@@ -193,6 +194,7 @@ pub async fn run(
     let service = Arc::new(LinkService {
         fleet: Arc::clone(&fleet),
         logs: desk,
+        receipts: Receipts::new(&store, &ca_pem, &clock, &context.metrics),
         output: Output::new(
             store,
             Box::new(move |uid| pods.pods.by_uid(uid.as_str())),

@@ -5,6 +5,7 @@
 use bytes::Bytes;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kerbside_core::ledger;
 use kerbside_core::names::annotation;
 use kerbside_core::quantity::Quantity;
 use kerbside_core::vehicle::PodFacts;
@@ -32,7 +33,16 @@ pub(crate) fn run(pod: &Pod, facts: &PodFacts, pool: &str) -> proto::Run {
             max_bytes: max_output(pod),
         }),
         once: may_run_once_only(pod),
+        terms: terms(pod, pool),
     }
+}
+
+/// The price list that was fixed for the attempt when its Pod was made, for a car of this pool; empty: there is none.
+fn terms(pod: &Pod, pool: &str) -> String {
+    let listed = annotation_of(pod, annotation::TERMS).and_then(|text| ledger::terms_of_annotation(text).ok());
+    listed
+        .and_then(|listed| listed.get(pool).map(ledger::Terms::text))
+        .unwrap_or_default()
 }
 
 /// The most bytes that the attempt's output may have.
@@ -85,12 +95,17 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
+    const TERMS: &str = r#"{"overnight":{"pool":"overnight","currency":"EUR","perCPUHour":"0.02","perKWh":"0.30","unaccepted":"EnergyOnly"}}"#;
+
     #[test]
     fn run_carries_the_program_and_nothing_of_the_cluster() {
         let pod: Pod = serde_json::from_value(json!({
             "metadata": {
                 "name": "p", "namespace": "ns", "uid": "u-1", "resourceVersion": "9",
-                "annotations": {"kerbside.dev/output-path": "/kerbside/out", "kerbside.dev/output-max-bytes": "1Mi"},
+                "annotations": {
+                    "kerbside.dev/output-path": "/kerbside/out", "kerbside.dev/output-max-bytes": "1Mi",
+                    "kerbside.dev/terms": TERMS,
+                },
                 "labels": {"kerbside.dev/class": "inference"},
             },
             "spec": {
@@ -117,6 +132,8 @@ mod tests {
                 max_bytes: 1 << 20
             })
         );
+        assert!(run.terms.contains(r#""perCPUHour":"0.02""#), "{}", run.terms);
+        assert_eq!(terms(&pod, "another"), "");
         let sent: Value = serde_json::from_slice(&run.pod_json).unwrap();
         assert_eq!(sent["spec"]["containers"][0]["image"], "reg/x:1");
         assert_eq!(sent["spec"]["imagePullSecrets"], json!([{"name": "pull"}]));

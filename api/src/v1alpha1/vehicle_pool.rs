@@ -240,23 +240,23 @@ pub enum Access {
     Allow,
 }
 
-/// A pool's price list, fixed for an attempt when the attempt starts. Nothing is paid by it yet.
+/// A pool's price list, fixed for an attempt of a FleetJob when its Pod is made (docs/ledger.md). Other Pods are not paid by it.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Terms {
-    /// Currency of the prices: three capital letters as in ISO 4217, such as EUR. Nothing is paid yet.
+    /// Currency of the prices: three capital letters as in ISO 4217, such as EUR.
     #[schemars(length(min = 3, max = 3), regex(pattern = "^[A-Z]{3}$"))]
     pub currency: String,
-    /// Price of one core for one hour, in `currency`: a decimal number in quotes, such as "0.02". Nothing is paid yet.
+    /// Price of one core for one hour, in `currency`: a decimal number in quotes, such as "0.02".
     #[serde(default = "default_price", rename = "perCPUHour")]
     #[schemars(length(min = 1, max = 19), regex(pattern = schema::DECIMAL))]
     pub per_cpu_hour: String,
     /// Price of one kilowatt-hour taken from the vehicle's battery or socket, in `currency`: a decimal number in
-    /// quotes, such as "0.30". Nothing is paid yet.
+    /// quotes, such as "0.30". Nothing measures it yet.
     #[serde(default = "default_price", rename = "perKWh")]
     #[schemars(length(min = 1, max = 19), regex(pattern = schema::DECIMAL))]
     pub per_kwh: String,
-    /// What an attempt earns whose result was not accepted: EnergyOnly (`perKWh`) or Nothing. Nothing is paid yet.
+    /// What an attempt earns whose result was not accepted: EnergyOnly (`perKWh`) or Nothing.
     #[serde(default)]
     pub unaccepted: Unaccepted,
 }

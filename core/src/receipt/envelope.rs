@@ -6,7 +6,7 @@ use data_encoding::{BASE64, HEXLOWER};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-/// What a payload is.
+/// What the payload of a receipt is.
 pub const PAYLOAD_TYPE: &str = "application/vnd.kerbside.usage.v1alpha1+json";
 
 /// An envelope, as of DSSE 1.0.
@@ -36,10 +36,15 @@ pub struct Signature {
 pub struct Malformed(pub String);
 
 impl Envelope {
-    /// An envelope of a payload and the one signature over it.
+    /// An envelope of a receipt's payload and the one signature over it.
     pub fn new(payload: &[u8], keyid: &str, signature: &[u8]) -> Self {
+        Self::of(PAYLOAD_TYPE, payload, keyid, signature)
+    }
+
+    /// An envelope of a payload of any type and the one signature over it.
+    pub fn of(payload_type: &str, payload: &[u8], keyid: &str, signature: &[u8]) -> Self {
         Self {
-            payload_type: PAYLOAD_TYPE.to_owned(),
+            payload_type: payload_type.to_owned(),
             payload: BASE64.encode(payload),
             signatures: vec![Signature {
                 keyid: keyid.to_owned(),

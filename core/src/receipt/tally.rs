@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Claim, Consent, Ending};
+use super::{Claim, Consent, Ending, digest};
 use crate::attempt::{AGENT_RESTARTED, ContainerRecord, Exit, Outcome, Record};
 use crate::ids::PodUid;
 
@@ -62,8 +62,16 @@ impl Tally {
         self.alive_at_ms = self.alive_at_ms.max(alive_ms);
     }
 
-    /// What the car says of the attempt that ended so. `None`: it never had a process, and there is nothing to say.
-    pub fn claim(&self, pod_uid: PodUid, class: &str, record: &Record, outcome: &Outcome) -> Option<Claim> {
+    /// What the car says of the attempt that ended so. `None`: it never had a process, and there is nothing to say. `terms` are those of
+    /// its `Run`, empty for none.
+    pub fn claim(
+        &self,
+        pod_uid: PodUid,
+        class: &str,
+        terms: &str,
+        record: &Record,
+        outcome: &Outcome,
+    ) -> Option<Claim> {
         let started_at_ms = self.started_at_ms?;
         // Where an image came from may be a private address; what it is, is its digest.
         let digests = record.containers.iter().filter_map(|container| {
@@ -77,6 +85,7 @@ impl Tally {
             pod_uid,
             images,
             class: class.to_owned(),
+            terms_sha256: (!terms.is_empty()).then(|| digest(terms.as_bytes())),
             consent: self.consent.clone(),
             started_at_ms,
             ended_at_ms: self.alive_at_ms.map_or(started_at_ms, |alive| alive.max(started_at_ms)),

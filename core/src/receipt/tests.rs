@@ -2,41 +2,10 @@
 
 use proptest::prelude::*;
 use rstest::rstest;
-use sha2::{Digest as _, Sha256};
 
+use super::testing::{Hashes, KEY, change, sign, vehicle};
 use super::*;
 use crate::attempt::{ContainerRecord, Exit, Record};
-
-const KEY: &str = "key-1";
-
-/// Whose signatures are hashes: whoever knows the key's name can sign, which nobody here does but these tests.
-struct Hashes;
-
-fn sign(keyid: &str, message: &[u8]) -> Vec<u8> {
-    Sha256::digest([keyid.as_bytes(), message].concat()).to_vec()
-}
-
-impl Keys for Hashes {
-    fn verify(&self, keyid: &str, message: &[u8], signature: &[u8]) -> Verdict {
-        match keyid {
-            "key-1" | "key-2" | "key-of-another" if sign(keyid, message) == signature => Verdict::Good,
-            "key-1" | "key-2" | "key-of-another" => Verdict::Forged,
-            _ => Verdict::UnknownKey,
-        }
-    }
-
-    fn vehicle(&self, keyid: &str) -> Option<VehicleId> {
-        Some(if keyid == "key-of-another" {
-            vehicle(9)
-        } else {
-            vehicle(1)
-        })
-    }
-}
-
-fn vehicle(n: u8) -> VehicleId {
-    VehicleId::from_random([n; 10])
-}
 
 fn usage(sequence: u64, previous: &str) -> Usage {
     Usage {
@@ -46,7 +15,13 @@ fn usage(sequence: u64, previous: &str) -> Usage {
         claim: Claim {
             pod_uid: format!("u-{sequence}").parse().unwrap(),
             images: vec!["sha256:aa".to_owned()],
-            class: if sequence % 2 == 0 { "video" } else { "inference" }.to_owned(),
+            class: if sequence.is_multiple_of(2) {
+                "video"
+            } else {
+                "inference"
+            }
+            .to_owned(),
+            terms_sha256: None,
             consent: Some(Consent {
                 given_at: "2026-11-01T10:00:00Z".parse().unwrap(),
                 document_sha256: "ab".repeat(32),
@@ -133,12 +108,16 @@ fn payload_says_what_it_should_and_names_nobody() {
         payload,
         format!(
             "{{\"sequence\":1,\"previous\":\"{zeros}\",\"vehicle\":\"car-aeaqcaibaeaqcaib\",\"podUid\":\"u-1\",\
-             \"images\":[\"sha256:aa\"],\"class\":\"inference\",\"consent\":{{\"givenAt\":\"2026-11-01T10:00:00Z\",\
-             \"documentSha256\":\"{document}\"}},\"startedAtMs\":1000,\"endedAtMs\":5000,\"cpuMs\":10,\"frozenMs\":3,\
-             \"outputBytes\":1,\"energy\":null,\"outcome\":{{\"kind\":\"succeeded\",\"reason\":\"\"}}}}"
+             \"images\":[\"sha256:aa\"],\"class\":\"inference\",\"termsSha256\":null,\
+             \"consent\":{{\"givenAt\":\"2026-11-01T10:00:00Z\",\"documentSha256\":\"{document}\"}},\
+             \"startedAtMs\":1000,\"endedAtMs\":5000,\"cpuMs\":10,\"frozenMs\":3,\"outputBytes\":1,\"energy\":null,\
+             \"outcome\":{{\"kind\":\"succeeded\",\"reason\":\"\"}}}}"
         )
     );
     assert_eq!(serde_json::from_str::<Usage>(&payload).unwrap(), usage(1, NOTHING));
+    // As agents wrote it that knew of no terms.
+    let older = payload.replace("\"termsSha256\":null,", "");
+    assert_eq!(serde_json::from_str::<Usage>(&older).unwrap(), usage(1, NOTHING));
 }
 
 #[test]
@@ -312,62 +291,6 @@ fn report_as_json_names_each_fault() {
     );
 }
 
-/// One change of a chain.
-#[derive(Debug, Clone)]
-enum Change {
-    Remove(usize),
-    Swap(usize, usize),
-    Repeat(usize, usize),
-    Flip(usize, u8),
-    Cut(usize),
-}
-
-fn change() -> impl Strategy<Value = Change> {
-    let any = any::<prop::sample::Index>;
-    prop_oneof![
-        any().prop_map(|at| Change::Remove(at.index(1 << 30))),
-        (any(), any()).prop_map(|(a, b)| Change::Swap(a.index(1 << 30), b.index(1 << 30))),
-        (any(), any()).prop_map(|(a, b)| Change::Repeat(a.index(1 << 30), b.index(1 << 30))),
-        (any(), 1u8..).prop_map(|(at, with)| Change::Flip(at.index(1 << 30), with)),
-        any().prop_map(|at| Change::Cut(at.index(1 << 30))),
-    ]
-}
-
-impl Change {
-    /// The bytes after the change; `None`: it changes nothing, or leaves a shorter chain that is whole.
-    fn of(&self, mut lines: Vec<Vec<u8>>) -> Option<Vec<u8>> {
-        let count = lines.len();
-        match *self {
-            Self::Remove(at) => {
-                let at = at % count;
-                lines.remove(at);
-                (at + 1 < count).then(|| lines.concat())
-            }
-            Self::Swap(a, b) => {
-                let (a, b) = (a % count, b % count);
-                lines.swap(a, b);
-                (a != b).then(|| lines.concat())
-            }
-            Self::Repeat(from, to) => {
-                let line = lines[from % count].clone();
-                lines.insert(to % (count + 1), line);
-                Some(lines.concat())
-            }
-            Self::Flip(at, with) => {
-                let mut bytes = lines.concat();
-                let at = at % bytes.len();
-                bytes[at] ^= with;
-                Some(bytes)
-            }
-            Self::Cut(at) => {
-                let mut bytes = lines.concat();
-                bytes.truncate(at % bytes.len());
-                bytes.last().is_some_and(|last| *last != b'\n').then_some(bytes)
-            }
-        }
-    }
-}
-
 proptest! {
     #[test]
     fn no_single_change_of_a_chain_goes_unfound(count in 1u64..6, change in change()) {
@@ -431,7 +354,20 @@ fn record(containers: Vec<(&str, Option<i64>, Option<Exit>)>) -> Record {
 
 fn claim(tally: &Tally, record: &Record) -> Option<Claim> {
     let outcome = Outcome::new(Kind::Disrupted, "VehicleDeparted", "a sentence");
-    tally.claim("u-1".parse().unwrap(), "inference", record, &outcome)
+    tally.claim("u-1".parse().unwrap(), "inference", "terms", record, &outcome)
+}
+
+#[test]
+fn receipt_names_the_terms_of_its_run_by_their_hash() {
+    let tally = Tally {
+        started_at_ms: Some(1),
+        ..Tally::default()
+    };
+    let record = record(Vec::new());
+    assert_eq!(claim(&tally, &record).unwrap().terms_sha256, Some(digest(b"terms")));
+    let outcome = Outcome::new(Kind::Succeeded, "", "");
+    let without = tally.claim("u-1".parse().unwrap(), "inference", "", &record, &outcome);
+    assert_eq!(without.unwrap().terms_sha256, None);
 }
 
 #[test]

@@ -63,6 +63,62 @@ async fn object_that_is_not_there_is_not_found() {
     store.delete("x").await.unwrap();
 }
 
+async fn fill(store: &Store, paths: &[&str]) {
+    for path in paths {
+        store.put(path, Bytes::from_static(b"x")).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn list_has_every_path_below_the_prefix_in_order_and_no_other() {
+    let (_dir, store) = directory();
+    fill(
+        &store,
+        &[
+            "a/x/10.json",
+            "a/x/09.json",
+            "a/x/deep/1.json",
+            "a/xy/1.json",
+            "b/1.json",
+        ],
+    )
+    .await;
+    let paths = store.list("a/x").await.unwrap();
+    assert_eq!(paths, ["a/x/09.json", "a/x/10.json", "a/x/deep/1.json"]);
+    for path in paths {
+        assert_eq!(store.get(&path).await.unwrap(), "x", "{path}");
+    }
+    assert_eq!(store.list("nowhere").await.unwrap(), Vec::<String>::new());
+    store.delete("a/xy/1.json").await.unwrap();
+    assert_eq!(store.list("a/xy").await.unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn folders_are_named_once_whatever_is_in_them() {
+    let (_dir, store) = directory();
+    fill(&store, &["a/y/1", "a/x/1", "a/x/2", "a/x/deep/1", "a/file"]).await;
+    assert_eq!(store.folders("a").await.unwrap(), ["x", "y"]);
+    assert_eq!(store.folders("nowhere").await.unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn prefix_of_the_store_is_in_no_path_that_it_lists() {
+    let inner: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let store = Store {
+        inner: Arc::clone(&inner),
+        prefix: Path::from("fleet/one"),
+    };
+    fill(&store, &["a/1", "a/2/x"]).await;
+    assert_eq!(store.list("a").await.unwrap(), ["a/1", "a/2/x"]);
+    assert_eq!(store.folders("a").await.unwrap(), ["2"]);
+    assert_eq!(store.get("a/1").await.unwrap(), "x");
+    let all = Store::over(inner);
+    assert_eq!(
+        all.list("fleet/one").await.unwrap(),
+        ["fleet/one/a/1", "fleet/one/a/2/x"]
+    );
+}
+
 #[rstest::rstest]
 #[case("")]
 #[case("results")]

@@ -27,6 +27,8 @@ use crate::cli::Uninstall;
 const PROGRAMS: [&str; 3] = ["kerbside-demo-fleet", "kerbside-virtual-kubelet", "kerbside-operator"];
 /// Name of the Secret and of the ConfigMap with the link's CA.
 const CA: &str = "kerbside-link-ca";
+/// Name of the Secret with the key that the operator signs acceptances with. Its certificate stays in the store.
+const LEDGER_KEY: &str = "kerbside-ledger-key";
 /// Between two looks at the cluster.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Programs end within their grace of 30 s; the garbage collector needs seconds. More than both, and less than Helm's patience.
@@ -184,7 +186,7 @@ impl Steps<'_> {
         delete_each(&api, ours.map(ResourceExt::name_any), "certificate request").await
     }
 
-    /// Deletes what the programs made for themselves: the link's CA, enrolment tokens, Leases.
+    /// Deletes what the programs made for themselves: the link's CA, the ledger's key, enrolment tokens, Leases.
     async fn delete_own(&self) -> Result<usize, Error> {
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), self.system);
         let tokens = ListParams::default().labels(&format!("{}=true", names::label::ENROLMENT_TOKEN));
@@ -193,7 +195,7 @@ impl Steps<'_> {
             .await
             .map_err(Error::api("list the enrolment tokens"))?;
         let tokens = tokens.iter().map(ResourceExt::name_any);
-        let mut deleted = delete_each(&secrets, tokens.chain([CA.to_owned()]), "Secret").await?;
+        let mut deleted = delete_each(&secrets, tokens.chain([CA, LEDGER_KEY].map(str::to_owned)), "Secret").await?;
 
         let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), self.system);
         deleted += delete_each(&maps, [CA.to_owned()].into_iter(), "ConfigMap").await?;

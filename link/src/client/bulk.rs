@@ -23,7 +23,7 @@ use crate::CHUNK_LIMIT;
 use crate::backoff::Backoff;
 use crate::fault::{Fault, FaultKind};
 use crate::proto::link_client::LinkClient;
-use crate::proto::{LogChunk, OutputChunk, OutputFile, OutputOffsetRequest, SealOutputRequest};
+use crate::proto::{LogChunk, OutputChunk, OutputFile, OutputOffsetRequest, PutReceiptRequest, SealOutputRequest};
 
 /// Longer than that no adapter thinks about a small call.
 const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
@@ -98,6 +98,31 @@ impl Client {
                 Ok(_) => return Ok(()),
                 Err(fault) if fault.is_retryable() => {
                     tracing::debug!(attempt = %uid, error = %fault, "output not sealed yet");
+                }
+                Err(fault) => return Err(fault),
+            }
+            pause(&self.context, backoff.next(rand::random())).await;
+        }
+    }
+
+    /// Sends a receipt, with the certificate of the key that signed it; waits for a connection as long as it takes. Returns when it is stored, or
+    /// with a fault that no other try will change. An adapter that knows no receipts is waited for: the next one may.
+    pub async fn put_receipt(&self, envelope: Bytes, chain_pem: String) -> Result<(), Fault> {
+        let request = PutReceiptRequest {
+            envelope,
+            certificate_chain_pem: chain_pem,
+        };
+        let mut backoff = self.backoff();
+        loop {
+            let live = self.live().await?;
+            let (mut client, request) = (live.client.clone(), request.clone());
+            match self
+                .call(&live, brief(async move { client.put_receipt(request).await }))
+                .await
+            {
+                Ok(_) => return Ok(()),
+                Err(fault) if fault.is_retryable() || fault.kind() == FaultKind::Unsupported => {
+                    tracing::debug!(error = %fault, "receipt not stored yet");
                 }
                 Err(fault) => return Err(fault),
             }

@@ -1,4 +1,4 @@
-//! The link's certificate authority: made once, kept by the operator, signs cars and adapters.
+//! The link's certificate authority: made once, kept by the operator, signs cars, adapters and the operator's own ledger key.
 //!
 //! Called by the operator's signer and by tests. Never: a certificate that can sign another, or that lives longer than the CA.
 
@@ -113,6 +113,19 @@ impl Ca {
     ) -> Result<String, IdentityError> {
         let mut params = params(vehicle.as_str(), validity, now, Some(self.not_after));
         params.distinguished_name.push(DnType::OrganizationName, pool);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        self.sign(csr_der, params)
+    }
+
+    /// The common name in the certificate of the key by which the operator signs what it accepts. No car has it: a VehicleId begins
+    /// with `car-`.
+    pub const LEDGER: &'static str = "kerbside-ledger";
+
+    /// Signs the certificate of the operator's ledger key, named [`Ca::LEDGER`], until the end of the CA's lifetime: what it has
+    /// signed is to be believed for as long as anything of this CA. Returns the chain as PEM, the key's certificate first.
+    pub fn sign_ledger(&self, csr_der: &[u8], now: Timestamp) -> Result<String, IdentityError> {
+        let mut params = params(Self::LEDGER, CA_VALIDITY, now, Some(self.not_after));
+        // No car would dial it, and as a client it is nobody: its name is no VehicleId.
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         self.sign(csr_der, params)
     }

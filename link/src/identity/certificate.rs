@@ -85,6 +85,11 @@ pub fn renew_at(der: &[u8]) -> Result<Timestamp, IdentityError> {
     seconds(from.as_second().saturating_add(length / 3 * 2))
 }
 
+/// The beginning of a certificate's lifetime.
+pub(super) fn not_before(der: &[u8]) -> Result<Timestamp, IdentityError> {
+    Ok(lifetime(der)?.0)
+}
+
 fn lifetime(der: &[u8]) -> Result<(Timestamp, Timestamp), IdentityError> {
     let certificate = parse(der)?;
     let validity = certificate.validity();

@@ -1,7 +1,11 @@
-//! What a car signs beside TLS: its receipts. And how such a signature is checked against a certificate.
+//! What a car signs beside TLS: its receipts. What the operator signs: what it accepts of them. And how such a signature is checked
+//! against a certificate.
 //!
-//! Called by the agent, and by whoever reads a ledger. It says only whether the key in a certificate has made a signature: whether
-//! that certificate is to be believed is the caller's to decide. Never: a private key in `Debug`.
+//! Called by the agent, by the operator, and by whoever reads a ledger. It says only whether the key in a certificate has made a
+//! signature: whether that certificate is to be believed is the caller's to decide. Never: a private key in `Debug`; a car's key
+//! where the operator's is meant, or the other way round, which is why their types differ.
+
+use std::fmt;
 
 use data_encoding::HEXLOWER;
 use kerbside_core::ids::VehicleId;
@@ -18,11 +22,11 @@ const SCHEMES: [SignatureScheme; 3] = [
     SignatureScheme::ED25519,
 ];
 
-/// A car's key, ready to sign.
-pub struct Signer {
+/// A key, ready to sign: a car's, or one whose certificate gives it a name that is no car's ([`String`]).
+pub struct Signer<O = VehicleId> {
     key: KeyPair,
     key_id: String,
-    vehicle: VehicleId,
+    owner: O,
     chain_pem: String,
 }
 
@@ -34,19 +38,38 @@ impl Signer {
         Ok(Self {
             key: request::key_from_pem(identity.key_pem())?,
             key_id: key_id(leaf)?,
-            vehicle: identity.vehicle().clone(),
+            owner: identity.vehicle().clone(),
             chain_pem: identity.chain_pem().to_owned(),
         })
     }
 
+    /// Whose.
+    pub fn vehicle(&self) -> &VehicleId {
+        &self.owner
+    }
+}
+
+impl Signer<String> {
+    /// A private key and the chain whose first certificate says that it is `name`'s, both PEM.
+    pub fn named(key_pem: &str, chain_pem: &str, name: &str) -> Result<Self, IdentityError> {
+        let key = request::key_from_pem(key_pem)?;
+        let chain = chain_from_pem(chain_pem)?;
+        let leaf = chain.first().ok_or(IdentityError::EmptyChain)?;
+        certificate::check_key(leaf, &key)?;
+        check_name(leaf, name)?;
+        Ok(Self {
+            key,
+            key_id: key_id(leaf)?,
+            owner: name.to_owned(),
+            chain_pem: chain_pem.to_owned(),
+        })
+    }
+}
+
+impl<O> Signer<O> {
     /// Which key it is: see [`key_id`].
     pub fn key_id(&self) -> &str {
         &self.key_id
-    }
-
-    /// Whose.
-    pub fn vehicle(&self) -> &VehicleId {
-        &self.vehicle
     }
 
     /// The certificate that says so, and its issuers.
@@ -63,11 +86,11 @@ impl Signer {
     }
 }
 
-impl std::fmt::Debug for Signer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl<O: fmt::Debug> fmt::Debug for Signer<O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Signer")
             .field("key_id", &self.key_id)
-            .field("vehicle", &self.vehicle)
+            .field("owner", &self.owner)
             .finish_non_exhaustive()
     }
 }
@@ -78,13 +101,30 @@ pub fn key_id(der: &[u8]) -> Result<String, IdentityError> {
     Ok(HEXLOWER.encode(&sha256(certificate.public_key().raw)))
 }
 
-/// A car's public key, taken from its certificate.
+/// That the one common name in a certificate's subject is `name`.
+fn check_name(der: &[u8], name: &str) -> Result<(), IdentityError> {
+    let certificate = certificate::parse(der)?;
+    let names: Vec<&str> = certificate
+        .subject()
+        .iter_common_name()
+        .filter_map(|found| found.as_str().ok())
+        .collect();
+    if names == [name] {
+        return Ok(());
+    }
+    let names = names.join("', '");
+    Err(IdentityError::Untrusted(format!(
+        "it is of '{names}' and not of '{name}'"
+    )))
+}
+
+/// A public key, taken from a certificate: a car's, or one with a name that is no car's ([`String`]).
 #[derive(Debug, Clone)]
-pub struct PublicKey {
+pub struct PublicKey<O = VehicleId> {
     /// The `subjectPublicKey` within its `SubjectPublicKeyInfo`.
     key: Vec<u8>,
     key_id: String,
-    vehicle: VehicleId,
+    owner: O,
 }
 
 impl PublicKey {
@@ -92,22 +132,38 @@ impl PublicKey {
     pub fn from_chain_pem(pem: &str) -> Result<Self, IdentityError> {
         let chain = chain_from_pem(pem)?;
         let leaf = chain.first().ok_or(IdentityError::EmptyChain)?;
+        Self::read(leaf, vehicle_of(leaf)?)
+    }
+
+    /// Whose, as its certificate says.
+    pub fn vehicle(&self) -> &VehicleId {
+        &self.owner
+    }
+}
+
+impl PublicKey<String> {
+    /// The key of the first certificate of a chain in PEM, which must say that it is `name`'s.
+    pub fn named(pem: &str, name: &str) -> Result<Self, IdentityError> {
+        let chain = chain_from_pem(pem)?;
+        let leaf = chain.first().ok_or(IdentityError::EmptyChain)?;
+        check_name(leaf, name)?;
+        Self::read(leaf, name.to_owned())
+    }
+}
+
+impl<O> PublicKey<O> {
+    fn read(leaf: &[u8], owner: O) -> Result<Self, IdentityError> {
         let parsed = certificate::parse(leaf)?;
         Ok(Self {
             key: parsed.public_key().subject_public_key.data.to_vec(),
             key_id: key_id(leaf)?,
-            vehicle: vehicle_of(leaf)?,
+            owner,
         })
     }
 
     /// Which key it is: see [`key_id`].
     pub fn key_id(&self) -> &str {
         &self.key_id
-    }
-
-    /// Whose, as its certificate says.
-    pub fn vehicle(&self) -> &VehicleId {
-        &self.vehicle
     }
 
     /// Whether it has made this signature.
@@ -127,7 +183,7 @@ mod tests {
     use rcgen::{CertificateParams, DistinguishedName};
 
     use super::*;
-    use crate::identity::{Ca, VEHICLE_VALIDITY, new_key_and_csr};
+    use crate::identity::{Ca, VEHICLE_VALIDITY, check_chain, new_key_and_csr, not_after};
 
     fn identity(key_pem: &str, csr_der: &[u8]) -> Identity {
         let now = Timestamp::from_second(1_800_000_000).unwrap();
@@ -186,5 +242,38 @@ mod tests {
         let made = new_key_and_csr(&[]).unwrap();
         let signer = Signer::new(&identity(&made.key_pem, &made.csr_der)).unwrap();
         assert!(!format!("{signer:?}").contains("PRIVATE"));
+    }
+
+    #[test]
+    fn ledger_key_signs_under_its_name_and_is_no_cars() {
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        let ca = Ca::generate(now).unwrap();
+        let made = new_key_and_csr(&[]).unwrap();
+        let chain = ca.sign_ledger(&made.csr_der, now).unwrap();
+        let signer = Signer::named(&made.key_pem, &chain, Ca::LEDGER).unwrap();
+        let public = PublicKey::named(signer.chain_pem(), Ca::LEDGER).unwrap();
+        assert_eq!(public.key_id(), signer.key_id());
+        assert!(public.verify(b"message", &signer.sign(b"message").unwrap()));
+        assert_eq!(check_chain(&chain, &ca.certificate_pem()), Ok(()));
+        let leaf = chain_from_pem(&chain).unwrap().remove(0);
+        assert_eq!(not_after(&leaf).unwrap(), ca.not_after());
+        assert!(PublicKey::from_chain_pem(&chain).is_err());
+    }
+
+    #[test]
+    fn key_of_a_car_is_not_taken_for_the_ledgers() {
+        let made = new_key_and_csr(&[]).unwrap();
+        let of_car = identity(&made.key_pem, &made.csr_der);
+        let refused = PublicKey::named(of_car.chain_pem(), Ca::LEDGER)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            refused.contains(of_car.vehicle().as_str()) && refused.contains(Ca::LEDGER),
+            "{refused}"
+        );
+        assert!(Signer::named(of_car.key_pem(), of_car.chain_pem(), Ca::LEDGER).is_err());
+        let other = new_key_and_csr(&[]).unwrap();
+        let mismatch = Signer::named(&other.key_pem, of_car.chain_pem(), of_car.vehicle().as_str());
+        assert_eq!(mismatch.unwrap_err(), IdentityError::KeyMismatch);
     }
 }

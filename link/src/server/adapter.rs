@@ -112,6 +112,15 @@ pub enum Ended {
     Lost(String),
 }
 
+/// A receipt as its car sent it: of any contents, within bounds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedReceipt {
+    /// One line of JSON, without its end.
+    pub envelope: Bytes,
+    /// The certificate of the key that signed it, and its issuers, PEM.
+    pub chain_pem: String,
+}
+
 /// A car without a certificate wants one.
 #[derive(Debug, Clone)]
 pub struct EnrolmentRequest {
@@ -199,6 +208,14 @@ pub trait Adapter: Send + Sync + 'static {
         uid: &PodUid,
         files: Vec<proto::OutputFile>,
         logs: Vec<proto::OutputFile>,
+    ) -> impl Future<Output = Result<(), Fault>> + Send;
+
+    /// Store this receipt once. Believe nothing in it before its signature, the certificate (against the link's CA) and the car in both are this car's
+    /// (else `invalid`); if another one is stored under its number, say `conflict`. The same one may come again after it was stored.
+    fn put_receipt(
+        &self,
+        vehicle: &VehicleId,
+        receipt: SignedReceipt,
     ) -> impl Future<Output = Result<(), Fault>> + Send;
 
     /// A car trades a token for its first certificate. Rate-limited before; everything in it comes from a stranger.

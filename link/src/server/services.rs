@@ -11,7 +11,7 @@ use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use kerbside_core::ids::{PodUid, VehicleId};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::adapter::{Adapter, EnrolmentRequest};
+use super::adapter::{Adapter, EnrolmentRequest, SignedReceipt};
 use super::connection::{Car, Peer};
 use super::handle::CarMailbox;
 use super::registry::Registry;
@@ -23,13 +23,15 @@ use crate::proto::enrolment_server::Enrolment;
 use crate::proto::link_server::Link;
 use crate::proto::{
     AdapterMessage, CarMessage, EnrolRequest, EnrolResponse, LogChunk, LogsDone, OutputChunk, OutputFile,
-    OutputOffsetRequest, OutputOffsetResponse, OutputReceipt, RenewRequest, RenewResponse, SealOutputRequest,
-    SealOutputResponse,
+    OutputOffsetRequest, OutputOffsetResponse, OutputReceipt, PutReceiptRequest, PutReceiptResponse, RenewRequest,
+    RenewResponse, SealOutputRequest, SealOutputResponse,
 };
 use crate::rate_limit::RateLimit;
 
 /// Larger certificate requests carry something that nobody needs.
 const CSR_LIMIT: usize = 8 * 1024;
+/// A receipt is about a kilobyte, and a chain of certificates two.
+const RECEIPT_LIMIT: usize = 16 * 1024;
 
 #[derive(Debug)]
 pub(super) struct Shared<A> {
@@ -247,6 +249,20 @@ impl<A: Adapter> Link for Services<A> {
             .seal_output(&car.vehicle, &uid, check(files)?, check(logs)?)
             .await?;
         Ok(Response::new(SealOutputResponse {}))
+    }
+
+    async fn put_receipt(&self, request: Request<PutReceiptRequest>) -> Result<Response<PutReceiptResponse>, Status> {
+        let (_, car) = self.car(&request)?;
+        let PutReceiptRequest {
+            envelope,
+            certificate_chain_pem: chain_pem,
+        } = request.into_inner();
+        if envelope.len() > RECEIPT_LIMIT || chain_pem.len() > RECEIPT_LIMIT {
+            return Err(Fault::too_large("a receipt and its certificates have at most 16 KiB each").into());
+        }
+        let receipt = SignedReceipt { envelope, chain_pem };
+        self.adapter().put_receipt(&car.vehicle, receipt).await?;
+        Ok(Response::new(PutReceiptResponse {}))
     }
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {

@@ -5,8 +5,9 @@ use std::io::Cursor;
 use bytes::Bytes;
 use futures::stream;
 use kerbside_link::client::{Event, UploadError};
-use kerbside_link::fault::FaultKind;
+use kerbside_link::fault::{Fault, FaultKind};
 use kerbside_link::proto::{OutputFile, ReadLogs};
+use kerbside_link::server::SignedReceipt;
 
 use crate::proxy::Proxy;
 use crate::world::{Car, LIMIT, Seen, World, config, sha256, uid};
@@ -280,11 +281,57 @@ async fn upload_begun_while_disconnected_waits_for_the_connection() {
     assert_eq!(put(&mut world).await, (0, 3));
 }
 
-async fn log(world: &mut World) -> (String, Vec<u8>, Option<kerbside_link::fault::Fault>) {
+async fn log(world: &mut World) -> (String, Vec<u8>, Option<Fault>) {
     world
         .see("a log", |s| match s {
             Seen::Log { request_id, bytes, end } => Some((request_id, bytes, end)),
             _ => None,
         })
         .await
+}
+
+async fn receipt(world: &mut World) -> SignedReceipt {
+    world
+        .see("a receipt", |s| match s {
+            Seen::Receipt(receipt) => Some(receipt),
+            _ => None,
+        })
+        .await
+}
+
+#[tokio::test]
+async fn receipt_is_sent_until_it_is_stored() {
+    let mut world = World::start().await;
+    let car = world.car().await;
+    world.adapter.tell(|s| {
+        s.receipt_faults
+            .push_back(Fault::unavailable("the store is not reachable"));
+    });
+    let sending = car.client.put_receipt(Bytes::from_static(b"{}"), "chain".to_owned());
+    tokio::time::timeout(LIMIT, sending)
+        .await
+        .expect("the receipt arrives")
+        .unwrap();
+    let (refused, stored) = (receipt(&mut world).await, receipt(&mut world).await);
+    assert_eq!(refused, stored);
+    assert_eq!(
+        (stored.envelope.as_ref(), stored.chain_pem.as_str()),
+        (&b"{}"[..], "chain")
+    );
+}
+
+#[tokio::test]
+async fn receipt_that_stands_against_another_or_is_too_large_is_told_so_at_once() {
+    let mut world = World::start().await;
+    let car = world.car().await;
+    world.adapter.tell(|s| {
+        s.receipt_faults
+            .push_back(Fault::conflict("another one has this number"));
+    });
+    let conflict = car.client.put_receipt(Bytes::from_static(b"{}"), String::new()).await;
+    assert_eq!(conflict.unwrap_err().kind(), FaultKind::Conflict);
+    receipt(&mut world).await;
+    let large = Bytes::from(vec![b' '; 16 * 1024 + 1]);
+    let large = car.client.put_receipt(large, String::new()).await;
+    assert_eq!(large.unwrap_err().kind(), FaultKind::TooLarge);
 }

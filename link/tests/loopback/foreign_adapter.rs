@@ -20,7 +20,8 @@ use kerbside_link::proto::car_message::Message as FromCar;
 use kerbside_link::proto::link_server::{Link, LinkServer};
 use kerbside_link::proto::{
     AdapterMessage, CarMessage, Drain, LogChunk, LogsDone, OutputChunk, OutputOffsetRequest, OutputOffsetResponse,
-    OutputReceipt, RenewRequest, RenewResponse, Run, SealOutputRequest, SealOutputResponse, Welcome,
+    OutputReceipt, PutReceiptRequest, PutReceiptResponse, RenewRequest, RenewResponse, Run, SealOutputRequest,
+    SealOutputResponse, Welcome,
 };
 use rustls::{ServerConfig, SupportedProtocolVersion};
 use rustls_pki_types::PrivateKeyDer;
@@ -67,6 +68,10 @@ where
     }
 
     async fn seal_output(&self, _: Request<SealOutputRequest>) -> Result<Response<SealOutputResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn put_receipt(&self, _: Request<PutReceiptRequest>) -> Result<Response<PutReceiptResponse>, Status> {
         Err(Status::unimplemented("not here"))
     }
 

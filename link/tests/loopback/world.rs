@@ -19,7 +19,7 @@ use kerbside_link::identity::{Ca, Identity, ServerIdentity, VEHICLE_VALIDITY, ne
 use kerbside_link::proto::{AttemptStatus, CarState, Hello, OutputFile, OutputReceipt, Stop};
 use kerbside_link::server::{
     Adapter, Arrival, Ended, EnrolmentRequest, FromCar, Greeting, Issued, LogStream, Options, OutputStream, Refusal,
-    ServeError, ServerTls, SessionHandle, serve,
+    ServeError, ServerTls, SessionHandle, SignedReceipt, serve,
 };
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
@@ -60,6 +60,7 @@ pub(crate) enum Seen {
     Sealed {
         files: usize,
     },
+    Receipt(SignedReceipt),
     Enrol(EnrolmentRequest),
     Renew,
 }
@@ -73,6 +74,8 @@ pub(crate) struct Script {
     pub(crate) ack_statuses: bool,
     pub(crate) revoked: bool,
     pub(crate) enrol_fault: Option<Fault>,
+    /// What it says of the next receipts.
+    pub(crate) receipt_faults: VecDeque<Fault>,
     pub(crate) intervals: Intervals,
     /// What a car is told to stop while it is greeted.
     pub(crate) stops: Vec<Stop>,
@@ -249,6 +252,12 @@ impl Adapter for Scripted {
         Ok(())
     }
 
+    async fn put_receipt(&self, _: &VehicleId, receipt: SignedReceipt) -> Result<(), Fault> {
+        let fault = self.script.lock().unwrap().receipt_faults.pop_front();
+        self.see(Seen::Receipt(receipt));
+        fault.map_or(Ok(()), Err)
+    }
+
     async fn enrol(&self, request: EnrolmentRequest) -> Result<Issued, Fault> {
         self.see(Seen::Enrol(request.clone()));
         if let Some(fault) = self.script.lock().unwrap().enrol_fault.clone() {
@@ -325,6 +334,7 @@ impl World {
             ack_statuses: true,
             revoked: false,
             enrol_fault: None,
+            receipt_faults: VecDeque::new(),
             // Not too short: a busy machine must not look like a dead peer.
             stops: Vec::new(),
             intervals: Intervals {

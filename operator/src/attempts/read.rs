@@ -10,17 +10,25 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kerbside_core::ids::JobUid;
 use kerbside_core::job::{Attempt, DeleteReason, IndexCounts, Phase, Stopped};
 use kerbside_core::names::{GROUP, annotation, condition, finalizer, label, reason};
 use kube::ResourceExt;
 
-use super::{JobKey, Seen, Stray};
+use super::{JobKey, Seen, Stray, limit};
 
 /// The attempt that `pod` is, if it is one.
 pub(super) fn attempt(pod: &Pod) -> Option<(JobKey, Seen)> {
     let owner = owner(pod)?;
-    let uid: JobUid = owner.uid.parse().ok()?;
+    let key = JobKey {
+        namespace: pod.metadata.namespace.clone()?,
+        name: owner.name.clone(),
+        uid: owner.uid.parse().ok()?,
+    };
+    Some((key, seen(pod)?))
+}
+
+/// What the Pod says of itself, whoever's it is.
+pub(super) fn seen(pod: &Pod) -> Option<Seen> {
     let metadata = &pod.metadata;
     let status = pod.status.clone().unwrap_or_default();
     let conditions = status.conditions.as_deref().unwrap_or_default();
@@ -68,19 +76,19 @@ pub(super) fn attempt(pod: &Pod) -> Option<(JobKey, Seen)> {
             .get(annotation::DELETED_FOR)
             .and_then(|v| DeleteReason::from_annotation(v)),
     };
-    let key = JobKey {
-        namespace: metadata.namespace.clone()?,
-        name: owner.name.clone(),
-        uid,
+    let since = |type_: &str| {
+        let condition = is_true(conditions, type_)?;
+        condition.last_transition_time.as_ref().map(|t| t.0)
     };
-    Some((
-        key,
-        Seen {
-            attempt,
-            version: metadata.resource_version.clone().unwrap_or_default(),
-            finalizers: pod.finalizers().to_vec(),
-        },
-    ))
+    Some(Seen {
+        attempt,
+        version: metadata.resource_version.clone().unwrap_or_default(),
+        finalizers: pod.finalizers().to_vec(),
+        started_at: since(condition::STARTED),
+        stopped_at: since(condition::STOPPED),
+        milli_cpu: pod.spec.as_ref().and_then(limit::milli_cpu),
+        terms: pod.annotations().get(annotation::TERMS).map(|t| t.as_str().into()),
+    })
 }
 
 /// The Pod, if it has our finalizer and no FleetJob that could take it off.

@@ -86,6 +86,36 @@ fn attempt_is_read_whole_from_its_pod() {
 }
 
 #[test]
+fn what_a_closing_says_is_read_from_the_pod_too() {
+    let index = AttemptIndex::default();
+    index.fold(Event::Apply(pod("p", "u", |p| {
+        p["metadata"]["annotations"][annotation::TERMS] = "{}".into();
+        let limits = json!({ "limits": { "cpu": "1500m" } });
+        p["spec"]["containers"] = json!([{ "name": "main", "resources": limits }]);
+        p["status"] = json!({ "phase": "Running", "conditions": [
+            { "type": "kerbside.dev/Started", "status": "True", "lastTransitionTime": "2026-11-23T10:00:05Z" },
+            { "type": "kerbside.dev/Stopped", "status": "False", "lastTransitionTime": "2026-11-23T10:00:05Z" },
+        ]});
+    })));
+    let seen = index.of(&job().uid, |_| false).remove(0);
+    assert_eq!(seen.started_at.unwrap().to_string(), "2026-11-23T10:00:05Z");
+    assert_eq!(seen.stopped_at, None, "a condition that is not True says nothing");
+    assert_eq!((seen.milli_cpu, seen.terms.as_deref()), (Some(1_500), Some("{}")));
+}
+
+#[test]
+fn stray_is_read_as_the_attempt_that_it_was() {
+    let without_owner = pod("p", "u", |p| p["metadata"]["ownerReferences"] = json!([]));
+    let (of, seen) = of_stray(&without_owner).unwrap();
+    assert_eq!(
+        (of.as_str(), seen.attempt.uid.as_str(), seen.attempt.index),
+        ("job-1", "u", 4)
+    );
+    let nobodys = pod("p", "u", |p| p["metadata"]["labels"] = json!({}));
+    assert!(of_stray(&nobodys).is_none());
+}
+
+#[test]
 fn refused_attempt_finished_when_it_was_refused() {
     let index = AttemptIndex::default();
     index.fold(Event::Apply(pod("p", "u", |p| {

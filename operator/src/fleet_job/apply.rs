@@ -25,6 +25,7 @@ use super::validate::ValidatedJob;
 use super::{Context, Error, tell};
 use crate::FIELD_MANAGER;
 use crate::attempts::Seen;
+use crate::ledger::Ended;
 
 /// Writes in flight for one job: enough to make 500 Pods in a second, few enough to leave the API server to others.
 const AT_A_TIME: usize = 16;
@@ -78,8 +79,8 @@ pub(crate) async fn apply(ctx: &Context, recorded: Resources<Recorded>) -> Resul
         expire(ctx, &job).await?;
     }
     created?;
-    let deleted = deleted.map_err(Error::Delete)?;
-    released.map_err(Error::Release)?;
+    let deleted = deleted.map_err(|e| Error::Delete(Box::new(e)))?;
+    released?;
     Ok(if deleted.iter().any(Written::is_stale) {
         Written::Stale
     } else {
@@ -88,14 +89,14 @@ pub(crate) async fn apply(ctx: &Context, recorded: Resources<Recorded>) -> Resul
 }
 
 /// Runs `work` for each of `items` whose Pod is known, some at a time; the first error is returned when all are done.
-async fn each<'a, T, F, R>(
+async fn each<'a, T, F, R, E>(
     found: &'a Found,
     items: Vec<T>,
     uid: impl Fn(&T) -> PodUid,
     work: impl Fn(T, &'a Seen) -> F,
-) -> Result<Vec<R>, Box<kube::Error>>
+) -> Result<Vec<R>, E>
 where
-    F: Future<Output = Result<R, kube::Error>>,
+    F: Future<Output = Result<R, E>>,
 {
     let known: std::collections::HashMap<&PodUid, &Seen> = found.attempts.iter().map(|s| (&s.attempt.uid, s)).collect();
     let works = items.into_iter().filter_map(|item| {
@@ -103,7 +104,7 @@ where
         Some(work(item, seen))
     });
     let results: Vec<_> = stream::iter(works).buffer_unordered(AT_A_TIME).collect().await;
-    results.into_iter().collect::<Result<_, _>>().map_err(Box::new)
+    results.into_iter().collect()
 }
 
 /// Creates the Pods: the first alone, so that a quota or a policy that refuses all is asked once, then the others.
@@ -212,12 +213,22 @@ async fn remove(api: &Api<Pod>, deletion: Deletion, seen: &Seen) -> Result<Writt
     Ok(Written::Done(Box::new(())))
 }
 
-async fn let_go(ctx: &Context, job: &ValidatedJob, api: &Api<Pod>, seen: &Seen) -> Result<(), kube::Error> {
+/// Closes the attempt and lets its Pod go, in this order: what is known of it may be gone with the Pod.
+async fn let_go(ctx: &Context, job: &ValidatedJob, api: &Api<Pod>, seen: &Seen) -> Result<(), Error> {
     let (name, uid) = (&seen.attempt.name, &seen.attempt.uid);
+    let ended = Ended {
+        namespace: &job.namespace,
+        job: &job.uid,
+        // As it was when this was planned: what is let go now was on record then.
+        ledger: Some(&job.ledger),
+        seen,
+    };
+    ctx.closings.close(ended).await.map_err(Error::Close)?;
     // A stale answer means that somebody changed the finalizers or that the Pod is gone; the watch will show it.
     let finalizers = &seen.finalizers;
-    let written =
-        apply::remove_finalizer(api, name, uid.as_str(), finalizers, finalizer::TRACKING, FIELD_MANAGER).await?;
+    let written = apply::remove_finalizer(api, name, uid.as_str(), finalizers, finalizer::TRACKING, FIELD_MANAGER)
+        .await
+        .map_err(|e| Error::Release(Box::new(e)))?;
     if !written.is_stale() {
         ctx.memory.let_go(&job.uid, uid.clone());
     }

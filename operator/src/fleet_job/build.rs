@@ -92,7 +92,9 @@ pub(crate) fn build(
         waiting: answers.values().filter(|a| **a == Acceptance::Pending).count(),
         now,
     });
-    let pods = plan.create.iter().map(|attempt| pod::pod(&job, attempt)).collect();
+    let terms = found.terms.as_deref();
+    let pods = plan.create.iter().map(|attempt| pod::pod(&job, terms, attempt));
+    let pods = pods.collect();
     Resources {
         job,
         found,
@@ -106,7 +108,7 @@ pub(crate) fn build(
 }
 
 /// The Pod by which the API server's opinion of a template is asked: that of the first attempt.
-pub(crate) fn first_pod(job: &ValidatedJob) -> Pod {
+pub(crate) fn first_pod(job: &ValidatedJob, terms: Option<&str>) -> Pod {
     let attempt = NewAttempt {
         index: 0,
         ordinal: 0,
@@ -115,7 +117,7 @@ pub(crate) fn first_pod(job: &ValidatedJob) -> Pod {
         counted: std::collections::BTreeSet::new(),
         avoid: std::collections::BTreeSet::new(),
     };
-    pod::pod(job, &attempt)
+    pod::pod(job, terms, &attempt)
 }
 
 #[cfg(test)]

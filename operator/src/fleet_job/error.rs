@@ -1,6 +1,7 @@
 //! Why a turn was not completed, and what that means for the next one: permanent or retryable is in the type.
 
 use super::validate::ParseError;
+use crate::ledger::CloseError;
 
 /// Why a turn was not completed. What is permanent waits for a change of the job, the rest is tried again.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +20,8 @@ pub(crate) enum Error {
     NameTaken(String),
     #[error("failed to delete Pod")]
     Delete(#[source] Box<kube::Error>),
+    #[error("failed to let Pod go")]
+    Close(#[source] CloseError),
     #[error("failed to take the finalizer off Pod")]
     Release(#[source] Box<kube::Error>),
     #[error("failed to delete FleetJob after its time to live")]
@@ -35,6 +38,7 @@ impl Error {
             Self::Create(_) => "FailedCreate",
             Self::NameTaken(_) => "PodNameTaken",
             Self::Delete(_) => "FailedDelete",
+            Self::Close(_) => "FailedClosing",
             Self::Release(_) => "FailedRelease",
             Self::Expire(_) => "FailedExpire",
         }

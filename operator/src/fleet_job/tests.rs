@@ -3,6 +3,7 @@
 mod cars;
 mod crash;
 mod fleet;
+mod ledger;
 
 use k8s_openapi::api::core::v1::Pod;
 use kerbside_core::names::annotation;

@@ -1,4 +1,4 @@
-//! Who may read results: a TokenReview for who it is, a SubjectAccessReview for what they may, both remembered for a while.
+//! Who may read results and ledgers: a TokenReview for who it is, a SubjectAccessReview for what they may, both remembered for a while.
 //!
 //! Called before anything is looked up, so that a stranger learns nothing, not even whether a job exists. Never: a token kept;
 //! only its hash is.
@@ -10,6 +10,7 @@ use std::time::Duration;
 use axum::http::{HeaderMap, header};
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInfo};
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use kerbside_core::ids::VehicleId;
 use kerbside_core::names::GROUP;
 use kube::api::{Api, PostParams};
 use kube::{Client, ResourceExt};
@@ -25,11 +26,48 @@ const DENIED_FOR: Duration = Duration::from_secs(5);
 /// Bounds the memory that strangers can fill.
 const MOST_ENTRIES: usize = 4_096;
 
-type Key = ([u8; 32], String, String);
+/// What somebody wants to `get`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Asked {
+    /// The results of a FleetJob: `fleetjobs/results` in its namespace.
+    Results { namespace: String, job: String },
+    /// The ledger of a vehicle, or which ledgers there are: `vehicles/ledger`, which is in no namespace.
+    Ledger { vehicle: Option<VehicleId> },
+}
+
+impl Asked {
+    fn attributes(&self) -> ResourceAttributes {
+        let (resource, subresource, namespace, name) = match self {
+            Self::Results { namespace, job } => ("fleetjobs", "results", Some(namespace.clone()), Some(job.clone())),
+            Self::Ledger { vehicle } => ("vehicles", "ledger", None, vehicle.as_ref().map(ToString::to_string)),
+        };
+        ResourceAttributes {
+            group: Some(GROUP.to_owned()),
+            resource: Some(resource.to_owned()),
+            subresource: Some(subresource.to_owned()),
+            verb: Some("get".to_owned()),
+            namespace,
+            name,
+            ..ResourceAttributes::default()
+        }
+    }
+
+    fn forbidden(&self, user: String) -> Problem {
+        match self {
+            Self::Results { namespace, .. } => Problem::Forbidden {
+                user,
+                namespace: namespace.clone(),
+            },
+            Self::Ledger { .. } => Problem::ForbiddenLedger { user },
+        }
+    }
+}
+
+type Key = ([u8; 32], Asked);
 
 /// Answers from memory or from the API server. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Access {
+pub(crate) struct Access {
     client: Client,
     seen: Arc<Mutex<HashMap<Key, Verdict>>>,
 }
@@ -47,26 +85,22 @@ enum Denial {
 }
 
 impl Access {
-    pub(super) fn new(client: Client) -> Self {
+    pub(crate) fn new(client: Client) -> Self {
         Self {
             client,
             seen: Arc::default(),
         }
     }
 
-    /// Whether whoever sent `headers` may read the results of `job`.
-    pub(super) async fn check(&self, headers: &HeaderMap, namespace: &str, job: &str) -> Result<(), Problem> {
+    /// Whether whoever sent `headers` may read what is asked for.
+    pub(crate) async fn check(&self, headers: &HeaderMap, asked: &Asked) -> Result<(), Problem> {
         let token = bearer(headers).ok_or(Problem::NoToken)?;
-        let key = (
-            Sha256::digest(token.as_bytes()).into(),
-            namespace.to_owned(),
-            job.to_owned(),
-        );
+        let key = (Sha256::digest(token.as_bytes()).into(), asked.clone());
         let allowed = if let Some(allowed) = self.remembered(&key) {
             allowed
         } else {
             let allowed = self
-                .ask(token, namespace, job)
+                .ask(token, asked)
                 .await
                 .map_err(|e| Problem::ApiServer(Box::new(e)))?;
             self.remember(key, allowed.clone());
@@ -74,10 +108,7 @@ impl Access {
         };
         allowed.map_err(|denial| match denial {
             Denial::BadToken => Problem::BadToken,
-            Denial::Forbidden { user } => Problem::Forbidden {
-                user,
-                namespace: namespace.to_owned(),
-            },
+            Denial::Forbidden { user } => asked.forbidden(user),
         })
     }
 
@@ -101,7 +132,7 @@ impl Access {
         seen.insert(key, Verdict { until, allowed });
     }
 
-    async fn ask(&self, token: &str, namespace: &str, job: &str) -> Result<Result<(), Denial>, kube::Error> {
+    async fn ask(&self, token: &str, asked: &Asked) -> Result<Result<(), Denial>, kube::Error> {
         let Some(user) = self.who(token).await? else {
             return Ok(Err(Denial::BadToken));
         };
@@ -111,15 +142,7 @@ impl Access {
                 uid: user.uid,
                 groups: user.groups,
                 extra: user.extra,
-                resource_attributes: Some(ResourceAttributes {
-                    group: Some(GROUP.to_owned()),
-                    resource: Some("fleetjobs".to_owned()),
-                    subresource: Some("results".to_owned()),
-                    verb: Some("get".to_owned()),
-                    namespace: Some(namespace.to_owned()),
-                    name: Some(job.to_owned()),
-                    ..ResourceAttributes::default()
-                }),
+                resource_attributes: Some(asked.attributes()),
                 ..SubjectAccessReviewSpec::default()
             },
             ..SubjectAccessReview::default()

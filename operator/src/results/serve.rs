@@ -19,7 +19,7 @@ use kube::api::Api;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Problem, Results};
+use super::{Asked, Problem, Results};
 use crate::acceptance::{self, File, ReadError};
 
 /// Manifests read at a time for one list: enough to hide a store's latency, few enough to leave it room for others.
@@ -42,7 +42,7 @@ async fn list_checked(
     name: String,
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
-    results.access.check(headers, &namespace, &name).await?;
+    results.check(headers, &namespace, &name).await?;
     let job = results.job(&namespace, &name).await?;
     let indexes: Vec<u32> = job.completed.iter().collect();
     if let Some(first) = indexes.first() {
@@ -93,7 +93,7 @@ pub(super) async fn file(
     headers: HeaderMap,
 ) -> Response {
     let answer = async {
-        results.access.check(&headers, &namespace, &job).await?;
+        results.check(&headers, &namespace, &job).await?;
         let accepted = results.accepted(&namespace, &job, &index).await?;
         let found =
             accepted.files.iter().find(|f| f.path == file).ok_or_else(|| {
@@ -121,7 +121,7 @@ pub(super) async fn logs(
     headers: HeaderMap,
 ) -> Response {
     let answer = async {
-        results.access.check(&headers, &namespace, &job).await?;
+        results.check(&headers, &namespace, &job).await?;
         let accepted = results.accepted(&namespace, &job, &index).await?;
         let manifest = acceptance::manifest(&results.store, &namespace, &accepted.uid).await?;
         let log = choose(&manifest.logs, query.container.as_deref())?;
@@ -163,6 +163,14 @@ impl Results {
         let response = answer.unwrap_or_else(IntoResponse::into_response);
         self.metrics.results_request(what, response.status().as_u16());
         response
+    }
+
+    async fn check(&self, headers: &HeaderMap, namespace: &str, job: &str) -> Result<(), Problem> {
+        let asked = Asked::Results {
+            namespace: namespace.to_owned(),
+            job: job.to_owned(),
+        };
+        self.access.check(headers, &asked).await
     }
 
     /// Read live: replicas that do not lead keep no cache, and people ask rarely.

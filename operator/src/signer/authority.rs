@@ -1,6 +1,7 @@
 //! The link's CA: made once by the leader, kept in a Secret, its certificate published in a ConfigMap beside it.
 //!
-//! Called once when a replica becomes leader. Never: a CA that is there replaced, however broken: every enrolled car trusts it.
+//! Called when a replica becomes leader, by the signer and by the settler, whoever comes first. Never: a CA that is there replaced,
+//! however broken: every enrolled car trusts it.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +17,7 @@ use kube::api::{Api, PostParams};
 pub(crate) const NAME: &str = "kerbside-link-ca";
 const CERTIFICATE: &str = "tls.crt";
 const KEY: &str = "tls.key";
-const PUBLISHED: &str = "ca.crt";
+pub(crate) const PUBLISHED: &str = "ca.crt";
 
 /// Why there is no CA.
 #[derive(Debug, thiserror::Error)]

@@ -44,6 +44,8 @@ pub(crate) struct World {
     pub(crate) allowed: Vec<String>,
     /// Reviews that were made.
     pub(crate) reviews: usize,
+    /// What SubjectAccessReviews were about.
+    pub(crate) asked: Vec<Value>,
     fate: Fate,
     lived_through: usize,
     dead: bool,
@@ -68,6 +70,7 @@ impl FakeApi {
             tokens: BTreeMap::new(),
             allowed: vec![],
             reviews: 0,
+            asked: vec![],
             fate: Fate::Lives,
             lived_through: 0,
             dead: false,
@@ -251,6 +254,7 @@ impl World {
                 None => json!({ "authenticated": false }),
             }
         } else {
+            self.asked.push(body["spec"]["resourceAttributes"].clone());
             let user = body["spec"]["user"].as_str().unwrap_or_default();
             json!({ "allowed": self.allowed.iter().any(|u| u == user) })
         };

@@ -1,6 +1,7 @@
-//! Vehicles by pool, folded from watch events: what a pool's status needs of 100,000 cars, and nothing more.
+//! Vehicles by pool, folded from watch events: what a pool's status, a plan and a closing need of 100,000 cars, and nothing more.
 //!
-//! Written by the Vehicle watch alone, read by the pool reconciler. Locks are held for a lookup or a sum, never across an await.
+//! Written by the Vehicle watch alone, read by the reconcilers and whoever closes attempts. Locks are held for a lookup or a sum,
+//! never across an await.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{PoisonError, RwLock};
@@ -18,6 +19,8 @@ use kube::runtime::watcher::Event;
 #[derive(Debug, Clone, PartialEq)]
 struct Car {
     pool: String,
+    /// The pool that it was moved from, if that was seen.
+    before: Option<String>,
     phase: VehiclePhase,
     /// Neither suspended nor revoked.
     in_service: bool,
@@ -25,6 +28,17 @@ struct Car {
     held: bool,
     classes: Vec<String>,
     offer: Resources,
+}
+
+impl Car {
+    /// What is known of it and is not in its Vehicle any more.
+    fn remember(&mut self, old: &Self) {
+        self.before = if old.pool == self.pool {
+            old.before.clone()
+        } else {
+            Some(old.pool.clone())
+        };
+    }
 }
 
 #[derive(Debug, Default)]
@@ -45,9 +59,12 @@ impl VehicleIndex {
         let mut changed = BTreeSet::new();
         match event {
             Event::Apply(guard) => {
-                let Some((name, car)) = read(&guard) else {
+                let Some((name, mut car)) = read(&guard) else {
                     return changed;
                 };
+                if let Some(old) = cars.by_name.get(&name) {
+                    car.remember(old);
+                }
                 let pool = car.pool.clone();
                 match cars.by_name.insert(name, car.clone()) {
                     Some(old) if old == car => {}
@@ -59,7 +76,12 @@ impl VehicleIndex {
             Event::Init => cars.listing.clear(),
             Event::InitApply(guard) => cars.listing.extend(read(&guard)),
             Event::InitDone => {
-                let listed = std::mem::take(&mut cars.listing);
+                let mut listed = std::mem::take(&mut cars.listing);
+                for (name, car) in &mut listed {
+                    if let Some(old) = cars.by_name.get(name) {
+                        car.remember(old);
+                    }
+                }
                 let old = std::mem::replace(&mut cars.by_name, listed);
                 changed.extend(old.into_values().chain(cars.by_name.values().cloned()).map(|c| c.pool));
             }
@@ -94,6 +116,24 @@ impl VehicleIndex {
         u32::try_from(held.count()).unwrap_or(u32::MAX)
     }
 
+    /// The processor that the car offers, in thousandths of a core, if it is known.
+    pub(crate) fn milli_cpu(&self, vehicle: &VehicleId) -> Option<u64> {
+        let cars = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let offer = &cars.by_name.get(vehicle.as_str())?.offer;
+        u64::try_from(offer.get("cpu").millis()).ok().filter(|cpu| *cpu > 0)
+    }
+
+    /// The pool that the car is in, and the one that it was moved from: what it runs goes on under the terms that it was started with.
+    /// None where the car is not known.
+    pub(crate) fn pools_of(&self, vehicle: &VehicleId) -> Vec<String> {
+        let cars = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let car = cars.by_name.get(vehicle.as_str());
+        car.into_iter()
+            .flat_map(|car| std::iter::once(&car.pool).chain(&car.before))
+            .cloned()
+            .collect()
+    }
+
     /// The cars that could take an attempt now: Available, of one of the pools, whose owners consented to the class.
     pub(crate) fn willing(&self, pools: &[PoolName], class: &str) -> BTreeSet<VehicleId> {
         let cars = self.0.read().unwrap_or_else(PoisonError::into_inner);
@@ -125,6 +165,7 @@ fn read(guard: &DeserializeGuard<Vehicle>) -> Option<(String, Car)> {
     let car = Car {
         held: status.conditions.iter().any(held),
         pool: vehicle.spec.pool.clone(),
+        before: None,
         phase: status.phase,
         in_service: !vehicle.spec.suspended && !vehicle.spec.revoked,
         classes: status.offer.classes,

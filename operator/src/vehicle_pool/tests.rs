@@ -249,3 +249,22 @@ fn willing_are_those_that_could_take_an_attempt_now() {
     assert_eq!(willing(&["overnight"], "rendering"), Vec::<String>::new());
     assert_eq!(willing(&[], "inference"), Vec::<String>::new());
 }
+
+#[test]
+fn car_that_was_moved_is_known_in_both_pools_and_its_processor_is() {
+    let index = VehicleIndex::default();
+    let name = "car-aaaaaaaaaaaaaaaa";
+    let id = name.parse().unwrap();
+    assert_eq!((index.pools_of(&id), index.milli_cpu(&id)), (vec![], None));
+    index.fold(Event::Apply(vehicle(name, "overnight", "Available", "1500m")));
+    assert_eq!(index.pools_of(&id), ["overnight"]);
+    assert_eq!(index.milli_cpu(&id), Some(1_500));
+    index.fold(Event::Apply(vehicle(name, "weekend", "Available", "2")));
+    index.fold(Event::Apply(vehicle(name, "weekend", "Leaving", "2")));
+    assert_eq!(index.pools_of(&id), ["weekend", "overnight"]);
+    index.fold(Event::Init);
+    index.fold(Event::InitApply(vehicle(name, "weekend", "Away", "0")));
+    index.fold(Event::InitDone);
+    assert_eq!(index.pools_of(&id), ["weekend", "overnight"]);
+    assert_eq!(index.milli_cpu(&id), None, "an offer of nothing says nothing");
+}

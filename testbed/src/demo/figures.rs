@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::board::Board;
 use super::cast::Role;
+use super::paid::Paid;
 use crate::digits::Verdict;
 use crate::fleet::{car, name};
 use crate::layout::Layout;
@@ -27,6 +28,10 @@ pub(super) struct Figures {
     failures: u32,
     owner_pauses: u32,
     ran_without_consent: usize,
+    paid_attempts: u64,
+    paid_accepted: u64,
+    paid_micro: u64,
+    ledger_findings: u64,
     seconds: f64,
     adapter_rss_mb: f64,
     operator_rss_mb: f64,
@@ -34,7 +39,7 @@ pub(super) struct Figures {
 }
 
 impl Figures {
-    pub(super) fn of(board: &Board, verdict: &Verdict, memory: &Memory, seconds: f64) -> Self {
+    pub(super) fn of(board: &Board, verdict: &Verdict, memory: &Memory, paid: &Paid, seconds: f64) -> Self {
         let (disruptions, refusals, failures) = board.ledger();
         Self {
             accuracy: rounded(verdict.accuracy, 4),
@@ -46,6 +51,10 @@ impl Figures {
             failures,
             owner_pauses: board.pauses(Role::Pauses),
             ran_without_consent: board.started_on(Role::NoConsent),
+            paid_attempts: paid.attempts,
+            paid_accepted: paid.accepted,
+            paid_micro: paid.amount_micro,
+            ledger_findings: paid.findings,
             seconds: rounded(seconds, 1),
             adapter_rss_mb: megabytes(memory.adapter_kb),
             operator_rss_mb: megabytes(memory.operator_kb),
@@ -71,6 +80,17 @@ impl Figures {
         demand(
             self.ran_without_consent == 0,
             format!("{} attempts ran on the car without consent", self.ran_without_consent),
+        );
+        demand(
+            self.paid_accepted == u64::from(self.completions) && self.paid_micro > 0,
+            format!(
+                "{} of {} completions are paid, with {} millionths",
+                self.paid_accepted, self.completions, self.paid_micro
+            ),
+        );
+        demand(
+            self.ledger_findings == 0,
+            format!("{} things are wrong with the ledger", self.ledger_findings),
         );
         missing
     }
@@ -182,11 +202,11 @@ mod tests {
             accuracy: 0.97,
             held_back: 1,
         };
-        Figures::of(&board, &verdict, &memory, 1.0)
+        Figures::of(&board, &verdict, &memory, &Paid::all(60), 1.0)
     }
 
     #[test]
-    fn last_line_has_its_thirteen_keys_and_no_other() {
+    fn last_line_has_its_seventeen_keys_and_no_other() {
         let line = figures().line().unwrap();
         let keys: Vec<&str> = line
             .trim_matches(['{', '}'])
@@ -204,6 +224,10 @@ mod tests {
             "failures",
             "owner_pauses",
             "ran_without_consent",
+            "paid_attempts",
+            "paid_accepted",
+            "paid_micro",
+            "ledger_findings",
             "seconds",
             "adapter_rss_mb",
             "operator_rss_mb",
@@ -229,6 +253,9 @@ mod tests {
     #[case::paused_twice(Figures { owner_pauses: 2, ..figures() }, "2 pauses")]
     #[case::failed(Figures { failures: 3, ..figures() }, "3 attempts failed")]
     #[case::without_consent(Figures { ran_without_consent: 1, ..figures() }, "1 attempts ran on the car without consent")]
+    #[case::unpaid(Figures { paid_accepted: 59, ..figures() }, "59 of 60 completions are paid")]
+    #[case::for_nothing(Figures { paid_micro: 0, ..figures() }, "60 of 60 completions are paid")]
+    #[case::wrong_ledger(Figures { ledger_findings: 1, ..figures() }, "1 things are wrong")]
     fn run_that_did_not_show_something_misses_it(#[case] figures: Figures, #[case] says: &str) {
         let missing = figures.missing();
         assert!(missing.len() == 1 && missing[0].contains(says), "{missing:?}");

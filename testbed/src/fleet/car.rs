@@ -183,17 +183,20 @@ impl Car {
 
     /// The owner's command: `pause`, `resume`, `withdraw` or `status`; gives what the program said.
     pub async fn owner(&self, command: &str) -> Result<Output> {
+        self.agent(&[command]).await
+    }
+
+    /// Calls the agent's program in the car, as its owner may; gives what it said.
+    pub async fn agent(&self, words: &[&str]) -> Result<Output> {
         let agent = Tool::own("kerbside-agent", std::path::Path::new("/nonexistent"))?;
         let dir = self.dir();
-        let output = agent
-            .attempt(
-                &[command, "--dir", dir.to_str().context("a testbed's path is text")?],
-                "",
-            )
-            .await?;
+        let dir = ["--dir", dir.to_str().context("a testbed's path is text")?];
+        let args: Vec<&str> = words.iter().copied().chain(dir).collect();
+        let output = agent.attempt(&args, "").await?;
         if !output.success {
             bail!(
-                "`kerbside-agent {command}` failed for {}: {}",
+                "`kerbside-agent {}` failed for {}: {}",
+                words.join(" "),
                 self.name,
                 output.stderr.trim()
             );

@@ -56,6 +56,7 @@ fn outlook(clock: &dyn Clock, state: State) -> Outlook {
             given_at: owner().consent.given_at,
             document_sha256: digest(OWNER.as_bytes()),
         }),
+        unpaid: false,
         command: Command::None,
         snapshot: Arc::new(snapshot),
         // Nothing says the signals again here.

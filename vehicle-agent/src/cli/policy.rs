@@ -227,7 +227,7 @@ fn read(place: &Place, file: Option<&Path>) -> anyhow::Result<Document> {
         Some(path) => path.to_owned(),
         None => Directory::at(&place.dir)?.owner(),
     };
-    config::owner(&path)?.with_context(|| {
+    config::owner(&path)?.map(|owner| owner.document).with_context(|| {
         format!(
             "there is no {}, and without an owner's document the car accepts no work; `kerbside-agent policy init` makes one",
             path.display()

@@ -45,6 +45,7 @@ pub(crate) fn run_of(pod: &Value) -> Run {
             max_bytes: 1000,
         }),
         once: false,
+        terms: String::new(),
     }
 }
 

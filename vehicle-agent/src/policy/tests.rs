@@ -36,6 +36,7 @@ struct Fixture {
     live: watch::Sender<usize>,
     requests: mpsc::Sender<Request>,
     ending: watch::Sender<bool>,
+    receipts: watch::Sender<control::Receipts>,
     _connection: watch::Sender<Connection>,
 }
 
@@ -107,6 +108,7 @@ impl Fixture {
         let (live, lives) = watch::channel(0);
         let (requests, requested) = mpsc::channel(1);
         let (ending, ends) = watch::channel(false);
+        let (receipts, receipts_seen) = watch::channel(control::Receipts::default());
         let (connection, connected) = watch::channel(Connection::Disconnected {
             why: "never".to_owned(),
         });
@@ -120,7 +122,7 @@ impl Fixture {
             connection: connected,
             ending: ends,
             passed: Arc::default(),
-            receipts: watch::channel(control::Receipts::default()).1,
+            receipts: receipts_seen,
         };
         let car = Car::read(&directory.car()).unwrap();
         let policy = Policy::new(car, directory, Arc::clone(&clock), cluster.clone(), wires);
@@ -135,6 +137,7 @@ impl Fixture {
             live,
             requests,
             ending,
+            receipts,
             _connection: connection,
         }
     }
@@ -238,6 +241,19 @@ async fn car_without_a_document_never_becomes_available_and_refuses_for_consent(
         assert!(fixture.cluster.states().is_empty(), "nothing is said of why");
         assert_eq!(fixture.refusal().as_deref(), Some(reason::OWNER_CONSENT_MISSING));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn car_whose_receipts_the_cluster_refuses_takes_no_work_and_says_why() {
+    let fixture = Fixture::available().await;
+    fixture
+        .receipts
+        .send_modify(|receipts| receipts.refused = "another receipt has number 4".to_owned());
+    fixture.settle().await;
+    assert_eq!(fixture.standing(), Standing::Away);
+    assert_eq!(fixture.refusal().as_deref(), Some(crate::outlook::RECEIPTS_REFUSED));
+    let answer = fixture.ask(Ask::Status).await;
+    assert_eq!(answer.status.owner, "ReceiptsRefused: another receipt has number 4");
 }
 
 #[tokio::test(start_paused = true)]

@@ -30,6 +30,17 @@ pub(super) fn keep(root: &Path, signer: &Signer) -> io::Result<()> {
     directory::sync_directory(root)
 }
 
+/// The certificates of the key with this id, in PEM. What is no id names no file.
+pub(super) fn chain(root: &Path, keyid: &str) -> io::Result<String> {
+    if keyid.len() != 64 || !keyid.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "a receipt names a key that is none",
+        ));
+    }
+    std::fs::read_to_string(place(root).join(format!("{keyid}.pem")))
+}
+
 /// The keys that are known.
 #[derive(Debug, Default)]
 pub(super) struct KnownKeys {

@@ -10,11 +10,12 @@ use super::*;
 use crate::cli::{Cli, Found};
 use crate::testing::identity;
 
-fn claim(n: u32) -> Claim {
+pub(crate) fn claim(n: u32) -> Claim {
     Claim {
         pod_uid: format!("u-{n}").parse().unwrap(),
         images: vec!["sha256:aa".to_owned()],
         class: "inference".to_owned(),
+        terms_sha256: None,
         consent: None,
         started_at_ms: 1000,
         ended_at_ms: 2000,
@@ -98,12 +99,15 @@ async fn ledger_cut_within_a_line_or_at_its_end_goes_on_with_every_whole_receipt
     // Each takes some writes that wait for the disk.
     let near_an_end = |cut: &usize| {
         let around = &whole[cut.saturating_sub(2)..whole.len().min(cut + 2)];
-        around.contains(&b'\n') || cut % 97 == 0
+        around.contains(&b'\n') || cut.is_multiple_of(97)
     };
     for cut in (0..=whole.len()).filter(near_an_end) {
         std::fs::write(car.path(), &whole[..cut]).unwrap();
         let receipts = car.open();
-        let lines = whole[..cut].iter().filter(|byte| **byte == b'\n').count();
+        let lines = whole[..cut]
+            .split_inclusive(|byte| *byte == b'\n')
+            .filter(|line| line.ends_with(b"\n"))
+            .count();
         assert_eq!(receipts.standing().borrow().newest, lines as u64, "cut at {cut}");
         for n in 1..=3 {
             receipts.give_now(claim(n)).unwrap();

@@ -15,7 +15,7 @@ use kerbside_link::identity::{Ca, EnrolmentToken, SERVER_VALIDITY, ServerIdentit
 use kerbside_link::proto::{AttemptStatus, CarState, OutputFile, OutputReceipt};
 use kerbside_link::server::{
     Adapter, Arrival, Ended, EnrolmentRequest, FromCar, Greeting, Issued, LogStream, Options, OutputStream, Refusal,
-    ServerTls, SessionHandle, serve,
+    ServerTls, SessionHandle, SignedReceipt, serve,
 };
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
@@ -33,6 +33,7 @@ pub(crate) struct Cluster {
     pub(crate) statuses: watch::Sender<Vec<AttemptStatus>>,
     pub(crate) logs: watch::Sender<BTreeMap<String, String>>,
     pub(crate) files: Mutex<BTreeMap<String, Vec<u8>>>,
+    pub(crate) receipts: watch::Sender<Vec<SignedReceipt>>,
     epoch: Mutex<u64>,
 }
 
@@ -57,6 +58,7 @@ impl Cluster {
             statuses: watch::Sender::new(Vec::new()),
             logs: watch::Sender::new(BTreeMap::new()),
             files: Mutex::default(),
+            receipts: watch::Sender::new(Vec::new()),
             epoch: Mutex::new(0),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -158,6 +160,11 @@ impl Adapter for Cluster {
         _: Vec<OutputFile>,
         _: Vec<OutputFile>,
     ) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    async fn put_receipt(&self, _: &VehicleId, receipt: SignedReceipt) -> Result<(), Fault> {
+        self.receipts.send_modify(|receipts| receipts.push(receipt));
         Ok(())
     }
 

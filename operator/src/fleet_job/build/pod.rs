@@ -1,7 +1,8 @@
 //! The Pod of one attempt, from the job's template. Pure, golden-tested.
 //!
 //! What the template says stays, except where the contract with scheduler, adapter and ledger needs otherwise: the finalizer,
-//! the labels and annotations that say which attempt it is, the affinity and tolerations that bring it to a willing car.
+//! the labels and annotations that say which attempt it is and what is paid for it, the affinity and tolerations that bring it
+//! to a willing car.
 
 use std::collections::BTreeSet;
 
@@ -23,9 +24,9 @@ const HOSTNAME: &str = "kubernetes.io/hostname";
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 
-/// The Pod of `attempt`. Its name follows from what the attempt is, so that a second create of the same attempt, by a stale cache
-/// or after a crash, is answered with AlreadyExists instead of making another.
-pub(crate) fn pod(job: &ValidatedJob, attempt: &NewAttempt) -> Pod {
+/// The Pod of `attempt`, with the `terms` that it is paid by. Its name follows from what the attempt is, so that a second create of the
+/// same attempt, by a stale cache or after a crash, is answered with AlreadyExists instead of making another.
+pub(crate) fn pod(job: &ValidatedJob, terms: Option<&str>, attempt: &NewAttempt) -> Pod {
     let template = job.template.metadata.clone().unwrap_or_default();
     let mut labels = template.labels.unwrap_or_default();
     labels.extend([
@@ -63,6 +64,9 @@ pub(crate) fn pod(job: &ValidatedJob, attempt: &NewAttempt) -> Pod {
         annotations.insert(annotation::OUTPUT_PATH.to_owned(), output.path.clone());
         annotations.insert(annotation::OUTPUT_MAX_BYTES.to_owned(), output.max_bytes.0.clone());
     }
+    // Whatever the template says of it: what a car is paid is the pool's to say.
+    annotations.remove(annotation::TERMS);
+    annotations.extend(terms.map(|terms| (annotation::TERMS.to_owned(), terms.to_owned())));
     let mut finalizers = template.finalizers.unwrap_or_default();
     finalizers.push(finalizer::TRACKING.to_owned());
     Pod {

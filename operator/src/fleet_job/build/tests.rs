@@ -5,15 +5,16 @@
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::Pod;
-use kerbside_api::v1alpha1::{AllowedNamespaces, FleetJob};
+use kerbside_api::v1alpha1::{AllowedNamespaces, FleetJob, Terms};
 use kerbside_core::job::Refusals;
+use kerbside_core::ledger::terms_annotation;
 use kube::runtime::watcher::Event;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::attempts::AttemptIndex;
-use crate::fleet_job::validate;
+use crate::fleet_job::{terms, validate};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -25,6 +26,9 @@ struct Input {
     job: Value,
     #[serde(default)]
     pools: BTreeMap<String, AllowedNamespaces>,
+    /// What the pools pay, by name.
+    #[serde(default)]
+    terms: BTreeMap<String, Terms>,
     #[serde(default)]
     namespace_labels: BTreeMap<String, String>,
     #[serde(default)]
@@ -46,12 +50,18 @@ fn outcome(input: Input) -> Value {
     for pod in input.pods {
         index.fold(Event::Apply(serde_json::from_value::<Pod>(pod).unwrap()));
     }
+    let terms: Vec<_> = input
+        .terms
+        .iter()
+        .map(|(pool, given)| terms::read(&pool.parse().unwrap(), given).unwrap())
+        .collect();
     let found = Found {
         pools: job
             .pools
             .iter()
             .map(|p| (p.to_string(), input.pools.get(p.as_str()).cloned()))
             .collect(),
+        terms: terms_annotation(&terms),
         namespace_labels: input.namespace_labels,
         attempts: index.of(&job.uid, |_| false),
         refusals: input.refusals,

@@ -121,17 +121,19 @@ impl Fleet {
         let namespace = json!({ "metadata": { "name": NAMESPACE, "labels": { "team": "vision" } } });
         namespaces_writer.apply_watcher_event(&Event::Apply(guard(namespace)));
         let (events, broadcaster) = events::queue(Recorder::new(&client, "kerbside-operator", None));
+        let (vehicles, clock) = (Arc::default(), Arc::clone(&self.clock) as Arc<dyn Clock>);
         let ctx = Arc::new(Context {
             events,
             client,
             store: self.store.clone(),
+            closings: Closings::new(self.store.clone(), Arc::clone(&vehicles), Arc::clone(&clock)),
             pools,
             namespaces,
             attempts: Arc::default(),
-            vehicles: Arc::default(),
+            vehicles,
             memory: Arc::default(),
             metrics: Metrics::new(&mut Registry::default()),
-            clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
+            clock,
             failures: Failures::default(),
         });
         let broadcaster = broadcaster.into();

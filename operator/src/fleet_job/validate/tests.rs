@@ -25,6 +25,7 @@ fn parsed() -> ValidatedJob {
 fn found(pool: Option<AllowedNamespaces>, template: Result<(), String>) -> Found {
     Found {
         pools: vec![("overnight".into(), pool)],
+        terms: None,
         namespace_labels: [("team".to_owned(), "vision".to_owned())].into(),
         attempts: vec![],
         refusals: job::Refusals::default(),

@@ -68,7 +68,9 @@ impl<C: Cluster> Actor<C> {
         }
         let seed = &self.seed;
         let record = seed.attempt.record(&seed.plan);
-        let claim = seed.tally.claim(seed.uid.clone(), &seed.run.class, &record, outcome);
+        let claim = seed
+            .tally
+            .claim(seed.uid.clone(), &seed.run.class, &seed.run.terms, &record, outcome);
         let given = match claim {
             Some(claim) => self.context.receipts.give(claim).await,
             // It never had a process.

@@ -1,0 +1,192 @@
+//! Brings receipts to the cluster: in the order of their numbers, each until it is stored there.
+//!
+//! Spawned by `boot`, once per car, beside the attempts, which never wait for it. How far it has come is one small file; without that file
+//! everything is sent again, which the cluster takes for what it is. What must never happen: a receipt is passed over, or one that the
+//! cluster refuses for good is sent for ever while the car goes on working unpaid.
+
+use std::io::{self, Read as _, Seek as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use kerbside_core::ids::VehicleId;
+use kerbside_core::receipt::{Envelope, Usage};
+use kerbside_link::fault::{Fault, FaultKind};
+use serde::{Deserialize, Serialize};
+use tokio::time::sleep;
+
+use super::{LEDGER, Receipts, keys};
+use crate::cluster::Cluster;
+use crate::directory;
+
+/// Where it is kept how far the cluster has them.
+const DELIVERED: &str = "delivered.json";
+/// A car whose certificate is not taken, or a file that cannot be read, is no better a moment later.
+const AGAIN: Duration = Duration::from_mins(1);
+
+/// How far the cluster has a car's receipts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Delivered {
+    /// Whose: a car that is enrolled anew begins anew.
+    vehicle: VehicleId,
+    /// Up to this number.
+    sequence: u64,
+}
+
+/// One that is to be sent.
+struct Waiting {
+    sequence: u64,
+    line: Bytes,
+    chain_pem: String,
+}
+
+/// A receipt that the cluster will never take.
+#[derive(Debug, thiserror::Error)]
+#[error("the cluster does not take receipt {sequence}: {fault}")]
+struct Refused {
+    sequence: u64,
+    fault: Fault,
+}
+
+/// Sends what is there and what comes. Ends only when the cluster refuses one for good, or nobody writes any more.
+pub async fn deliver<C: Cluster>(receipts: Receipts, cluster: C) {
+    let vehicle = receipts.signer().vehicle().clone();
+    let mut delivery = Delivery::new(receipts.inner.root.clone(), vehicle);
+    let mut standing = receipts.standing();
+    receipts.delivered(delivery.known.sequence);
+    loop {
+        let known = delivery.known.sequence;
+        if standing.wait_for(|standing| standing.newest > known).await.is_err() {
+            return;
+        }
+        match delivery.send(&receipts, &cluster).await {
+            Ok(true) => {}
+            Ok(false) => sleep(AGAIN).await,
+            Err(refused) => {
+                tracing::error!(%refused, "the car takes no more work");
+                receipts.refused(refused.to_string());
+                return;
+            }
+        }
+    }
+}
+
+/// The state of one car's delivery.
+struct Delivery {
+    root: PathBuf,
+    known: Delivered,
+    /// What is before this in the ledger was sent.
+    offset: u64,
+}
+
+impl Delivery {
+    fn new(root: PathBuf, vehicle: VehicleId) -> Self {
+        let none = Delivered { vehicle, sequence: 0 };
+        let known = std::fs::read(root.join(DELIVERED)).ok();
+        let known = known.and_then(|text| serde_json::from_slice::<Delivered>(&text).ok());
+        // Cut off, or another car's: all is sent again.
+        let known = known.filter(|known| known.vehicle == none.vehicle).unwrap_or(none);
+        Self { root, known, offset: 0 }
+    }
+
+    /// Sends what waits. False: not now.
+    async fn send<C: Cluster>(&mut self, receipts: &Receipts, cluster: &C) -> Result<bool, Refused> {
+        let (root, from, after) = (self.root.clone(), self.offset, self.known.sequence);
+        let read = tokio::task::spawn_blocking(move || waiting(&root, from, after)).await;
+        let (waiting, end) = match read {
+            Ok(Ok(read)) => read,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "receipts cannot be read to be delivered");
+                return Ok(false);
+            }
+            Err(_) => return Ok(false),
+        };
+        if waiting.is_empty() {
+            // What waits is in no line that is the car's: it was put aside.
+            return Ok(false);
+        }
+        for Waiting {
+            sequence,
+            line,
+            chain_pem,
+        } in waiting
+        {
+            match cluster.put_receipt(line, chain_pem).await {
+                Ok(()) => {
+                    self.known.sequence = sequence;
+                    receipts.delivered(sequence);
+                }
+                Err(fault) if for_good(&fault) => {
+                    self.write();
+                    return Err(Refused { sequence, fault });
+                }
+                Err(fault) => {
+                    tracing::warn!(%fault, sequence, "receipt not delivered");
+                    self.write();
+                    return Ok(false);
+                }
+            }
+        }
+        self.offset = end;
+        self.write();
+        Ok(true)
+    }
+
+    fn write(&self) {
+        let written = serde_json::to_vec(&self.known)
+            .map_err(io::Error::from)
+            .and_then(|text| directory::replace(&self.root.join(DELIVERED), &text));
+        if let Err(error) = written {
+            tracing::warn!(%error, "not kept how far receipts are delivered; they will be sent again");
+        }
+    }
+}
+
+/// Whether no other try changes the answer: the receipt is not what the cluster can believe, or it stands against another one.
+fn for_good(fault: &Fault) -> bool {
+    matches!(
+        fault.kind(),
+        FaultKind::Conflict | FaultKind::Invalid | FaultKind::TooLarge
+    )
+}
+
+/// The receipts beyond a number, from this place in the ledger on, and where its last whole line ends. Blocks.
+fn waiting(root: &Path, from: u64, after: u64) -> io::Result<(Vec<Waiting>, u64)> {
+    let mut file = std::fs::File::open(root.join(LEDGER))?;
+    file.seek(io::SeekFrom::Start(from))?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    let mut waiting = Vec::new();
+    let mut end = from;
+    for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+        // A line that is being written has no end yet.
+        let Some(text) = line.strip_suffix(b"\n") else { break };
+        end += line.len() as u64;
+        let (sequence, keyid) = place(text)?;
+        if sequence > after {
+            waiting.push(Waiting {
+                sequence,
+                line: Bytes::copy_from_slice(text),
+                chain_pem: keys::chain(root, &keyid)?,
+            });
+        }
+    }
+    Ok((waiting, end))
+}
+
+/// The number of a receipt and the key that signed it.
+fn place(line: &[u8]) -> io::Result<(u64, String)> {
+    let bad = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
+    let envelope = Envelope::parse(line).map_err(|error| bad(error.to_string()))?;
+    let payload = envelope.payload().map_err(|error| bad(error.to_string()))?;
+    let usage: Usage = serde_json::from_slice(&payload)?;
+    let signature = envelope.signatures.into_iter().next();
+    let keyid = signature
+        .ok_or_else(|| bad("nobody has signed a receipt".to_owned()))?
+        .keyid;
+    Ok((usage.sequence, keyid))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,215 @@
+//! Receipts that are good, come again, lie, and stand against others.
+
+use jiff::Timestamp;
+use kerbside_core::attempt::{Kind, Outcome};
+use kerbside_core::receipt::{Claim, Ending, NOTHING};
+use kerbside_link::SystemClock;
+use kerbside_link::fault::FaultKind;
+use kerbside_link::identity::{Ca, Identity, Signer, VEHICLE_VALIDITY, new_key_and_csr};
+use prometheus_client::registry::Registry;
+use serde_json::Value;
+
+use super::*;
+
+fn vehicle(n: u8) -> VehicleId {
+    VehicleId::from_random([n; 10])
+}
+
+fn at() -> Timestamp {
+    Timestamp::from_second(1_700_000_000).unwrap()
+}
+
+fn signer(ca: &Ca, vehicle: &VehicleId) -> Signer {
+    let made = new_key_and_csr(&[]).unwrap();
+    let chain = ca
+        .sign_vehicle(&made.csr_der, vehicle, "overnight", VEHICLE_VALIDITY, at())
+        .unwrap();
+    let identity = Identity::from_pem(&made.key_pem, &chain, &ca.certificate_pem()).unwrap();
+    Signer::new(&identity).unwrap()
+}
+
+fn usage(vehicle: &VehicleId, sequence: u64) -> Usage {
+    Usage {
+        sequence,
+        previous: NOTHING.to_owned(),
+        vehicle: vehicle.clone(),
+        claim: Claim {
+            pod_uid: format!("u-{sequence}").parse().unwrap(),
+            images: Vec::new(),
+            class: "inference".to_owned(),
+            terms_sha256: None,
+            consent: None,
+            started_at_ms: 1000,
+            ended_at_ms: 2000,
+            cpu_ms: 7,
+            frozen_ms: None,
+            output_bytes: 0,
+            energy: None,
+            outcome: Ending::from(&Outcome::new(Kind::Succeeded, "", "")),
+        },
+    }
+}
+
+fn signed(signer: &Signer, usage: &Usage) -> SignedReceipt {
+    let payload = serde_json::to_vec(usage).unwrap();
+    let signature = signer.sign(&pae(PAYLOAD_TYPE, &payload)).unwrap();
+    let envelope = Envelope::new(&payload, signer.key_id(), &signature);
+    SignedReceipt {
+        envelope: serde_json::to_vec(&envelope).unwrap().into(),
+        chain_pem: signer.chain_pem().to_owned(),
+    }
+}
+
+struct Case {
+    ca: Ca,
+    signer: Signer,
+    store: Store,
+    receipts: Receipts,
+    _directory: tempfile::TempDir,
+}
+
+impl Case {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&format!("file://{}/store", directory.path().display())).unwrap();
+        let ca = Ca::generate(at()).unwrap();
+        let metrics = Metrics::new(&mut Registry::default());
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        Self {
+            signer: signer(&ca, &vehicle(1)),
+            receipts: Receipts::new(&store, &ca.certificate_pem(), &clock, &metrics),
+            ca,
+            store,
+            _directory: directory,
+        }
+    }
+
+    async fn put(&self, receipt: &SignedReceipt) -> Result<(), Fault> {
+        self.receipts.put(&vehicle(1), receipt).await
+    }
+
+    async fn refusal(&self, receipt: &SignedReceipt) -> (FaultKind, String) {
+        let fault = self.put(receipt).await.unwrap_err();
+        (fault.kind(), fault.message().to_owned())
+    }
+}
+
+#[tokio::test]
+async fn receipt_is_stored_with_its_certificate_and_the_operator_is_told() {
+    let case = Case::new();
+    let receipt = signed(&case.signer, &usage(&vehicle(1), 12));
+    case.put(&receipt).await.unwrap();
+    let id = vehicle(1);
+    let stored = case.store.get(&path::ledger_usage(id.as_str(), 12)).await.unwrap();
+    assert_eq!(stored, receipt.envelope);
+    let key = case
+        .store
+        .get(&path::ledger_key(id.as_str(), case.signer.key_id()))
+        .await
+        .unwrap();
+    assert_eq!(key.as_ref(), receipt.chain_pem.as_bytes());
+    let pointer = case
+        .store
+        .get(&path::ledger_pointer(id.as_str(), "u-12"))
+        .await
+        .unwrap();
+    let pointer: Value = serde_json::from_slice(&pointer).unwrap();
+    assert_eq!(
+        (&pointer["vehicle"], &pointer["sequence"], &pointer["podUid"]),
+        (&json!(id), &json!(12), &json!("u-12"))
+    );
+}
+
+#[tokio::test]
+async fn receipt_that_comes_again_is_taken_and_its_pointer_is_mended() {
+    let case = Case::new();
+    let receipt = signed(&case.signer, &usage(&vehicle(1), 1));
+    case.put(&receipt).await.unwrap();
+    case.store
+        .delete(&path::ledger_pointer(vehicle(1).as_str(), "u-1"))
+        .await
+        .unwrap();
+    case.put(&receipt).await.unwrap();
+    assert!(
+        case.store
+            .get(&path::ledger_pointer(vehicle(1).as_str(), "u-1"))
+            .await
+            .is_ok()
+    );
+}
+
+#[tokio::test]
+async fn another_receipt_under_a_number_that_is_taken_is_a_conflict_and_replaces_nothing() {
+    let case = Case::new();
+    let first = signed(&case.signer, &usage(&vehicle(1), 1));
+    case.put(&first).await.unwrap();
+    let mut set_back = usage(&vehicle(1), 1);
+    set_back.claim.cpu_ms = 8;
+    let (kind, message) = case.refusal(&signed(&case.signer, &set_back)).await;
+    assert_eq!(kind, FaultKind::Conflict);
+    assert!(
+        message.contains("number 1") && message.contains("enrol it anew"),
+        "{message}"
+    );
+    let stored = case
+        .store
+        .get(&path::ledger_usage(vehicle(1).as_str(), 1))
+        .await
+        .unwrap();
+    assert_eq!(stored, first.envelope);
+}
+
+#[tokio::test]
+async fn receipt_of_a_key_that_was_renewed_long_ago_is_taken() {
+    let case = Case::new();
+    // The certificate of the case is of 2023, and was good for seven days.
+    let receipt = signed(&case.signer, &usage(&vehicle(1), 1));
+    case.put(&receipt).await.unwrap();
+    let renewed = signer(&case.ca, &vehicle(1));
+    case.put(&signed(&renewed, &usage(&vehicle(1), 2))).await.unwrap();
+}
+
+#[tokio::test]
+async fn receipt_that_lies_is_refused_and_says_in_what() {
+    let case = Case::new();
+    let good = signed(&case.signer, &usage(&vehicle(1), 1));
+    let of_another = signer(&case.ca, &vehicle(2));
+    let stranger = signer(&Ca::generate(at()).unwrap(), &vehicle(1));
+    let mut forged = good.clone();
+    let other_key = signer(&case.ca, &vehicle(1));
+    forged.chain_pem = other_key.chain_pem().to_owned();
+    let mut garbage = good.clone();
+    garbage.envelope = Bytes::from_static(b"{}");
+    let mut no_chain = good.clone();
+    no_chain.chain_pem = String::new();
+    let cases = [
+        (
+            signed(&of_another, &usage(&vehicle(2), 1)),
+            "certificate is of another vehicle",
+        ),
+        (
+            signed(&stranger, &usage(&vehicle(1), 1)),
+            "was not given out by this cluster",
+        ),
+        (
+            signed(&case.signer, &usage(&vehicle(2), 1)),
+            "the receipt is of another vehicle",
+        ),
+        (signed(&case.signer, &usage(&vehicle(1), 0)), "counted from 1"),
+        (forged, "was not signed by the key of its certificate"),
+        (garbage, "no DSSE envelope"),
+        (no_chain, "certificate cannot be read"),
+    ];
+    for (receipt, says) in cases {
+        let (kind, message) = case.refusal(&receipt).await;
+        assert_eq!(kind, FaultKind::Invalid, "{message}");
+        assert!(message.contains(says), "{message}");
+    }
+    assert!(
+        case.store
+            .get(&path::ledger_usage(vehicle(1).as_str(), 1))
+            .await
+            .is_err()
+    );
+    case.put(&good).await.unwrap();
+}
