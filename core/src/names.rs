@@ -175,14 +175,14 @@ pub mod store {
         format!("{namespace}/results/{job_uid}/{index}.json")
     }
 
-    /// Below this, by vehicle, is what cars and the operator have signed.
-    pub const LEDGER: &str = "ledger";
+    /// Below this, by vehicle, is what cars and the operator have signed. No namespace has such a name, so nobody's results are in the way.
+    pub const LEDGER: &str = "_ledger/vehicles";
     /// Below this are the keys that the operator has signed with.
-    pub const LEDGER_OPERATOR_KEYS: &str = "ledger-keys";
-    /// Below this, by Pod UID, is what of the ledger waits for the operator.
-    pub const LEDGER_POINTERS: &str = "ledger-unsettled";
+    pub const LEDGER_OPERATOR_KEYS: &str = "_ledger/keys";
+    /// Below this, by vehicle and Pod UID, is what of the ledger waits for the operator.
+    pub const LEDGER_POINTERS: &str = "_ledger/unsettled";
 
-    /// One receipt, as its car signed it, written once: `ledger/<vehicle>/usage/<sequence>.json`. Numbers have 20 digits, so that names
+    /// One receipt, as its car signed it, written once: `_ledger/vehicles/<vehicle>/usage/<sequence>.json`. Numbers have 20 digits, so that names
     /// are in their order.
     pub fn ledger_usage(vehicle: &str, sequence: u64) -> String {
         format!("{LEDGER}/{vehicle}/usage/{sequence:020}.json")
@@ -193,7 +193,7 @@ pub mod store {
         format!("{LEDGER}/{vehicle}/usage")
     }
 
-    /// The certificates of one key that a car has signed with: `ledger/<vehicle>/keys/<keyid>.pem`.
+    /// The certificates of one key that a car has signed with: `_ledger/vehicles/<vehicle>/keys/<keyid>.pem`.
     pub fn ledger_key(vehicle: &str, keyid: &str) -> String {
         format!("{LEDGER}/{vehicle}/keys/{keyid}.pem")
     }
@@ -203,7 +203,7 @@ pub mod store {
         format!("{LEDGER}/{vehicle}/keys")
     }
 
-    /// One acceptance, as the operator signed it, written once: `ledger/<vehicle>/acceptance/<sequence>.json`.
+    /// One acceptance, as the operator signed it, written once: `_ledger/vehicles/<vehicle>/acceptance/<sequence>.json`.
     pub fn ledger_acceptance(vehicle: &str, sequence: u64) -> String {
         format!("{LEDGER}/{vehicle}/acceptance/{sequence:020}.json")
     }
@@ -213,18 +213,18 @@ pub mod store {
         format!("{LEDGER}/{vehicle}/acceptance")
     }
 
-    /// What the operator knew of an attempt when it let its Pod go, written once: `ledger-closings/<podUID>.json`.
+    /// What the operator knew of an attempt when it let its Pod go, written once: `_ledger/closings/<podUID>.json`.
     pub fn ledger_closing(pod_uid: &str) -> String {
-        format!("ledger-closings/{pod_uid}.json")
+        format!("_ledger/closings/{pod_uid}.json")
     }
 
-    /// Says that there is a receipt of an attempt and no acceptance yet: `ledger-unsettled/<vehicle>/<podUID>.json`. By vehicle, so that no car
+    /// Says that there is a receipt of an attempt and no acceptance yet: `_ledger/unsettled/<vehicle>/<podUID>.json`. By vehicle, so that no car
     /// can lead the operator away from another's receipt.
     pub fn ledger_pointer(vehicle: &str, pod_uid: &str) -> String {
         format!("{LEDGER_POINTERS}/{vehicle}/{pod_uid}.json")
     }
 
-    /// The public key of one key of the operator: `ledger-keys/<keyid>.pem`.
+    /// The public key of one key of the operator: `_ledger/keys/<keyid>.pem`.
     pub fn ledger_operator_key(keyid: &str) -> String {
         format!("{LEDGER_OPERATOR_KEYS}/{keyid}.pem")
     }
@@ -237,16 +237,22 @@ mod tests {
     #[test]
     fn paths_of_the_ledger_are_as_they_are_documented() {
         let usage = store::ledger_usage("car-a", 12);
-        assert_eq!(usage, "ledger/car-a/usage/00000000000000000012.json");
+        assert_eq!(usage, "_ledger/vehicles/car-a/usage/00000000000000000012.json");
         let last = store::ledger_usage("car-a", u64::MAX);
-        assert_eq!(last, "ledger/car-a/usage/18446744073709551615.json");
+        assert_eq!(last, "_ledger/vehicles/car-a/usage/18446744073709551615.json");
         let acceptance = store::ledger_acceptance("car-a", 1);
-        assert_eq!(acceptance, "ledger/car-a/acceptance/00000000000000000001.json");
+        assert_eq!(
+            acceptance,
+            "_ledger/vehicles/car-a/acceptance/00000000000000000001.json"
+        );
         let key = store::ledger_key("car-a", "9b1c");
-        assert_eq!(key, "ledger/car-a/keys/9b1c.pem");
-        assert_eq!(store::ledger_closing("u-1"), "ledger-closings/u-1.json");
-        assert_eq!(store::ledger_pointer("car-1", "u-1"), "ledger-unsettled/car-1/u-1.json");
-        assert_eq!(store::ledger_operator_key("9b1c"), "ledger-keys/9b1c.pem");
+        assert_eq!(key, "_ledger/vehicles/car-a/keys/9b1c.pem");
+        assert_eq!(store::ledger_closing("u-1"), "_ledger/closings/u-1.json");
+        assert_eq!(
+            store::ledger_pointer("car-1", "u-1"),
+            "_ledger/unsettled/car-1/u-1.json"
+        );
+        assert_eq!(store::ledger_operator_key("9b1c"), "_ledger/keys/9b1c.pem");
         for (path, prefix) in [
             (usage, store::ledger_usages("car-a")),
             (acceptance, store::ledger_acceptances("car-a")),

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `usage.jsonl` | the ledger: one envelope a line |
 //! | `usage.jsonl.broken-1` … | ledgers that did not verify when the agent started |
+//! | `usage.jsonl.of-<vehicle>-1` … | ledgers of vehicles that this car was before it was enrolled anew |
 //! | `keys/<keyid>.pem` | the certificates of every key that has signed, as they were then |
 //! | `delivered.json` | up to which number the cluster has them |
 
@@ -22,6 +23,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use kerbside_core::ids::VehicleId;
 use kerbside_core::receipt::{Claim, verify};
 use kerbside_link::identity::{Identity, IdentityError, Signer};
 use tokio::sync::watch;
@@ -37,6 +39,8 @@ use crate::journal::medium::Disk;
 const LEDGER: &str = "usage.jsonl";
 /// What the name of a file that does not verify goes on with, before its number.
 const ASIDE: &str = "usage.jsonl.broken-";
+/// That name without the dash.
+const LEDGER_BROKEN: &str = "usage.jsonl.broken";
 
 /// A receipt that is not there.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +82,8 @@ struct Inner {
 }
 
 impl Receipts {
-    /// Opens what is there. A ledger that does not verify is kept aside, and a new chain begins behind it. Blocks.
+    /// Opens what is there. A ledger that does not verify is kept aside, and a new chain begins behind it; so is one of the vehicle that this car
+    /// was before it was enrolled anew, and the chain of the new one begins with its first. Blocks.
     pub fn open(directory: &Directory, identity: &Identity) -> Result<Self, ReceiptError> {
         let root = directory.receipts();
         let error = |source| ReceiptError::Open {
@@ -88,31 +93,13 @@ impl Receipts {
         directory::make_private(&root).map_err(error)?;
         let signer = Signer::new(identity)?;
         let known = KnownKeys::read(&root).map_err(error)?;
-        let past = past(&root, &known).map_err(error)?;
-        let path = root.join(LEDGER);
-        let open = |past| {
-            let disk = Box::new(Disk::open(&path)?);
-            Ledger::open(disk, past, &known)
+        let open = || match Self::open_at(&root, &known, signer.vehicle())? {
+            Some(ledger) => Ok(ledger),
+            // What could not be gone on with is out of the way now.
+            None => Self::open_at(&root, &known, signer.vehicle())?
+                .ok_or_else(|| io::Error::other("a new ledger is not empty")),
         };
-        let ledger = match open(past).map_err(error)? {
-            Opened::Sound(ledger) => ledger,
-            Opened::Broken(report) => {
-                let aside = put_aside(&path).map_err(error)?;
-                for finding in &report.findings {
-                    tracing::error!(%finding, file = %aside.display(), "a receipt does not verify");
-                }
-                tracing::error!(
-                    file = %aside.display(),
-                    "the car's receipts do not verify; they are kept, and a new chain begins"
-                );
-                let past = self::past(&root, &known).map_err(error)?;
-                match open(past).map_err(error)? {
-                    Opened::Sound(ledger) => ledger,
-                    // The file is new.
-                    Opened::Broken(_) => return Err(error(io::Error::other("a new ledger is not empty"))),
-                }
-            }
-        };
+        let ledger = open().map_err(error)?;
         let aside = files_aside(&root).map_err(error)?;
         let aside = aside.into_iter().filter_map(|path| {
             let name = path.file_name()?.to_string_lossy().into_owned();
@@ -121,14 +108,41 @@ impl Receipts {
         Ok(Self::new(&root, signer, ledger, aside.collect()))
     }
 
+    /// The ledger, if it can be gone on with; otherwise it is put aside.
+    fn open_at(root: &Path, known: &KnownKeys, vehicle: &VehicleId) -> io::Result<Option<Ledger>> {
+        let path = root.join(LEDGER);
+        let past = past(root, known, vehicle)?;
+        let disk = Box::new(Disk::open(&path)?);
+        let report = match Ledger::open(disk, past, known, vehicle)? {
+            Opened::Sound(ledger) => return Ok(Some(ledger)),
+            Opened::OfAnother(before) => {
+                let aside = put_aside(&path, &format!("{LEDGER}.of-{before}"))?;
+                tracing::info!(file = %aside.display(), "the receipts of the vehicle that this car was before are kept");
+                return Ok(None);
+            }
+            Opened::Broken(report) => report,
+        };
+        let aside = put_aside(&path, LEDGER_BROKEN)?;
+        for finding in &report.findings {
+            tracing::error!(%finding, file = %aside.display(), "a receipt does not verify");
+        }
+        tracing::error!(
+            file = %aside.display(),
+            "the car's receipts do not verify; they are kept, and a new chain begins"
+        );
+        Ok(None)
+    }
+
     /// On this medium, with the keys in `root`: for tests that tear a write.
     #[cfg(test)]
     pub(crate) fn on(medium: Box<dyn crate::journal::medium::Medium>, root: &Path, identity: &Identity) -> Self {
         let signer = Signer::new(identity).expect("an identity can sign");
         let known = KnownKeys::read(root).expect("keys can be read");
-        match Ledger::open(medium, Past::default(), &known).expect("a ledger can be opened") {
+        let opened = Ledger::open(medium, Past::default(), &known, signer.vehicle());
+        match opened.expect("a ledger can be opened") {
             Opened::Sound(ledger) => Self::new(root, signer, ledger, Vec::new()),
             Opened::Broken(report) => unreachable!("a ledger that the agent wrote: {report:?}"),
+            Opened::OfAnother(before) => unreachable!("a ledger that this agent wrote, and not {before}"),
         }
     }
 
@@ -236,22 +250,21 @@ fn files_aside(root: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files.into_iter().map(|(_, path)| path).collect())
 }
 
-/// What is certain of the ledgers that are kept aside.
-fn past(root: &Path, known: &KnownKeys) -> io::Result<Past> {
-    let mut past = Past::default();
+/// What is certain of this vehicle's ledgers that are kept aside, and of what the cluster has.
+fn past(root: &Path, known: &KnownKeys, vehicle: &VehicleId) -> io::Result<Past> {
+    let mut past = Past::delivered(delivery::delivered(root, vehicle));
     for file in files_aside(root)? {
-        past.add(&verify(&std::fs::read(file)?, known));
+        past.add(&verify(&std::fs::read(file)?, known), vehicle);
     }
     Ok(past)
 }
 
-/// Gives the file a name that no other has.
-fn put_aside(path: &Path) -> io::Result<PathBuf> {
+/// Gives the file a name that no other has: this one, and a number.
+fn put_aside(path: &Path, name: &str) -> io::Result<PathBuf> {
     let root = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    let taken = files_aside(root)?;
-    let free = |number: &u32| !taken.contains(&root.join(format!("{ASIDE}{number}")));
-    let number = (1..=u32::MAX).find(free).ok_or(io::ErrorKind::StorageFull)?;
-    let aside = root.join(format!("{ASIDE}{number}"));
+    let place = |number: u32| root.join(format!("{name}-{number}"));
+    let number = (1..=u32::MAX).find(|number| !place(*number).exists());
+    let aside = place(number.ok_or(io::ErrorKind::StorageFull)?);
     std::fs::rename(path, &aside)?;
     directory::sync_directory(root)?;
     Ok(aside)

@@ -112,9 +112,14 @@ pub(crate) fn owner() -> Document {
 
 /// An identity of one car, with a new key each time.
 pub(crate) fn identity() -> Identity {
+    identity_of("car-aaaaaaaaaaaaaaaa")
+}
+
+/// An identity of this car, with a new key each time.
+pub(crate) fn identity_of(id: &str) -> Identity {
     let ca = Ca::generate(start_of_time()).expect("a CA can be made");
     let made = new_key_and_csr(&[]).expect("a key can be made");
-    let id = "car-aaaaaaaaaaaaaaaa".parse().expect("a valid id");
+    let id = id.parse().expect("a valid id");
     let chain = ca.sign_vehicle(&made.csr_der, &id, "acme", VEHICLE_VALIDITY, start_of_time());
     let chain = chain.expect("a certificate can be signed");
     Identity::from_pem(&made.key_pem, &chain, &ca.certificate_pem()).expect("they belong together")

@@ -78,7 +78,7 @@ pub struct VehiclePoolSpec {
     /// volume or variable.
     #[serde(default)]
     pub trust: Trust,
-    /// Price list. Checked for its form and kept; nothing is metered or paid by it yet. Absent: work is unpaid.
+    /// Price list, by which attempts of FleetJobs are paid (docs/ledger.md). Absent: work is unpaid.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terms: Option<Terms>,
 }

@@ -15,6 +15,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- printf "system:serviceaccount:%s:kerbside-virtual-kubelet" .Release.Namespace -}}
 {{- end -}}
 
+{{- define "kerbside.operatorUser" -}}
+{{- printf "system:serviceaccount:%s:kerbside-operator" .Release.Namespace -}}
+{{- end -}}
+
 {{- /* What every Pod of the chart has in common. */ -}}
 {{- define "kerbside.pod" -}}
 {{- with .Values.image.pullSecrets }}

@@ -9,6 +9,8 @@ use super::{Claim, Consent, Ending, digest};
 use crate::attempt::{AGENT_RESTARTED, ContainerRecord, Exit, Outcome, Record};
 use crate::ids::PodUid;
 
+/// No more digests are in a receipt: whoever makes a Pod of a thousand images must not make a receipt that nobody takes.
+const MOST_IMAGES: usize = 32;
 /// The exit of a program that never ran.
 const START_ERROR: &str = "StartError";
 
@@ -81,6 +83,7 @@ impl Tally {
         let mut images: Vec<_> = digests.collect();
         images.sort();
         images.dedup();
+        images.truncate(MOST_IMAGES);
         Some(Claim {
             pod_uid,
             images,

@@ -86,7 +86,7 @@ pub(super) fn seen(pod: &Pod) -> Option<Seen> {
         finalizers: pod.finalizers().to_vec(),
         started_at: since(condition::STARTED),
         stopped_at: since(condition::STOPPED),
-        milli_cpu: pod.spec.as_ref().and_then(limit::milli_cpu),
+        milli_cpu: pod.spec.as_ref().map(limit::milli_cpu),
         terms: pod.annotations().get(annotation::TERMS).map(|t| t.as_str().into()),
     })
 }

@@ -21,7 +21,7 @@ use crate::vehicle_pool::VehicleIndex;
 
 /// The adapter's conditions have whole seconds: what it saw may have been almost so much longer.
 const ROUNDING_MS: u64 = 1_000;
-/// Where neither the Pod nor the Vehicle says how much processor it could use: a core.
+/// Where the Pod does not say how much processor it may use. Not what the car offers: that is the car's own word for its own bound.
 const ONE_CORE: u64 = 1_000;
 
 /// An attempt that is to be let go.
@@ -77,7 +77,6 @@ impl Closings {
         };
         let recorded = ended.ledger.and_then(|ledger| recorded(ledger, uid));
         let accepted = self.accepted(ended, recorded).await.map_err(unavailable)?;
-        let offered = || self.vehicles.milli_cpu(vehicle);
         let closing = Closing {
             job_uid: ended.job.clone(),
             index: seen.attempt.index,
@@ -87,7 +86,7 @@ impl Closings {
             accepted_uid: accepted,
             terms: terms(seen, &self.vehicles.pools_of(vehicle)),
             running_ms: running_ms(seen, self.clock.wall()),
-            milli_cpu: seen.milli_cpu.or_else(offered).unwrap_or(ONE_CORE),
+            milli_cpu: seen.milli_cpu.unwrap_or(ONE_CORE),
         };
         let json = serde_json::to_vec(&closing).map_err(|source| CloseError::Json {
             uid: uid.clone(),
@@ -174,7 +173,11 @@ fn terms(seen: &Seen, pools: &[String]) -> BTreeMap<String, Terms> {
         tracing::warn!(attempt = %seen.attempt.uid, %error, "the terms on a Pod cannot be read; there are none");
         BTreeMap::new()
     });
-    terms.retain(|pool, _| pools.is_empty() || pools.contains(pool));
+    let of_pools = |pool: &String| pools.contains(pool);
+    // A car that was moved to a pool that the job does not name worked by the terms of one that it names.
+    if terms.keys().any(of_pools) {
+        terms.retain(|pool, _| of_pools(pool));
+    }
     terms
 }
 

@@ -116,13 +116,6 @@ impl VehicleIndex {
         u32::try_from(held.count()).unwrap_or(u32::MAX)
     }
 
-    /// The processor that the car offers, in thousandths of a core, if it is known.
-    pub(crate) fn milli_cpu(&self, vehicle: &VehicleId) -> Option<u64> {
-        let cars = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let offer = &cars.by_name.get(vehicle.as_str())?.offer;
-        u64::try_from(offer.get("cpu").millis()).ok().filter(|cpu| *cpu > 0)
-    }
-
     /// The pool that the car is in, and the one that it was moved from: what it runs goes on under the terms that it was started with.
     /// None where the car is not known.
     pub(crate) fn pools_of(&self, vehicle: &VehicleId) -> Vec<String> {

@@ -251,14 +251,13 @@ fn willing_are_those_that_could_take_an_attempt_now() {
 }
 
 #[test]
-fn car_that_was_moved_is_known_in_both_pools_and_its_processor_is() {
+fn car_that_was_moved_is_known_in_both_pools() {
     let index = VehicleIndex::default();
     let name = "car-aaaaaaaaaaaaaaaa";
     let id = name.parse().unwrap();
-    assert_eq!((index.pools_of(&id), index.milli_cpu(&id)), (vec![], None));
+    assert_eq!(index.pools_of(&id), Vec::<String>::new());
     index.fold(Event::Apply(vehicle(name, "overnight", "Available", "1500m")));
     assert_eq!(index.pools_of(&id), ["overnight"]);
-    assert_eq!(index.milli_cpu(&id), Some(1_500));
     index.fold(Event::Apply(vehicle(name, "weekend", "Available", "2")));
     index.fold(Event::Apply(vehicle(name, "weekend", "Leaving", "2")));
     assert_eq!(index.pools_of(&id), ["weekend", "overnight"]);
@@ -266,5 +265,4 @@ fn car_that_was_moved_is_known_in_both_pools_and_its_processor_is() {
     index.fold(Event::InitApply(vehicle(name, "weekend", "Away", "0")));
     index.fold(Event::InitDone);
     assert_eq!(index.pools_of(&id), ["weekend", "overnight"]);
-    assert_eq!(index.milli_cpu(&id), None, "an offer of nothing says nothing");
 }

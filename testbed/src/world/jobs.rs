@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use k8s_openapi::api::core::v1::Pod;
 use kerbside_api::v1alpha1::{FleetJob, FleetJobStatus};
-use kerbside_core::names::label;
+use kerbside_core::names::{condition, label};
 use kube::ResourceExt;
 use kube::api::Api;
 use kube::runtime::watcher::{Event, watcher};
@@ -155,7 +155,8 @@ impl Record {
         self.seen.borrow().values().cloned().collect()
     }
 
-    /// Indexes of which an attempt was made after another of the same index had succeeded: there must be none.
+    /// Indexes of which an attempt was made after another of the same index had succeeded, and ran: there must be none. One that was made because
+    /// its car was not heard, and that the other's result forestalled, is no such thing.
     pub fn repeated(&self) -> BTreeSet<u32> {
         let all = self.attempts();
         let made = |p: &Pod| p.creation_timestamp().map(|t| t.0);
@@ -172,8 +173,10 @@ impl Record {
                         .max()
                 });
             let Some(finished) = finished else { continue };
-            let later =
-                |p: &&Pod| super::index(p) == super::index(done) && p.uid() != done.uid() && made(p) > Some(finished);
+            let ran = |p: &Pod| super::condition(p, condition::STARTED).is_some_and(|(status, _)| status == "True");
+            let later = |p: &&Pod| {
+                super::index(p) == super::index(done) && p.uid() != done.uid() && made(p) > Some(finished) && ran(p)
+            };
             repeated.extend(all.iter().filter(later).filter_map(super::index));
         }
         repeated

@@ -1,4 +1,4 @@
-//! What the chart's two admission policies let through and what they change, asked of the real API server.
+//! What the chart's admission policies let through and what they change, asked of the real API server.
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::apps::v1::DaemonSet;
@@ -275,6 +275,54 @@ async fn daemon_set_that_may_come_or_never_would_is_not_touched(
             .await
             .context("failed to make the DaemonSet")?;
         ensure!(affinity_of(&made)?.is_null(), "{}", affinity_of(&made)?);
+        Ok(())
+    })
+    .await
+}
+
+/// Whoever may write Pods may not write what they are paid by.
+#[tokio::test]
+async fn terms_on_a_pod_are_written_by_the_operator_and_by_nobody_else() -> Result<()> {
+    world::run("vapterms", async |world| {
+        let pods: Api<Pod> = Api::namespaced(world.client(), &world.name);
+        let pod = |annotations: Value| -> Result<Pod> {
+            object(json!({
+                "metadata": {"name": "p", "annotations": annotations},
+                "spec": {"containers": [{"name": "c", "image": "x"}], "schedulerName": "nobody"},
+            }))
+        };
+        let dear = json!({"kerbside.dev/terms": "{}"});
+        let said = refusal(pods.create(&dry_run(), &pod(dear.clone())?).await)?;
+        ensure!(said.contains("only the Kerbside operator"), "{said}");
+        pods.create(&PostParams::default(), &pod(json!({"a": "b"}))?).await?;
+        let patch = Patch::Merge(json!({"metadata": {"annotations": dear}}));
+        let said = refusal(pods.patch("p", &dry_patch(), &patch).await)?;
+        ensure!(said.contains("only the Kerbside operator"), "{said}");
+        let other = Patch::Merge(json!({"metadata": {"annotations": {"a": "c"}}}));
+        pods.patch("p", &PatchParams::default(), &other).await?;
+        Ok(())
+    })
+    .await
+}
+
+/// A job's Pod that is at work: its terms can be neither raised nor taken away.
+#[tokio::test]
+async fn terms_of_a_pod_at_work_cannot_be_changed() -> Result<()> {
+    world::run("vapwork", async |world| {
+        world
+            .pool(|pool| pool["spec"]["terms"] = json!({"currency": "EUR", "perCPUHour": "1"}))
+            .await?;
+        let car = world.cars(1).await?.remove(0);
+        world.apply(&crate::support::endless(world)?).await?;
+        let pod = world.running_on(&car).await?;
+        let name = pod.metadata.name.context("a Pod has a name")?;
+        let terms = pod.metadata.annotations.unwrap_or_default();
+        ensure!(terms.contains_key("kerbside.dev/terms"), "{terms:?}");
+        for change in [json!("{}"), Value::Null] {
+            let patch = Patch::Merge(json!({"metadata": {"annotations": {"kerbside.dev/terms": change}}}));
+            let said = refusal(world.pods().patch(&name, &dry_patch(), &patch).await)?;
+            ensure!(said.contains("only the Kerbside operator"), "{said}");
+        }
         Ok(())
     })
     .await

@@ -57,10 +57,14 @@ pub async fn deliver<C: Cluster>(receipts: Receipts, cluster: C) {
     receipts.delivered(delivery.known.sequence);
     loop {
         let known = delivery.known.sequence;
-        if standing.wait_for(|standing| standing.newest > known).await.is_err() {
+        let Ok(newest) = standing
+            .wait_for(|standing| standing.newest > known)
+            .await
+            .map(|s| s.newest)
+        else {
             return;
-        }
-        match delivery.send(&receipts, &cluster).await {
+        };
+        match delivery.send(newest, &receipts, &cluster).await {
             Ok(true) => {}
             Ok(false) => sleep(AGAIN).await,
             Err(refused) => {
@@ -82,18 +86,18 @@ struct Delivery {
 
 impl Delivery {
     fn new(root: PathBuf, vehicle: VehicleId) -> Self {
-        let none = Delivered { vehicle, sequence: 0 };
-        let known = std::fs::read(root.join(DELIVERED)).ok();
-        let known = known.and_then(|text| serde_json::from_slice::<Delivered>(&text).ok());
-        // Cut off, or another car's: all is sent again.
-        let known = known.filter(|known| known.vehicle == none.vehicle).unwrap_or(none);
-        Self { root, known, offset: 0 }
+        let sequence = delivered(&root, &vehicle);
+        Self {
+            root,
+            known: Delivered { vehicle, sequence },
+            offset: 0,
+        }
     }
 
-    /// Sends what waits. False: not now.
-    async fn send<C: Cluster>(&mut self, receipts: &Receipts, cluster: &C) -> Result<bool, Refused> {
-        let (root, from, after) = (self.root.clone(), self.offset, self.known.sequence);
-        let read = tokio::task::spawn_blocking(move || waiting(&root, from, after)).await;
+    /// Sends what waits, up to the newest that is durable. False: not now.
+    async fn send<C: Cluster>(&mut self, newest: u64, receipts: &Receipts, cluster: &C) -> Result<bool, Refused> {
+        let (root, from, known) = (self.root.clone(), self.offset, self.known.clone());
+        let read = tokio::task::spawn_blocking(move || waiting(&root, from, &known, newest)).await;
         let (waiting, end) = match read {
             Ok(Ok(read)) => read,
             Ok(Err(error)) => {
@@ -118,29 +122,38 @@ impl Delivery {
                     receipts.delivered(sequence);
                 }
                 Err(fault) if for_good(&fault) => {
-                    self.write();
+                    self.write().await;
                     return Err(Refused { sequence, fault });
                 }
                 Err(fault) => {
                     tracing::warn!(%fault, sequence, "receipt not delivered");
-                    self.write();
+                    self.write().await;
                     return Ok(false);
                 }
             }
         }
         self.offset = end;
-        self.write();
+        self.write().await;
         Ok(true)
     }
 
-    fn write(&self) {
-        let written = serde_json::to_vec(&self.known)
-            .map_err(io::Error::from)
-            .and_then(|text| directory::replace(&self.root.join(DELIVERED), &text));
-        if let Err(error) = written {
+    /// Not on the agent's own thread: a disk may hang.
+    async fn write(&self) {
+        let (path, known) = (self.root.join(DELIVERED), self.known.clone());
+        let write = move || directory::replace(&path, &serde_json::to_vec(&known)?);
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(write).await {
             tracing::warn!(%error, "not kept how far receipts are delivered; they will be sent again");
         }
     }
+}
+
+/// How far the cluster has the receipts of this vehicle. Where the file is cut off, or another car's: all is sent again.
+pub(super) fn delivered(root: &Path, vehicle: &VehicleId) -> u64 {
+    let known = std::fs::read(root.join(DELIVERED)).ok();
+    let known = known.and_then(|text| serde_json::from_slice::<Delivered>(&text).ok());
+    known
+        .filter(|known| known.vehicle == *vehicle)
+        .map_or(0, |known| known.sequence)
 }
 
 /// Whether no other try changes the answer: the receipt is not what the cluster can believe, or it stands against another one.
@@ -151,8 +164,9 @@ fn for_good(fault: &Fault) -> bool {
     )
 }
 
-/// The receipts beyond a number, from this place in the ledger on, and where its last whole line ends. Blocks.
-fn waiting(root: &Path, from: u64, after: u64) -> io::Result<(Vec<Waiting>, u64)> {
+/// The receipts beyond what the cluster has, up to `newest`, from this place in the ledger on, and where the last of them ends. What is behind
+/// `newest` is not durable yet, and may never be. Blocks.
+fn waiting(root: &Path, from: u64, known: &Delivered, newest: u64) -> io::Result<(Vec<Waiting>, u64)> {
     let mut file = std::fs::File::open(root.join(LEDGER))?;
     file.seek(io::SeekFrom::Start(from))?;
     let mut bytes = Vec::new();
@@ -162,9 +176,12 @@ fn waiting(root: &Path, from: u64, after: u64) -> io::Result<(Vec<Waiting>, u64)
     for line in bytes.split_inclusive(|byte| *byte == b'\n') {
         // A line that is being written has no end yet.
         let Some(text) = line.strip_suffix(b"\n") else { break };
-        end += line.len() as u64;
         let (sequence, keyid) = place(text)?;
-        if sequence > after {
+        if sequence > newest {
+            break;
+        }
+        end += line.len() as u64;
+        if sequence > known.sequence {
             waiting.push(Waiting {
                 sequence,
                 line: Bytes::copy_from_slice(text),

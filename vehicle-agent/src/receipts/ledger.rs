@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::io;
 
-use kerbside_core::ids::PodUid;
+use kerbside_core::ids::{PodUid, VehicleId};
 use kerbside_core::receipt::{Claim, Envelope, NOTHING, PAYLOAD_TYPE, Report, Usage, digest, pae, verify};
 use kerbside_link::identity::Signer;
 
@@ -23,8 +23,17 @@ pub(super) struct Past {
 }
 
 impl Past {
-    pub(super) fn add(&mut self, report: &Report) {
-        for read in &report.receipts {
+    /// Begins with what the cluster has: no number of it is given again.
+    pub(super) fn delivered(sequence: u64) -> Self {
+        Self {
+            newest: sequence,
+            ..Self::default()
+        }
+    }
+
+    /// Takes in what this vehicle has signed in another file.
+    pub(super) fn add(&mut self, report: &Report, vehicle: &VehicleId) {
+        for read in report.receipts.iter().filter(|read| read.usage.vehicle == *vehicle) {
             self.attempts.insert(read.usage.claim.pod_uid.clone());
             self.newest = self.newest.max(read.usage.sequence);
         }
@@ -37,6 +46,8 @@ pub(super) enum Opened {
     Sound(Ledger),
     /// It is not what the car has written; nothing was changed.
     Broken(Report),
+    /// It is of another vehicle, which this car was before it was enrolled anew; nothing was changed.
+    OfAnother(VehicleId),
 }
 
 /// The ledger on its medium.
@@ -56,12 +67,21 @@ pub(super) struct Ledger {
 
 impl Ledger {
     /// Reads what is there, and cuts off a torn write if the rest is sound.
-    pub(super) fn open(mut medium: Box<dyn Medium>, mut past: Past, keys: &KnownKeys) -> io::Result<Opened> {
+    pub(super) fn open(
+        mut medium: Box<dyn Medium>,
+        mut past: Past,
+        keys: &KnownKeys,
+        vehicle: &VehicleId,
+    ) -> io::Result<Opened> {
         let bytes = medium.read()?;
         let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         let report = verify(&bytes[..whole], keys);
         if !report.goes_on() {
             return Ok(Opened::Broken(report));
+        }
+        let mut vehicles = report.receipts.iter().map(|read| &read.usage.vehicle);
+        if let Some(other) = vehicles.find(|other| *other != vehicle) {
+            return Ok(Opened::OfAnother(other.clone()));
         }
         let torn = bytes.len() - whole;
         if torn > 0 {
@@ -69,8 +89,8 @@ impl Ledger {
             medium.truncate(whole as u64)?;
         }
         // A ledger that holds something is gone on with, also one that was set back; an empty one, with what was before it.
-        let newest = report.head.as_ref().map_or(past.newest, |head| head.sequence);
-        past.add(&report);
+        let newest = report.head.as_ref().map_or(0, |head| head.sequence).max(past.newest);
+        past.add(&report, vehicle);
         let head = report.head.map_or_else(|| NOTHING.to_owned(), |head| head.digest);
         Ok(Opened::Sound(Self {
             medium,

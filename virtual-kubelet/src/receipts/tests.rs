@@ -139,6 +139,15 @@ async fn receipt_that_comes_again_is_taken_and_its_pointer_is_mended() {
 }
 
 #[tokio::test]
+async fn receipt_that_was_signed_anew_is_the_same() {
+    let case = Case::new();
+    let usage = usage(&vehicle(1), 1);
+    case.put(&signed(&case.signer, &usage)).await.unwrap();
+    // Signatures of this kind differ each time.
+    case.put(&signed(&case.signer, &usage)).await.unwrap();
+}
+
+#[tokio::test]
 async fn another_receipt_under_a_number_that_is_taken_is_a_conflict_and_replaces_nothing() {
     let case = Case::new();
     let first = signed(&case.signer, &usage(&vehicle(1), 1));

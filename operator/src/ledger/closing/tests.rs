@@ -199,21 +199,33 @@ async fn rival_that_was_stopped_is_disrupted() {
 }
 
 #[tokio::test]
-async fn processor_is_the_vehicles_where_the_pod_sets_no_limit() {
-    let case = Case::new();
-    let unlimited = seen("Failed", |p| p["spec"]["containers"] = json!([{ "name": "main" }]));
-    assert_eq!(case.close(&unlimited, false).await.unwrap().milli_cpu, ONE_CORE);
+async fn processor_is_never_what_the_car_says_that_it_has() {
     let case = Case::new();
     case.enrol("overnight", "2500m");
-    assert_eq!(case.close(&unlimited, false).await.unwrap().milli_cpu, 2_500);
+    let unlimited = seen("Failed", |p| p["spec"]["containers"] = json!([{ "name": "main" }]));
+    assert_eq!(case.close(&unlimited, false).await.unwrap().milli_cpu, ONE_CORE);
 }
 
 #[tokio::test]
 async fn terms_of_pools_that_the_car_is_not_in_are_left_out() {
     let case = Case::new();
     case.enrol("weekend", "1");
+    let term =
+        |pool| json!({"pool": pool, "currency": "EUR", "perCPUHour": "1", "perKWh": "0", "unaccepted": "Nothing"});
+    let both = json!({"overnight": term("overnight"), "weekend": term("weekend")}).to_string();
+    let attempt = seen("Failed", |p| {
+        p["metadata"]["annotations"]["kerbside.dev/terms"] = both.as_str().into();
+    });
+    let pools = |closing: Closing| closing.terms.into_keys().collect::<Vec<_>>();
+    assert_eq!(pools(case.close(&attempt, false).await.unwrap()), ["weekend"]);
+}
+
+#[tokio::test]
+async fn car_that_was_moved_to_a_pool_of_no_interest_is_paid_by_what_the_job_offered() {
+    let case = Case::new();
+    case.enrol("another", "1");
     let closing = case.close(&seen("Failed", same), false).await.unwrap();
-    assert!(closing.terms.is_empty());
+    assert_eq!(closing.terms.into_keys().collect::<Vec<_>>(), ["overnight"]);
 }
 
 #[tokio::test]

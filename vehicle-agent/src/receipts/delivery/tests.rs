@@ -81,8 +81,8 @@ async fn receipts_arrive_in_order_with_their_certificates_and_once_over_a_restar
     assert_eq!(car.numbers(4).await, [1, 2, 3, 4]);
 }
 
-#[tokio::test]
-async fn file_that_says_how_far_it_has_come_is_cut_off_or_another_cars_and_all_is_sent_again() {
+#[test]
+fn file_that_says_how_far_it_has_come_is_cut_off_or_another_cars_and_all_is_sent_again() {
     let whole = serde_json::to_vec(&Delivered {
         vehicle: identity().vehicle().clone(),
         sequence: 2,
@@ -93,10 +93,7 @@ async fn file_that_says_how_far_it_has_come_is_cut_off_or_another_cars_and_all_i
         .collect::<Vec<_>>();
     others.push(br#"{"vehicle":"car-bbbbbbbbbbbbbbbb","sequence":2}"#.to_vec());
     let car = Car::new();
-    let (receipts, life) = car.boot();
-    give(&receipts, [1, 2]).await;
-    until(&receipts, |s| s.delivered == 2).await;
-    drop((receipts, life));
+    std::fs::create_dir(car.temp.path().join("receipts")).unwrap();
     for text in others {
         std::fs::write(car.marker(), text).unwrap();
         let delivery = Delivery::new(car.temp.path().join("receipts"), identity().vehicle().clone());
@@ -115,9 +112,9 @@ async fn car_that_is_not_let_in_tries_again_later() {
     give(&receipts, [1, 2]).await;
     let mut delivery = Delivery::new(directory.receipts(), car.identity.vehicle().clone());
     car.cluster.refuse_receipt(Fault::denied("revoked"));
-    assert!(!delivery.send(&receipts, &car.cluster).await.unwrap(), "not now");
+    assert!(!delivery.send(2, &receipts, &car.cluster).await.unwrap(), "not now");
     assert_eq!(delivery.known.sequence, 0);
-    assert!(delivery.send(&receipts, &car.cluster).await.unwrap());
+    assert!(delivery.send(2, &receipts, &car.cluster).await.unwrap());
     assert_eq!(car.numbers(2).await, [1, 2]);
     assert_eq!(receipts.standing().borrow().refused, "");
 }
@@ -146,6 +143,40 @@ async fn receipt_that_the_cluster_will_never_take_is_said_and_not_sent_again() {
 fn line_that_is_being_written_waits() {
     let temp = tempfile::tempdir().unwrap();
     std::fs::write(temp.path().join(LEDGER), "{\"payloadType").unwrap();
-    let (waiting, end) = waiting(temp.path(), 0, 0).unwrap();
+    let none = Delivered {
+        vehicle: identity().vehicle().clone(),
+        sequence: 0,
+    };
+    let (waiting, end) = waiting(temp.path(), 0, &none, 9).unwrap();
     assert_eq!((waiting.len(), end), (0, 0));
+}
+
+#[tokio::test]
+async fn receipt_that_is_not_durable_yet_stays_in_the_car() {
+    let car = Car::new();
+    let directory = Directory::open(car.temp.path()).unwrap();
+    let receipts = Receipts::open(&directory, &car.identity).unwrap();
+    give(&receipts, [1, 2]).await;
+    let mut delivery = Delivery::new(directory.receipts(), car.identity.vehicle().clone());
+    assert!(delivery.send(1, &receipts, &car.cluster).await.unwrap());
+    assert_eq!(car.numbers(1).await, [1]);
+    assert!(delivery.send(2, &receipts, &car.cluster).await.unwrap());
+    assert_eq!(car.numbers(2).await, [1, 2]);
+}
+
+#[tokio::test]
+async fn car_that_is_enrolled_anew_begins_anew_and_sends_nothing_of_the_one_before() {
+    let mut car = Car::new();
+    let (receipts, life) = car.boot();
+    give(&receipts, [1, 2]).await;
+    until(&receipts, |s| s.delivered == 2).await;
+    drop((receipts, life));
+    car.identity = crate::testing::identity_of("car-bbbbbbbbbbbbbbbb");
+    car.cluster = FakeCluster::new();
+    let (receipts, _life) = car.boot();
+    assert_eq!(receipts.standing().borrow().aside, Vec::<String>::new());
+    give(&receipts, [3]).await;
+    assert_eq!(car.numbers(1).await, [1]);
+    let kept = car.temp.path().join("receipts/usage.jsonl.of-car-aaaaaaaaaaaaaaaa-1");
+    assert_eq!(std::fs::read_to_string(kept).unwrap().lines().count(), 2);
 }
