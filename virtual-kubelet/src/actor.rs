@@ -39,6 +39,7 @@ use crate::events;
 use crate::fleet::{Ends, Message};
 use crate::metrics::{PhaseLabel, PoolLabel, WriteLabel};
 use crate::offer;
+use crate::pod_status::FirstHeard;
 use crate::terms::{Pool, terms};
 use crate::twins::Twins;
 
@@ -93,6 +94,7 @@ pub(crate) struct Actor {
     pods: HashMap<PodUid, Arc<Pod>>,
     /// Each attempt's newest status, as the car sent it.
     said: HashMap<PodUid, proto::AttemptStatus>,
+    first_heard: HashMap<PodUid, FirstHeard>,
     /// When each attempt's Run was first sent, until it runs.
     asked: HashMap<PodUid, Boottime>,
     /// What gives the vehicle what its Pods refer to.
@@ -152,6 +154,7 @@ impl Actor {
             heard_at,
             pods: HashMap::new(),
             said: HashMap::new(),
+            first_heard: HashMap::new(),
             asked: HashMap::new(),
             providers: HashMap::new(),
             announced: HashSet::new(),

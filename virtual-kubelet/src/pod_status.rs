@@ -28,6 +28,30 @@ pub(crate) struct Around<'a> {
     pub now: Timestamp,
     /// When the car was last heard, by the wall clock.
     pub heard_at: Timestamp,
+    /// When the attempt's beginning and end were heard.
+    pub first: FirstHeard,
+}
+
+/// When this was heard of an attempt for the first time, by the wall clock. A write may come long after, and what a vehicle is paid for is
+/// bounded by these. An adapter that has started since knows only what it heard itself; what the API has stays.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct FirstHeard {
+    /// A program of it runs or has run.
+    pub started: Option<Timestamp>,
+    /// Nothing of it is alive.
+    pub stopped: Option<Timestamp>,
+}
+
+impl FirstHeard {
+    /// Takes in what the car says now.
+    pub(crate) fn hear(&mut self, car: &proto::AttemptStatus, now: Timestamp) {
+        if has_started(car) {
+            self.started.get_or_insert(now);
+        }
+        if car.stopped {
+            self.stopped.get_or_insert(now);
+        }
+    }
 }
 
 /// The status that the Pod should have.
@@ -60,10 +84,9 @@ pub(crate) fn build(
         now: whole_seconds(around.now).0,
     };
     ready.write(&mut conditions);
-    ours(&mut conditions, report);
-    // What the vehicle is paid for is bounded by this moment and that of Stopped, both by the adapter's clock.
+    ours(&mut conditions, report, around.first.stopped);
     if car.is_some_and(has_started) {
-        conditions.set(condition::STARTED, true, reason::REPORTED, "");
+        conditions.set_at(condition::STARTED, reason::REPORTED, "", around.first.started);
     }
     status.conditions = Some(conditions.list);
     status
@@ -78,7 +101,7 @@ fn has_started(car: &proto::AttemptStatus) -> bool {
 }
 
 /// Our own conditions, and `DisruptionTarget`. What the report leaves open stays as it is.
-fn ours(conditions: &mut Conditions, report: &PodReport) {
+fn ours(conditions: &mut Conditions, report: &PodReport, stopped_at: Option<Timestamp>) {
     match report.unheard {
         Some(true) => {
             conditions.set(
@@ -92,7 +115,7 @@ fn ours(conditions: &mut Conditions, report: &PodReport) {
         None => {}
     }
     match report.stopped {
-        Some(StoppedBy::Reported) => conditions.set(condition::STOPPED, true, reason::REPORTED, ""),
+        Some(StoppedBy::Reported) => conditions.set_at(condition::STOPPED, reason::REPORTED, "", stopped_at),
         Some(StoppedBy::Fenced) => {
             conditions.set(
                 condition::STOPPED,
@@ -142,6 +165,14 @@ impl Conditions {
             message,
         };
         set_pod(&mut self.list, &says, self.generation, self.now);
+    }
+
+    /// True, and since then, if that is known.
+    fn set_at(&mut self, type_: &str, reason: &str, message: &str, since: Option<Timestamp>) {
+        let now = self.now;
+        self.now = since.map_or(now, |since| whole_seconds(since).0);
+        self.set(type_, true, reason, message);
+        self.now = now;
     }
 
     fn has(&self, type_: &str) -> bool {

@@ -40,6 +40,7 @@ impl Actor {
         }
         let attempts = self.facts.attempts();
         self.said.retain(|uid, _| attempts.contains_key(uid));
+        self.first_heard.retain(|uid, _| attempts.contains_key(uid));
     }
 
     /// Keeps the newest word of the car on an attempt, and tells people what they would hear from a kubelet.
@@ -73,6 +74,11 @@ impl Actor {
         for note in notes {
             self.publish(&report.uid, note);
         }
+        let now = self.context.clock.wall();
+        self.first_heard
+            .entry(report.uid.clone())
+            .or_default()
+            .hear(&status, now);
         self.said.insert(report.uid.clone(), status);
     }
 

@@ -181,6 +181,7 @@ impl Actor {
                 node_address: &self.context.node.address,
                 now: self.context.clock.wall(),
                 heard_at: self.heard_at,
+                first: self.first_heard.get(uid).copied().unwrap_or_default(),
             };
             let wanted = pod_status::build(&pod, report, self.said.get(uid), around);
             match pod_status::patch(pod.status.as_ref(), &wanted) {

@@ -37,6 +37,7 @@ fn around(now: &str) -> Around<'static> {
         node_address: "10.99.0.1",
         now,
         heard_at: "2026-11-23T12:00:20Z".parse().unwrap(),
+        first: FirstHeard::default(),
     }
 }
 
@@ -92,6 +93,7 @@ struct Case {
     facts: Facts,
     pod: Pod,
     car: Option<proto::AttemptStatus>,
+    first: FirstHeard,
 }
 
 impl Case {
@@ -111,7 +113,12 @@ impl Case {
             reports: vec![],
         };
         facts.step(connected, Boottime::default());
-        let mut case = Self { facts, pod, car: None };
+        let mut case = Self {
+            facts,
+            pod,
+            car: None,
+            first: FirstHeard::default(),
+        };
         case.observed();
         case.on(Event::Judged("u-1".parse().unwrap(), None));
         case
@@ -140,7 +147,11 @@ impl Case {
         facts.settle(boottime, |_| None);
         let desired = facts.desired(boottime);
         let report = desired.pods.get(&"u-1".parse().unwrap()).unwrap();
-        build(&self.pod, report, self.car.as_ref(), around(now))
+        let around = Around {
+            first: self.first,
+            ..around(now)
+        };
+        build(&self.pod, report, self.car.as_ref(), around)
     }
 
     /// The API has what was written.
@@ -474,4 +485,34 @@ fn container_that_was_added_has_a_status_of_its_own_and_is_never_ready() {
     assert_eq!((look.ready, look.started, look.restart_count), (false, None, 0));
     assert!(now.container_statuses.unwrap()[0].ready);
     assert_eq!(now.phase.as_deref(), Some("Running"));
+}
+
+/// What a vehicle is paid for lies between the two: a write that had to wait must not make it shorter.
+#[test]
+fn beginning_and_end_are_of_when_they_were_heard_and_not_of_when_they_are_written() {
+    let at = |text: &str| text.parse::<Timestamp>().unwrap();
+    let mut first = FirstHeard::default();
+    let waits = said(1, proto::AttemptPhase::Pending, false, container(None, false));
+    first.hear(&waits, at("2026-11-23T12:00:00Z"));
+    assert_eq!(first, FirstHeard::default());
+    let runs = container(Some(State::Running(proto::Running::default())), true);
+    for second in ["03.7", "09"] {
+        let status = said(2, proto::AttemptPhase::Running, false, runs.clone());
+        first.hear(&status, at(&format!("2026-11-23T12:00:{second}Z")));
+    }
+    let ended = container(Some(State::Terminated(proto::Terminated::default())), false);
+    let ended = said(3, proto::AttemptPhase::Succeeded, true, ended);
+    first.hear(&ended, at("2026-11-23T12:00:20Z"));
+
+    let mut case = Case::new(pod());
+    case.says(ended);
+    case.first = first;
+    let status = case.build(0, "2026-11-23T13:00:00Z");
+    let since = |type_: &str| {
+        let found = status.conditions.iter().flatten().find(|c| c.type_ == type_).unwrap();
+        found.last_transition_time.clone().unwrap().0
+    };
+    assert_eq!(since(condition::STARTED), at("2026-11-23T12:00:03Z"));
+    assert_eq!(since(condition::STOPPED), at("2026-11-23T12:00:20Z"));
+    assert_eq!(since("Ready"), at("2026-11-23T13:00:00Z"));
 }

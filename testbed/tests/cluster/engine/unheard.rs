@@ -25,11 +25,23 @@ async fn container_is_probed_ended_and_started_again_while_its_car_is_not_heard(
         // Well until the test says otherwise, in the car.
         pod["spec"]["containers"][0]["livenessProbe"] =
             json!({"httpGet": {"port": 8080, "path": "/file/work/runs"}, "periodSeconds": 1, "failureThreshold": 1});
+        // A program that runs need not listen yet, and on a busy machine it takes a while.
+        pod["spec"]["containers"][0]["startupProbe"] =
+            json!({"httpGet": {"port": 8080, "path": "/file/work/runs"}, "periodSeconds": 1, "failureThreshold": 60});
         world.apply(&pod).await?;
         let uid = running(world, "alone").await?.uid().context("a Pod has a UID")?;
         let runs = car.dir().join("attempts").join(uid).join("volumes/work/runs");
+        until(world, "alone", "the program to have begun in earnest", |pod| {
+            let status = pod.status.as_ref()?.container_statuses.as_ref()?.first()?;
+            (status.started == Some(true)).then_some(())
+        })
+        .await?;
         way.hold();
         for _ in 0..2 {
+            wait::until("the program to have begun", DEADLINE, async || {
+                Ok(runs.exists().then_some(()))
+            })
+            .await?;
             // A program that is asked ends well, and finds no file when it begins again.
             std::fs::remove_file(&runs).context("it has begun")?;
             wait::until("the program to have begun again", DEADLINE, async || {
