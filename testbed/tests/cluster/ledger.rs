@@ -11,6 +11,7 @@ use kerbside_core::names::condition;
 use kerbside_testbed::fleet::car::{Car, Signals};
 use kerbside_testbed::wait;
 use kerbside_testbed::world::{self, World};
+use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
 use crate::support;
@@ -120,6 +121,9 @@ async fn work_that_a_departure_ends_is_in_the_ledger_and_earns_what_the_terms_sa
         world.running_on(&car).await?;
         car.signals(Signals::DrivesOff)?;
         world.phase(&car, VehiclePhase::Away).await?;
+        // The Pod of an attempt whose replacement was made on the notice is held until its index is over, and settled then.
+        let deleted = world.jobs().delete("hello", &DeleteParams::default()).await;
+        deleted.context("failed to delete the job")?;
         let sums = settled(world, &car, 1).await?;
         let row = &sums["sums"][0];
         ensure!(
