@@ -257,6 +257,11 @@ impl Actor {
                 }
                 self.step(Event::Closed(epoch));
             }
+            Message::Later(delay) => {
+                // It is well, and silent because we asked for it: until it has come again, stretched its wait, and found an answer.
+                let back = self.context.clock.boottime() + delay.mul_f64(1.5) + PATIENCE;
+                self.stalled_until = self.stalled_until.max(Some(back));
+            }
             Message::Sealed(uid) => self.step(Event::Sealed(uid, true)),
             Message::Said(epoch, said, at) => {
                 if self.session.as_ref().is_some_and(|(e, _)| *e == epoch) {
@@ -482,6 +487,13 @@ impl Actor {
         self.at_work.remove(&key);
         self.tally(&key, &outcome);
         match outcome {
+            Outcome::Claimed(epoch, arrival, reply) if arrival.session.is_closed() => {
+                // It has not been here: nothing is opened, and nothing ends.
+                if self.epoch.is_some_and(|known| known + 1 == epoch) {
+                    self.epoch = Some(epoch);
+                }
+                let _ = reply.send(Err(jobs::gone().into()));
+            }
             Outcome::Claimed(epoch, arrival, reply) => self.greet(epoch, *arrival, reply),
             Outcome::Written => {}
             Outcome::Sent => {

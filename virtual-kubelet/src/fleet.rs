@@ -21,8 +21,6 @@ use crate::context::Context;
 
 /// A car that comes while the adapter is still reading the cluster waits this long before it is sent away for a moment.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// When so many cars come at once that one has to come again: those before it have been greeted by then.
-const CROWD: Duration = Duration::from_secs(4);
 /// Messages of one car that wait for its actor; more hold up that car's own stream and nobody else's.
 const INBOX: usize = 64;
 
@@ -33,6 +31,8 @@ pub(crate) enum Message {
     Connected(Box<Arrival>, oneshot::Sender<Result<Greeting, Refusal>>),
     /// The car says something. Boxed: an inbox has room for many, and an idle car's must be small.
     Said(u64, Box<FromCar>, Boottime),
+    /// The car came when many did, and was asked to come again after so long.
+    Later(Duration),
     /// The connection of that epoch is over.
     Disconnected(u64),
     /// An attempt's output is in the store, with its manifest.
@@ -179,11 +179,14 @@ impl Fleet {
             Some(v) if v.spec.revoked => return Err(Fault::denied("this vehicle is revoked").into()),
             Some(_) => {}
         }
-        let Some(_waits) = self.context.gate.arrive() else {
-            return Err(Refusal::RetryAfter {
-                delay: CROWD,
-                reason: "many vehicles connect at this moment".to_owned(),
-            });
+        let with_attempts = !arrival.hello.attempts.is_empty();
+        let _waits = match self.context.gate.arrive(with_attempts, &*self.context.clock) {
+            Ok(place) => place,
+            Err(delay) => {
+                self.send(&arrival.vehicle, Message::Later(delay)).await;
+                let reason = "many vehicles connect at this moment".to_owned();
+                return Err(Refusal::RetryAfter { delay, reason });
+            }
         };
         let handle = self.actor(&arrival.vehicle);
         let (reply, answer) = oneshot::channel();

@@ -5,7 +5,13 @@
 //! waits without that clock running, and is one job per object at most. What must never happen: a renewal or the word on a Pod that
 //! waits behind the arrival of other cars.
 
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use kerbside_core::clock::{Boottime, Clock};
 use tokio::sync::{Semaphore, SemaphorePermit};
+
+use crate::arrivals::Arrivals;
 
 /// Requests of one lane at one moment: an API server with two processors answers as many within some tens of milliseconds.
 const AT_ONCE: usize = 32;
@@ -14,8 +20,6 @@ const AT_ONCE: usize = 32;
 const UNHURRIED: usize = 6;
 /// Of Events, likewise.
 const EVENTS: usize = 2;
-/// Cars that may wait for their greeting: some seconds of work, and less than a car's patience with an answer.
-const ARRIVALS: usize = 400;
 
 /// What a request is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +53,7 @@ pub(crate) struct Gate {
     object: Semaphore,
     registry: Semaphore,
     event: Semaphore,
-    waiting: Semaphore,
+    arrivals: Mutex<Arrivals>,
 }
 
 impl Default for Gate {
@@ -64,7 +68,7 @@ impl Default for Gate {
             object: lane(),
             registry: lane(),
             event: Semaphore::new(EVENTS),
-            waiting: Semaphore::new(ARRIVALS),
+            arrivals: Mutex::default(),
         }
     }
 }
@@ -86,15 +90,42 @@ impl Gate {
         lane.acquire().await.ok()
     }
 
-    /// A place among the cars that wait for their greeting; `None`: there are so many that this one should come again later.
-    pub(crate) fn arrive(&self) -> Option<SemaphorePermit<'_>> {
-        self.waiting.try_acquire().ok()
+    /// A place among the cars that wait for their greeting, until it is dropped.
+    ///
+    /// # Errors
+    /// There are so many that this one should come again after that delay.
+    pub(crate) fn arrive<'a>(&'a self, with_attempts: bool, clock: &'a dyn Clock) -> Result<Place<'a>, Duration> {
+        let since = clock.boottime();
+        let mut arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
+        arrivals.enter(with_attempts, since)?;
+        Ok(Place {
+            arrivals: &self.arrivals,
+            clock,
+            since,
+        })
+    }
+}
+
+/// A car waits for its greeting.
+pub(crate) struct Place<'a> {
+    arrivals: &'a Mutex<Arrivals>,
+    clock: &'a dyn Clock,
+    since: Boottime,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let now = self.clock.boottime();
+        let mut arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
+        arrivals.leave(now.since(self.since), now);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::arrivals::SOONEST;
+    use crate::testing::TestClock;
 
     #[tokio::test]
     async fn full_lane_holds_up_nobody_in_another() {
@@ -121,11 +152,17 @@ mod tests {
     }
 
     #[test]
-    fn car_beyond_those_that_may_wait_is_told_so_at_once() {
-        let gate = Gate::default();
-        let mut waiting: Vec<_> = (0..ARRIVALS).map(|_| gate.arrive().unwrap()).collect();
-        assert!(gate.arrive().is_none());
+    fn car_beyond_those_that_may_wait_is_told_so_at_once_and_a_place_that_is_left_is_free() {
+        let (gate, clock) = (Gate::default(), TestClock::default());
+        let mut waiting = Vec::new();
+        let delay = loop {
+            match gate.arrive(false, &clock) {
+                Ok(place) => waiting.push(place),
+                Err(delay) => break delay,
+            }
+        };
+        assert!(waiting.len() > 16 && delay >= SOONEST);
         waiting.pop();
-        assert!(gate.arrive().is_some());
+        assert!(gate.arrive(false, &clock).is_ok());
     }
 }

@@ -8,6 +8,7 @@ pub mod args;
 
 mod actor;
 mod admission;
+mod arrivals;
 mod connection;
 mod context;
 mod enrolment;

@@ -127,6 +127,14 @@ pub(super) fn claim(
     reply: oneshot::Sender<Result<Greeting, Refusal>>,
 ) -> Job {
     async move {
+        if arrival.session.is_closed() {
+            // It has lost its patience while it waited for its turn: a write for it would only hold up those who still wait.
+            let _ = reply.send(Err(gone().into()));
+            return Done {
+                key: Key::Claim,
+                outcome: Outcome::Written,
+            };
+        }
         let outcome = match raise_epoch(&context, &id).await {
             Ok(epoch) => Outcome::Claimed(epoch, arrival, reply),
             Err(refusal) => {
@@ -140,6 +148,11 @@ pub(super) fn claim(
         }
     }
     .boxed()
+}
+
+/// Nobody waits for the greeting any more.
+pub(super) fn gone() -> Fault {
+    Fault::unavailable("the car has gone before it was greeted; connect again")
 }
 
 pub(super) async fn raise_epoch(context: &Context, id: &VehicleId) -> Result<u64, Refusal> {
