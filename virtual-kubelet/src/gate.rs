@@ -15,6 +15,11 @@ use crate::arrivals::Arrivals;
 
 /// Requests of one lane at one moment: an API server with two processors answers as many within some tens of milliseconds.
 const AT_ONCE: usize = 32;
+/// Renewals at one moment. An API server that has more to do than it can gives each lane by what it has there: when a fleet comes back, most
+/// of it must be the renewals, or Nodes that have nothing to do with it turn NotReady.
+const RENEWALS: usize = 96;
+/// Of what a fleet that comes back brings by the thousand, beside its renewals.
+const RETURNS: usize = 12;
 /// Of what people look at, and nothing waits for: when many cars leave in one second, these would be half of all requests before
 /// the scheduler could bind what the cars were doing.
 const UNHURRIED: usize = 6;
@@ -60,10 +65,10 @@ impl Default for Gate {
     fn default() -> Self {
         let lane = || Semaphore::new(AT_ONCE);
         Self {
-            renewal: lane(),
+            renewal: Semaphore::new(RENEWALS),
             work: lane(),
-            arrival: lane(),
-            node: lane(),
+            arrival: Semaphore::new(RETURNS),
+            node: Semaphore::new(RETURNS),
             facts: Semaphore::new(UNHURRIED),
             object: lane(),
             registry: lane(),
