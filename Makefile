@@ -97,6 +97,14 @@ bench-pods: build tools ## how long a Pod takes from bound to running in a car, 
 bench-return: build tools ## how soon a car's work stands still when its driver returns, its programs uncooperative; the last line is JSON
 	@$(TESTBED) bench-return $(ARGS)
 
+.PHONY: forecast
+forecast: build ## how often cars' forecasts of their own stays hold, on simulated lives they were not tuned on; the last line is JSON
+	@$(BIN)/kerbside-forecast $(ARGS)
+
+.PHONY: bench-privacy
+bench-privacy: build ## how well a test attacker knows when cars leave, by what it holds of the cluster's data; the last line is JSON
+	@$(TESTBED) bench-privacy $(ARGS)
+
 .PHONY: chaos
 chaos: build tools ## a night and a morning with faults: 1,000 simulated cars, 2,000 completions; ARGS for another size
 	@$(TESTBED) chaos $(ARGS)

@@ -22,7 +22,8 @@ declare -A allowed=(
   [vehicle-agent]="core link"
   [kubectl-fleet]="core api link k8s"
   [simulator]="core link vehicle-agent"
-  [testbed]="core databroker api link k8s kubectl-fleet simulator vehicle-agent"
+  [telemetry-gateway]="core api link k8s"
+  [testbed]="core databroker api link k8s kubectl-fleet simulator telemetry-gateway vehicle-agent"
 )
 for crate in */Cargo.toml; do
   crate=${crate%/Cargo.toml}

@@ -17,9 +17,10 @@ mkdir -p out/logs
 rm -rf "$dir"
 trap 'down; exit 130' INT TERM
 hack/step.sh cluster-up "$testbed" up --dir "$dir" --compiled --audit --engine --store "${STORE:-directory}" || exit
-# What a test says that passes, nobody reads; so it is said here that the tests of that engine, or with that client, are not run.
+# What a test says that passes, nobody reads; so it is said here that the tests of that engine, with that client or that browser, are not run.
 grep '^NO CONTAINER ENGINE' out/logs/cluster-up.log
 hack/tools/kuksa.sh >/dev/null || echo "NOT TESTED with Eclipse KUKSA's client; in CI this is a failure of cluster::signals"
+hack/tools/chromium.sh >/dev/null || echo "NOT TESTED in a browser; in CI this is a failure of cluster::page"
 KERBSIDE_TESTBED=$PWD/$dir STEP_TAIL=200 hack/step.sh cluster hack/nextest.sh cluster --profile cluster --workspace --test cluster "$@"
 code=$?
 if [ "$code" -ne 0 ] && [ -n "${KEEP:-}" ]; then

@@ -3,7 +3,8 @@
 #
 #   hack/nightly.sh TESTBED
 #
-# The property tests with many more random worlds, a night of ten thousand cars, the start of Pods, the return of a driver, the demo; then
+# The property tests with many more random worlds, a night of ten thousand cars, the start of Pods, the return of a driver, the forecasts of
+# simulated cars, an attacker's guesses, the demo; then
 # every cluster test REPEAT times (2) on one control plane, so that a test which fails now and then is found, what is for the night only, the
 # tests of containers once more on Debian's containerd, and every cluster test once more with results in an S3-compatible server. What measures
 # comes first: a machine that is too busy, or a change that made something slow, shows within half an hour. Run on a commit, not on a changed
@@ -34,7 +35,7 @@ measure() {
 measured() { if [ -f out/test/logs/figures.jsonl ]; then tee -a "$figures" <out/test/logs/figures.jsonl; fi; }
 
 PROPTEST_CASES=${PROPTEST_CASES:-20000} measure properties hack/step.sh properties hack/nextest.sh properties --profile nightly --workspace -E 'test(/simulation|properties/)'
-for bench in bench-pods bench-return; do
+for bench in bench-pods bench-return bench-privacy; do
   if STEP_TAIL=40 hack/step.sh "$bench" "$testbed" "$bench"; then
     # It says its own name.
     tail -1 "out/logs/$bench.log" | tee -a "$figures"
@@ -42,6 +43,11 @@ for bench in bench-pods bench-return; do
     failed=1
   fi
 done
+if STEP_TAIL=40 hack/step.sh forecast "$(dirname "$testbed")/kerbside-forecast"; then
+  keep forecast "$(tail -1 out/logs/forecast.log)"
+else
+  failed=1
+fi
 if STEP_TAIL=40 hack/step.sh chaos "$testbed" chaos --dir out/chaos; then
   keep chaos "$(tail -1 out/logs/chaos.log)"
 else

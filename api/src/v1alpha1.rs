@@ -12,6 +12,7 @@ mod duration;
 mod fleet_job;
 mod fleet_job_status;
 mod free_for;
+mod telemetry;
 mod template;
 mod vehicle;
 mod vehicle_pool;
@@ -21,7 +22,8 @@ pub use fleet_job::{FleetJob, FleetJobSpec, MANAGED_BY, OnLoss, Output, Replace}
 pub use fleet_job_status::{FleetJobStatus, UncountedAttempts};
 pub use free_for::{FreeFor, FreeForError, FreeForMinutes};
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-pub use vehicle::{Connection, Offer, Runtime, Vehicle, VehiclePhase, VehicleSpec, VehicleStatus};
+pub use telemetry::{ChargeBand, ChargeBandError, Known, Telemetry};
+pub use vehicle::{Connection, Offer, Runtime, Source, Vehicle, VehiclePhase, VehicleSpec, VehicleStatus};
 pub use vehicle_pool::{
     Access, AllowedNamespaces, Brake, EligibilityRule, Loss, NamespacesFrom, NodeTemplate, Terms, Trust, Unaccepted,
     VehicleCounts, VehiclePool, VehiclePoolSpec, VehiclePoolStatus,

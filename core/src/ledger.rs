@@ -156,8 +156,8 @@ impl Link for Acceptance {
         &self.vehicle
     }
 
-    fn attempt(&self) -> &PodUid {
-        &self.pod_uid
+    fn attempt(&self) -> Option<&PodUid> {
+        Some(&self.pod_uid)
     }
 }
 

@@ -8,10 +8,12 @@ pub mod admission;
 pub mod attempt;
 pub mod backoff;
 pub mod clock;
+pub mod consent;
 #[cfg(test)]
 mod coupled;
 pub mod departure;
 pub mod duration;
+pub mod forecast;
 pub mod guard;
 pub mod ids;
 pub mod index_set;

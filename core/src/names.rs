@@ -34,6 +34,8 @@ pub mod label {
     pub const JOB_UID: &str = "kerbside.dev/job-uid";
     /// On Pods: the completion index, as in batch/v1.
     pub const INDEX: &str = "batch.kubernetes.io/job-completion-index";
+    /// On Vehicles without an agent: the telemetry gateway that made them and may delete them.
+    pub const TELEMETRY_GATEWAY: &str = "kerbside.dev/telemetry-gateway";
     /// On Secrets: marks an enrolment token; the value is `true`.
     pub const ENROLMENT_TOKEN: &str = "kerbside.dev/enrolment-token";
 }
@@ -103,6 +105,8 @@ pub mod condition {
     pub const ELIGIBLE: &str = "kerbside.dev/Eligible";
     /// On Nodes: the car is heard.
     pub const HEARD: &str = "kerbside.dev/Heard";
+    /// On Vehicles: nothing is wrong with the car's own state. Only there once something was.
+    pub const SOUND: &str = "kerbside.dev/Sound";
     /// On Pods: the car that runs the attempt is not heard. Only the adapter writes it.
     pub const UNHEARD: &str = "kerbside.dev/Unheard";
     /// On Pods: a program of the attempt runs or has run. Its transition is when the adapter first heard so. Only the adapter writes it.
@@ -149,6 +153,12 @@ pub mod reason {
     pub const RUNTIME_MISSING: &str = "RuntimeMissing";
     /// Refusal: the Pod asks for something that no car gives.
     pub const NOT_SUPPORTED: &str = "NotSupported";
+    /// Not sound: what the car has kept of its owner's word is cut off, changed, or set back to an old state.
+    pub const STATE_NOT_TRUSTED: &str = "StateNotTrusted";
+    /// Not sound: the car's clock was set, or shows an earlier time than it has shown before.
+    pub const CLOCK_NOT_TRUSTED: &str = "ClockNotTrusted";
+    /// Not sound, and a refusal: the cluster does not take the car's receipts.
+    pub const RECEIPTS_REFUSED: &str = "ReceiptsRefused";
     /// Failure: the output exceeds the job's `maxBytes`.
     pub const OUTPUT_TOO_LARGE: &str = "OutputTooLarge";
 }

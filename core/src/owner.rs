@@ -34,13 +34,14 @@ use std::fmt;
 
 pub use check::{DocumentError, doubts};
 pub use command::{Command, Remembered, Word};
-pub use document::{API_VERSION, Consent, Document, KIND};
+pub use document::{API_VERSION, Consent, Document, KIND, is_class};
 pub use egress::{Egress, Reach, ReachError};
 pub use explain::explain;
 pub use grounds::Grounds;
 pub use hours::{Day, Hours};
 pub use trust::ClockTrust;
 
+use crate::consent::Consents;
 use crate::names::reason;
 use crate::parked::{Tri, View, Will};
 
@@ -80,6 +81,8 @@ pub struct Situation<'a> {
     pub civil: Option<jiff::civil::DateTime>,
     /// The wall clock can be believed: nobody has just set it.
     pub clock_holds: bool,
+    /// What the owner has consented to, on record.
+    pub consents: &'a Consents,
     /// The car has work: numeric gates use the level at which they stop.
     pub held: bool,
 }
@@ -106,6 +109,14 @@ fn verdict(document: Option<&Document>, command: Command, now: &Situation<'_>) -
     }
     if document.consent.expires_at.is_some_and(|expires| now.wall >= expires) {
         return no(reason::OWNER_CONSENT_MISSING, "the owner's consent has expired");
+    }
+    // An empty list accepts no work, and needs no record to do so.
+    let classes = &document.consent.classes;
+    if !classes.is_empty() && classes.iter().all(|class| now.consents.of(class, now.wall).is_err()) {
+        return no(
+            reason::OWNER_CONSENT_MISSING,
+            "there is no record of a consent of the owner that holds",
+        );
     }
     if document.pause_until.is_some_and(|until| now.wall < until) {
         return no(
@@ -188,6 +199,14 @@ pub fn admit(
     if !classes.iter().any(|class| class == asked.class) {
         let message = format!("the owner has not consented to work of class '{}'", asked.class);
         return Err(Refusal::new(reason::CLASS_NOT_ACCEPTED, message));
+    }
+    // Why there is none is the owner's business: `kerbside-agent status` says it.
+    if situation.consents.of(asked.class, situation.wall).is_err() {
+        let message = format!(
+            "there is no record of a consent of the owner to work of class '{}' that holds",
+            asked.class
+        );
+        return Err(Refusal::new(reason::OWNER_CONSENT_MISSING, message));
     }
     if !asked.available {
         return Err(Refusal::new(

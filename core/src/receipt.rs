@@ -88,6 +88,21 @@ pub struct Consent {
     pub given_at: jiff::Timestamp,
     /// The SHA-256 of the document as it was read, in hex. Of its content nothing is said.
     pub document_sha256: String,
+    /// The record of the consent to this job class; `None` in receipts of before there were records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<RecordRef>,
+}
+
+/// How a receipt names a consent record. Of its content nothing is said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RecordRef {
+    /// Its id.
+    pub id: String,
+    /// The number, in the car's chain of consents, of the entry by which it was given.
+    pub sequence: u64,
+    /// The SHA-256 of that entry's payload, in hex.
+    pub sha256: String,
 }
 
 /// Energy, and how it is known.

@@ -2,8 +2,8 @@
 //!
 //! Called by whoever plays the cars, by `statistics` and by those who draw. It owns the model: `tables` has the numbers and where each
 //! is from, `car` draws a car, `days` its trips, `plug` its sessions, `shocks` what strikes many at once, `events` turns all that
-//! into what a car's signals would show. What must never happen: a car's trace depends on another car, on the number of cars, on the
-//! order in which they are asked for, or on the machine.
+//! into what a car's signals would show, `zone` tells when that is on a calendar. What must never happen: a car's trace depends on
+//! another car, on the number of cars, on the order in which they are asked for, or on the machine.
 //!
 //! ```
 //! use kerbside_simulator::traces::{Fleet, What};
@@ -17,11 +17,13 @@
 mod car;
 mod days;
 mod events;
+mod habit;
 mod plug;
 mod random;
 mod shocks;
 mod tables;
 mod visits;
+mod zone;
 
 #[cfg(test)]
 mod tests;
@@ -30,6 +32,7 @@ use std::time::Duration;
 
 pub use car::{Archetype, Car, HomeNetwork, Vss};
 pub use shocks::{Shock, ShockKind};
+pub use zone::Calendar;
 
 /// A day.
 pub const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -49,6 +52,9 @@ pub struct Fleet {
     pub begins: Weekday,
     /// What strikes many cars at once.
     pub shocks: Vec<Shock>,
+    /// On which share of the days on which it drives a car leaves first at an hour of its own, from 0 to 1. With none, every day is drawn
+    /// anew: what is published is of fleets, and says nothing of one car's habits.
+    pub regularity: f64,
 }
 
 /// A day of the week.

@@ -1,6 +1,8 @@
-//! Benchmarks with one car on a testbed of their own: `make bench-pods`, `make bench-return`. The last line of each is one JSON object.
+//! Benchmarks with one car on a testbed of their own: `make bench-pods`, `make bench-return`; and one of traces alone, `make bench-privacy`.
+//! The last line of each is one JSON object.
 
 pub mod pods;
+pub mod privacy;
 pub mod returns;
 mod saved;
 

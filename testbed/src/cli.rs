@@ -38,6 +38,8 @@ enum Command {
     BenchPods(bench::pods::Options),
     /// Measure how soon a car's work stands still when its driver returns; the last line is one JSON object of figures
     BenchReturn(bench::returns::Options),
+    /// Let a test attacker guess when simulated cars leave; the last line is one JSON object of figures
+    BenchPrivacy(bench::privacy::Options),
     /// Run a night and a morning with faults on simulated cars; the last line is one JSON object of figures
     Chaos(chaos::Options),
 }
@@ -94,6 +96,7 @@ pub async fn run(arguments: Arguments) -> Result<()> {
         Command::Demo(options) => demo::run(&options).await,
         Command::BenchPods(options) => bench::pods::command(&options).await,
         Command::BenchReturn(options) => bench::returns::command(&options).await,
+        Command::BenchPrivacy(options) => bench::privacy::command(&options),
         Command::Chaos(options) => chaos::command(&options).await,
     }
 }

@@ -88,6 +88,8 @@ pub async fn chart(client: &Client, helm: &Tool, footprint: &mut Footprint) -> R
         "--namespace",
         SYSTEM_NAMESPACE,
         "--no-hooks",
+        "--set",
+        "telemetryGateway.enabled=true",
         "--kube-version",
         release(&version),
     ];

@@ -58,6 +58,7 @@ impl Layout {
             "registry",
             "cars",
             "databrokers",
+            "browsers",
             "processes",
             "bin",
             "compiled",

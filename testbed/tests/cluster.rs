@@ -50,6 +50,10 @@ mod loss;
 mod model;
 #[path = "cluster/others.rs"]
 mod others;
+#[path = "cluster/page.rs"]
+mod page;
+#[path = "cluster/privacy.rs"]
+mod privacy;
 #[path = "cluster/refusals.rs"]
 mod refusals;
 #[path = "cluster/rules.rs"]
@@ -60,5 +64,7 @@ mod signals;
 mod silence;
 #[path = "cluster/support.rs"]
 mod support;
+#[path = "cluster/telemetry.rs"]
+mod telemetry;
 #[path = "cluster/why.rs"]
 mod why;

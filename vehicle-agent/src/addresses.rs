@@ -23,3 +23,11 @@ pub(crate) fn own() -> io::Result<Vec<IpNet>> {
     });
     Ok(networks.collect())
 }
+
+/// Whether an address is of the car's own network, or of the car itself: one that is not routed in the world.
+pub(crate) fn is_near(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => v4.is_loopback() || v4.is_private() || v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
+    }
+}

@@ -23,9 +23,11 @@ use crate::boot::{self, BootError, Parts};
 use crate::config::{Car, ConfigError};
 use crate::control;
 use crate::directory::Directory;
+use crate::forget;
 use crate::guard::{Contained, Guard};
 use crate::identity;
 use crate::images::Images;
+use crate::page;
 use crate::runtime::Runtimes;
 use crate::runtime::cri::{self, Cri, Settings};
 use crate::runtime::wasm::Wasm;
@@ -74,6 +76,9 @@ pub enum AgentError {
     /// Its parts do not come together.
     #[error(transparent)]
     Boot(#[from] BootError),
+    /// It was to forget its owner.
+    #[error("failed to forget the owner; the next start tries again")]
+    Forget(#[source] io::Error),
     /// The system does not give what is needed.
     #[error("failed to start")]
     System(#[from] io::Error),
@@ -120,12 +125,13 @@ pub async fn run(options: Options) -> Result<(), AgentError> {
     let cache_bytes = u64::try_from(car.cache_bytes.units()).unwrap_or(0);
     let images = Images::open(&directory.cache(), options.registry_http, cache_bytes)?;
     let vehicle = identity.vehicle().clone();
+    let page = car.page.clone();
     let (requests, requested) = mpsc::channel(4);
     let parts = Parts {
         directory: directory.clone(),
         link: options.link,
         network: Arc::new(Tcp),
-        clock,
+        clock: Arc::clone(&clock),
         identity,
         car,
         images,
@@ -142,13 +148,23 @@ pub async fn run(options: Options) -> Result<(), AgentError> {
     })
     .await?;
     tokio::spawn(guard.keep(running.fence()));
-    tokio::spawn(control::serve(control::listen(&directory.socket())?, requests));
+    let open = |settings: crate::config::Page| page::open(&settings, directory.clone(), clock, requests.clone());
+    let door = page.map(open);
+    tokio::spawn(control::serve(control::listen(&directory.socket())?, requests, door));
     tracing::info!(vehicle.id = %vehicle, directory = %options.directory.display(), "agent runs");
 
-    end_signal().await?;
-    tracing::info!("agent ends");
+    let (live, receipts) = (running.live(), running.receipts());
+    let forgets = tokio::select! {
+        ended = end_signal() => ended.map(|()| false)?,
+        () = forget::due(&directory, &live, &receipts) => true,
+    };
+    tracing::info!(forgets, "agent ends");
     running.end().await;
     let _ = std::fs::remove_file(directory.socket());
+    if forgets {
+        forget::finish(&directory).map_err(AgentError::Forget)?;
+        tracing::warn!("the car has forgotten its owner; it has to be enrolled anew");
+    }
     Ok(())
 }
 
@@ -172,6 +188,8 @@ pub async fn enrol(path: &std::path::Path, link: &str, token: &str) -> Result<St
     let token = token.parse().map_err(|e| EnrolError::Token(format!("{e}")))?;
     let enrolled = client::enrol(link, &token).await.map_err(EnrolError::Link)?;
     identity::write(&directory, &enrolled).map_err(EnrolError::Write)?;
+    // A car that is somebody new has another owner, whose stays are not those of the one before.
+    let _ = std::fs::remove_file(directory.stays());
     Ok(enrolled.vehicle().to_string())
 }
 
@@ -217,6 +235,21 @@ fn open(path: &std::path::Path) -> Result<Directory, AgentError> {
 /// for its end has started the next one.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 const LOCK_RETRY: Duration = Duration::from_millis(50);
+
+/// The lock of the directory for a command that must not find an agent running; `None`: one runs.
+pub fn lock_if_free(directory: &Directory) -> io::Result<Option<Flock<std::fs::File>>> {
+    let mut options = OpenOptions::new();
+    let file = options
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(directory.lock())?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(Some(lock)),
+        Err((_, Errno::EWOULDBLOCK)) => Ok(None),
+        Err((_, errno)) => Err(errno.into()),
+    }
+}
 
 /// The lock of the directory, for as long as it is held; waits up to `patience` for an agent that is just ending.
 async fn lock(directory: &Directory, patience: Duration) -> Result<Flock<std::fs::File>, AgentError> {

@@ -153,6 +153,9 @@ pub fn settle(revived: &mut [Revived], directory: &Directory, receipts: &Receipt
         let claim = seed
             .tally
             .claim(seed.uid.clone(), &seed.run.class, &seed.run.terms, &record, outcome);
+        if claim.is_some() {
+            receipts.keep_terms_now(&seed.run.terms);
+        }
         if let Some(Err(error)) = claim.map(|claim| receipts.give_now(claim)) {
             tracing::error!(attempt = %seed.uid, error = said(&error), "receipt not written");
         }
@@ -409,7 +412,7 @@ impl<C: Cluster> Supervisor<C> {
             requests
         };
         let tally = Tally {
-            consent: outlook.consent,
+            consent: outlook.consent_to(&run.class, clock.wall()),
             ..Tally::default()
         };
         self.begin(

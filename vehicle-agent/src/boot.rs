@@ -18,6 +18,7 @@ use tokio::time::timeout;
 
 use crate::attempts::{self, Context, Supervisor};
 use crate::config::Car;
+use crate::consents::Reader;
 use crate::control::{self, Request};
 use crate::directory::Directory;
 use crate::egress::{Proxies, Totals};
@@ -113,6 +114,7 @@ pub async fn boot(parts: Parts, runtimes: impl FnOnce(Given<'_>) -> Runtimes) ->
     } = parts;
     let (journal, recovered) = Journal::open(&directory.journal())?;
     let receipts = Receipts::open(&directory, &identity)?;
+    let consents = Reader::new(&directory, identity.vehicle());
     remove_strangers(&directory, &recovered);
     let (mut revived, statuses) = attempts::revive(recovered, &*clock);
     attempts::settle(&mut revived, &directory, &receipts);
@@ -184,7 +186,7 @@ pub async fn boot(parts: Parts, runtimes: impl FnOnce(Given<'_>) -> Runtimes) ->
         receipts: receipts.standing(),
         ending: ends,
     };
-    let policy = Policy::new(car, directory, clock, client.clone(), wires);
+    let policy = Policy::new(car, directory, consents, clock, client.clone(), wires);
     let policy = tokio::spawn(policy.run(signals));
     Ok(Running {
         fence,
@@ -214,6 +216,16 @@ impl Running {
     /// The first moment at which an attempt must be dead if the car is not heard.
     pub fn fence(&self) -> watch::Receiver<Option<Boottime>> {
         self.fence.clone()
+    }
+
+    /// How many attempts have a live process.
+    pub fn live(&self) -> watch::Receiver<usize> {
+        self.live.clone()
+    }
+
+    /// How the car's receipts stand.
+    pub fn receipts(&self) -> watch::Receiver<control::Receipts> {
+        self.receipts.standing()
     }
 
     /// The car's side of the link.

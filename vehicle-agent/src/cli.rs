@@ -1,18 +1,23 @@
 //! The command line: what the owner types and what the car's init system starts.
 
+mod consent;
 mod policy;
+pub(crate) mod rights;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use kerbside_core::clock::Clock as _;
 use kerbside_core::owner::Word;
 use kerbside_link::SystemClock;
 
 use crate::agent::{self, Options};
-use crate::control::{self, Answer, Ask, Held, Network, Receipts};
+use crate::control::{self, Answer, Ask, Consents, Held, Network, Receipts};
 use crate::directory::Directory;
+use crate::forget::Reason;
 use crate::receipts::show;
 use crate::runtime::wasm::compiler;
 
@@ -56,6 +61,14 @@ enum ReceiptsVerb {
 }
 
 #[derive(Debug, Subcommand)]
+enum PageVerb {
+    /// Prints a new code to sign in with: it holds for ten minutes, and once
+    Code(Place),
+    /// Signs out whoever is signed in, such as a phone that was lost
+    SignOut(Place),
+}
+
+#[derive(Debug, Subcommand)]
 enum Verb {
     /// Runs the agent until it is told to end
     Run {
@@ -96,12 +109,32 @@ enum Verb {
         #[arg(long)]
         unless_enrolled: bool,
     },
-    /// Lets all work stand still until `resume`
-    Pause(Place),
+    /// Lets all work stand still until `resume`, or for so long
+    Pause {
+        #[command(flatten)]
+        place: Place,
+        /// For how long, such as 90m or 12h; without it until `resume`
+        #[arg(long = "for", value_name = "DURATION", value_parser = kerbside_core::duration::parse)]
+        lasting: Option<Duration>,
+    },
     /// Lets work go on after `pause`
     Resume(Place),
     /// Takes the consent back: all work ends, and none is accepted until a new consent is given
     Withdraw(Place),
+    /// What the owner has consented to, on record: without a record there is no work
+    Consent {
+        #[command(subcommand)]
+        verb: consent::Verb,
+    },
+    /// Prints everything that the car holds on its owner, as one JSON document
+    Export(Place),
+    /// Ends all work and deletes everything that the car holds on its owner, once what was earned is delivered
+    Forget(rights::Forget),
+    /// Who owns the car
+    Owner {
+        #[command(subcommand)]
+        verb: rights::OwnerVerb,
+    },
     /// What the owner's document says and means, and when the car would have worked by it
     Policy {
         #[command(subcommand)]
@@ -118,6 +151,11 @@ enum Verb {
     Receipts {
         #[command(subcommand)]
         verb: ReceiptsVerb,
+    },
+    /// The owner's page on the car's own network
+    Page {
+        #[command(subcommand)]
+        verb: PageVerb,
     },
     /// Says how things stand
     Status {
@@ -177,16 +215,23 @@ impl Cli {
                 }
             }
             Verb::Compile { cache, module } => Ok(compiler::compile(&cache, &module)),
-            Verb::Pause(place) => tell(&place.dir, Word::Pause).await,
+            Verb::Pause { place, lasting } => {
+                let until = lasting.map(|lasting| control::after(SystemClock.wall(), lasting));
+                tell(&place.dir, until.map_or(Word::Pause, Word::PauseUntil)).await
+            }
             Verb::Resume(place) => tell(&place.dir, Word::Resume).await,
             Verb::Withdraw(place) => tell(&place.dir, Word::Withdraw).await,
+            Verb::Consent { verb } => consent::run(verb, SystemClock.wall()).await,
+            Verb::Export(place) => rights::export(&place.dir, SystemClock.wall()).await,
+            Verb::Forget(forget) => rights::forget(&forget, Reason::Forgotten, SystemClock.wall()).await,
+            Verb::Owner {
+                verb: rights::OwnerVerb::Change(forget),
+            } => rights::forget(&forget, Reason::OwnerChanged, SystemClock.wall()).await,
             Verb::Policy { verb } => policy::run(verb, SystemClock.wall()),
             Verb::Receipts { verb } => receipts(verb).await,
+            Verb::Page { verb } => page(verb).await,
             Verb::Status { place, json } => {
-                let directory = Directory::open(&place.dir)?;
-                let Some(answer) = control::ask(&directory.socket(), Ask::Status).await? else {
-                    anyhow::bail!("no agent runs in {}", place.dir.display());
-                };
+                let answer = asked(&place, Ask::Status).await?;
                 Ok(if json {
                     format!("{}\n", serde_json::to_string(&answer.status)?)
                 } else {
@@ -197,18 +242,45 @@ impl Cli {
     }
 }
 
+/// What concerns the owner's page.
+async fn page(verb: PageVerb) -> anyhow::Result<String> {
+    let answer = match verb {
+        PageVerb::Code(place) => asked(&place, Ask::PageCode).await?,
+        PageVerb::SignOut(place) => asked(&place, Ask::PageSignOut).await?,
+    };
+    Ok(format!("{}\n", answer.text))
+}
+
+/// Asks a running agent, which there must be.
+async fn asked(place: &Place, ask: Ask) -> anyhow::Result<Answer> {
+    let directory = Directory::open(&place.dir)?;
+    let answer = control::ask(&directory.socket(), ask).await?;
+    answer.with_context(|| format!("no agent runs in {}", place.dir.display()))
+}
+
 /// Tells a running agent, or writes down what the next one has to know.
 async fn tell(dir: &Path, word: Word) -> anyhow::Result<String> {
     let directory = Directory::open(dir)?;
-    if let Some(answer) = control::ask(&directory.socket(), word.into()).await? {
-        return Ok(format!("{}\n", answer.text));
-    }
     let now = SystemClock.wall();
+    if let Some(answer) = control::ask(&directory.socket(), word.into()).await? {
+        // Work stands still already; what follows is for the record.
+        let record = if word == Word::Withdraw {
+            consent::record_withdrawal(&directory, now).await
+        } else {
+            String::new()
+        };
+        return Ok(format!("{}{record}\n", answer.text));
+    }
     let owner = crate::config::owner(&directory.owner()).ok().flatten();
     let at = control::said_at(now, owner.as_ref().map(|owner| &owner.document));
     let (remembered, says) = control::remembered(&directory.command(), now).after(word, at);
     control::remember(&directory.command(), remembered)?;
-    Ok(format!("{says} (no agent runs; this holds when one starts)\n"))
+    let record = if word == Word::Withdraw {
+        consent::record_withdrawal(&directory, now).await
+    } else {
+        String::new()
+    };
+    Ok(format!("{says}{record} (no agent runs; this holds when one starts)\n"))
 }
 
 async fn receipts(verb: ReceiptsVerb) -> anyhow::Result<String> {
@@ -238,6 +310,7 @@ fn describe(answer: &Answer) -> String {
     );
     writeln!(text, "network   {}", network(status.network.as_ref())).expect("writing to a String cannot fail");
     writeln!(text, "receipts  {}", signed_for(&status.receipts)).expect("writing to a String cannot fail");
+    writeln!(text, "consents  {}", on_record(&status.consents)).expect("writing to a String cannot fail");
     // Indented: a line that begins with a word of the above is read by programs.
     for held in &status.held {
         writeln!(text, "  {}", attempt(held)).expect("writing to a String cannot fail");
@@ -271,6 +344,26 @@ fn signed_for(receipts: &Receipts) -> String {
         write!(text, "; KEPT ASIDE, FOR THEY DO NOT VERIFY: {aside}").expect("writing to a String cannot fail");
     }
     text
+}
+
+fn on_record(consents: &Consents) -> String {
+    if !consents.trouble.is_empty() {
+        return format!("NONE COUNTS: {}", consents.trouble);
+    }
+    let purposes = consents.purposes.iter().map(|purpose| {
+        let control::Purpose { purpose, holds, says } = purpose;
+        if *holds {
+            format!("{purpose} {says}")
+        } else {
+            format!("NOT {purpose}: {says}")
+        }
+    });
+    let purposes: Vec<_> = purposes.collect();
+    if purposes.is_empty() {
+        "none was given: `kerbside-agent consent give`".to_owned()
+    } else {
+        purposes.join("; ")
+    }
 }
 
 fn network(network: Option<&Network>) -> String {
@@ -346,14 +439,13 @@ mod tests {
                 attempts: 2,
                 held: vec![held, plain],
                 link: "connected".to_owned(),
-                network: None,
-                receipts: Receipts::default(),
+                ..control::Status::default()
             },
         };
         assert_eq!(
             describe(&answer),
             "standing  paused\nowner     OwnerPaused\nlink      connected\nattempts  2\nnetwork   work reaches nothing\n\
-             receipts  none\n  \
+             receipts  none\nconsents  none was given: `kerbside-agent consent give`\n  \
              vision/digits-0-abcde  class inference  registry/digits:v1  Frozen  of job digits  (VehiclePaused)\n  \
              link/plain  class unclassified  a:1 b:2  Running\nyes       the car is at home\n"
         );
@@ -386,6 +478,28 @@ mod tests {
         let says = "2, the newest is 9; delivered up to 8; NO MORE WORK IS TAKEN: the cluster does not take receipt 9; \
                     failed to write receipt: disk full; KEPT ASIDE, FOR THEY DO NOT VERIFY: usage.jsonl.broken-1";
         assert_eq!(told, says);
+    }
+
+    #[test]
+    fn owner_is_told_of_each_purpose_and_why_it_does_not_hold() {
+        let purpose = |purpose: &str, holds, says: &str| control::Purpose {
+            purpose: purpose.to_owned(),
+            holds,
+            says: says.to_owned(),
+        };
+        let mut consents = Consents {
+            purposes: vec![
+                purpose("inference", true, "until you withdraw it"),
+                purpose("video", false, "none was given"),
+            ],
+            trouble: String::new(),
+        };
+        assert_eq!(
+            on_record(&consents),
+            "inference until you withdraw it; NOT video: none was given"
+        );
+        consents.trouble = "they are cut off".to_owned();
+        assert_eq!(on_record(&consents), "NONE COUNTS: they are cut off");
     }
 
     /// `kubectl fleet enrol` prints such a line, to be run as it is.
@@ -445,6 +559,14 @@ mod tests {
         let dir = temp.path().to_str().unwrap();
         let run = |verb: &str| Cli::parse_from(["kerbside-agent", verb, "--dir", dir]).run();
         assert!(run("pause").await.unwrap().contains("no agent runs"));
+        let hour = Cli::parse_from(["kerbside-agent", "pause", "--for", "1h", "--dir", dir]).run();
+        assert!(hour.await.unwrap().contains("until the moment"));
+        let kept = std::fs::read_to_string(temp.path().join("command.json")).unwrap();
+        assert!(kept.contains(r#""until":"#), "{kept}");
+        let bad = Cli::try_parse_from(["kerbside-agent", "pause", "--for", "soon"]).unwrap_err();
+        assert!(bad.to_string().contains("is not a duration"), "{bad}");
+        let code = Cli::parse_from(["kerbside-agent", "page", "code", "--dir", dir]).run();
+        assert!(code.await.unwrap_err().to_string().contains("no agent runs"));
         assert!(temp.path().join("command.json").exists());
         assert!(run("status").await.unwrap_err().to_string().contains("no agent runs"));
         run("withdraw").await.unwrap();

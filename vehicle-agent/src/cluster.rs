@@ -33,8 +33,13 @@ pub trait Cluster: Clone + Send + Sync + 'static {
         files: Vec<OutputFile>,
         logs: Vec<OutputFile>,
     ) -> impl Future<Output = Result<(), Fault>> + Send;
-    /// Sends a receipt, with the certificate of its key; waits likewise.
-    fn put_receipt(&self, envelope: Bytes, chain_pem: String) -> impl Future<Output = Result<(), Fault>> + Send;
+    /// Sends a receipt, with the certificate of its key, and whether it is the car's newest; waits likewise.
+    fn put_receipt(
+        &self,
+        envelope: Bytes,
+        chain_pem: String,
+        newest: bool,
+    ) -> impl Future<Output = Result<(), Fault>> + Send;
     /// Answers a request for a log.
     fn send_logs(
         &self,
@@ -65,8 +70,8 @@ impl Cluster for Client {
         self.seal_output(uid, files, logs).await
     }
 
-    async fn put_receipt(&self, envelope: Bytes, chain_pem: String) -> Result<(), Fault> {
-        Self::put_receipt(self, envelope, chain_pem).await
+    async fn put_receipt(&self, envelope: Bytes, chain_pem: String, newest: bool) -> Result<(), Fault> {
+        Self::put_receipt(self, envelope, chain_pem, newest).await
     }
 
     fn send_logs(

@@ -5,9 +5,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use kerbside_core::forecast::BANDS;
 use kerbside_core::owner::{Document, DocumentError};
 use kerbside_core::parked::signals::path;
 use kerbside_core::parked::{Gate, Terms};
@@ -16,6 +18,7 @@ use kerbside_core::receipt::{self, Consent};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::addresses::is_near;
 use crate::runtime::cri::Settings;
 use crate::signals::broker;
 
@@ -79,6 +82,7 @@ pub fn owner(path: &Path) -> Result<Option<Owner>, ConfigError> {
     let consent = Consent {
         given_at: document.consent.given_at,
         document_sha256: receipt::digest(text.as_bytes()),
+        record: None,
     };
     Ok(Some(Owner { document, consent }))
 }
@@ -107,8 +111,8 @@ pub fn owner_in(text: &str, path: &Path) -> Result<Document, ConfigError> {
 pub struct Car {
     /// What the car can give: cpu, memory, ephemeral-storage, pods and extended resources.
     pub allocatable: BTreeMap<String, Quantity>,
-    /// How long the car expects to stay, in minutes.
-    pub free_for: FreeFor,
+    /// How long the car expects to stay, in minutes, where that is known for good. Without it the car forecasts it by what it remembers.
+    pub free_for: Option<FreeFor>,
     /// When the car is parked.
     pub parked: Parked,
     /// How many bytes of images are kept.
@@ -117,6 +121,39 @@ pub struct Car {
     pub containers: Option<Containers>,
     /// Where the car's signals come from; without it nothing is known of the car, and it never works.
     pub signals: Option<SignalSource>,
+    /// The owner's page; without it there is none.
+    pub page: Option<Page>,
+}
+
+/// Where the owner's page is, on the car's own network.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Page {
+    /// The address: one of the car's own network, such as `192.168.7.1:8080`, and never one that the world could reach.
+    pub listen: SocketAddr,
+    /// Names that lead to it there, such as `car.local`.
+    #[serde(default)]
+    pub names: Vec<String>,
+}
+
+impl Page {
+    /// What the types cannot say; the error is a sentence.
+    fn check(&self) -> Result<(), String> {
+        if !is_near(self.listen.ip()) {
+            return Err(format!(
+                "page.listen: {} is no address of the car's own network (loopback, private or link-local)",
+                self.listen.ip()
+            ));
+        }
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.');
+        let is_name = |name: &&String| !name.is_empty() && name.len() <= 253 && name.bytes().all(plain);
+        match self.names.iter().find(|name| !is_name(name)) {
+            Some(other) => Err(format!(
+                "page.names: '{other}' is no name such as car.local, in small letters"
+            )),
+            None => Ok(()),
+        }
+    }
 }
 
 /// A KUKSA databroker.
@@ -327,11 +364,12 @@ impl Default for Car {
         ];
         Self {
             allocatable: allocatable.map(|(name, amount)| (name.to_owned(), amount)).into(),
-            free_for: FreeFor::default(),
+            free_for: None,
             parked: Parked::default(),
             cache_bytes: Quantity::from_bytes(4 * GIB),
             containers: None,
             signals: None,
+            page: None,
         }
     }
 }
@@ -344,10 +382,9 @@ impl Car {
             path: path.to_owned(),
             message: message.to_owned(),
         };
-        for minutes in [car.free_for.p50, car.free_for.p90] {
-            if ![0, 15, 60, 120, 240, 480].contains(&minutes) {
-                return Err(refuse("freeFor is in minutes: 0, 15, 60, 120, 240 or 480"));
-            }
+        let said = car.free_for.map(|said| [said.p50, said.p90]);
+        if said.is_some_and(|said| said.iter().any(|minutes| !BANDS.contains(minutes))) {
+            return Err(refuse("freeFor is in minutes: 0, 15, 60, 120, 240 or 480"));
         }
         // What is not said of the four resources that every Node has is the default, so that one may be changed alone.
         for (name, amount) in Self::default().allocatable {
@@ -364,6 +401,9 @@ impl Car {
         }
         if let Some(source) = &car.signals {
             broker::Settings::try_from(source).map_err(|why| refuse(&format!("signals.broker: {why}")))?;
+        }
+        if let Some(page) = &car.page {
+            page.check().map_err(|why| refuse(&why))?;
         }
         car.parked.check().map_err(|why| refuse(&why))?;
         Ok(car)
@@ -392,6 +432,41 @@ mod tests {
         let path = temp.path().join("car.yaml");
         fs::write(&path, yaml).unwrap();
         Car::read(&path).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn page_is_on_the_cars_own_network_or_nowhere() {
+        assert_eq!(car("{}").unwrap().page, None);
+        let page = car("page: {listen: '192.168.7.1:8080', names: [car.local]}")
+            .unwrap()
+            .page;
+        assert_eq!(page.unwrap().listen.port(), 8080);
+        for near in [
+            "127.0.0.1:80",
+            "10.0.0.1:1",
+            "169.254.3.4:80",
+            "'[::1]:80'",
+            "'[fd00::1]:80'",
+            "'[fe80::1]:80'",
+        ] {
+            car(&format!("page: {{listen: {near}}}")).unwrap();
+        }
+        for far in [
+            "0.0.0.0:80",
+            "8.8.8.8:80",
+            "'[::]:80'",
+            "'[2001:db8::1]:80'",
+            "'[::ffff:8.8.8.8]:80'",
+            "100.64.0.1:80",
+        ] {
+            let why = car(&format!("page: {{listen: {far}}}")).unwrap_err();
+            assert!(why.contains("page.listen"), "{why}");
+        }
+        for name in ["Car.local", "car local", "car:80", "''"] {
+            let why = car(&format!("page: {{listen: '127.0.0.1:80', names: [{name}]}}")).unwrap_err();
+            assert!(why.contains("page.names"), "{why}");
+        }
+        car("page: {listen: car.local}").unwrap_err();
     }
 
     #[test]

@@ -6,9 +6,10 @@
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kerbside_core::owner::{Command, Document, Remembered, Word};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -17,7 +18,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::directory;
+use crate::page::door::Door;
 
+/// What a car without a page says when it is asked for a code.
+const NO_PAGE: &str =
+    "this car has no page for its owner: whoever installed it says where with page.listen in car.yaml";
 /// Longer than the one second in which a command acts, so that a slow disk is not taken for a dead agent.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// No request is longer.
@@ -29,12 +34,20 @@ const REQUEST_MAX: u64 = 1024;
 pub enum Ask {
     /// Not now.
     Pause,
+    /// Not before this moment.
+    PauseUntil(Timestamp),
     /// Go on.
     Resume,
     /// Never again.
     Withdraw,
+    /// The consents are new: read them.
+    Consents,
     /// How do things stand?
     Status,
+    /// A new code for the owner's page.
+    PageCode,
+    /// Whoever is signed in at the owner's page is so no longer.
+    PageSignOut,
 }
 
 /// What it answers.
@@ -53,6 +66,15 @@ pub struct Answer {
 pub struct Status {
     /// available, paused, leaving or away.
     pub standing: String,
+    /// The first reason why the car does not work; empty: it does, or would.
+    #[serde(default)]
+    pub why_not: String,
+    /// What the owner last said, as far as it holds.
+    #[serde(default)]
+    pub command: Command,
+    /// When a pause of the owner's ends by itself.
+    #[serde(default)]
+    pub paused_until: Option<Timestamp>,
     /// Whether the owner is willing, and if not, why.
     pub owner: String,
     /// What must hold for the car to be parked, and whether it does: yes, no or unknown.
@@ -70,6 +92,31 @@ pub struct Status {
     /// What the car has signed for.
     #[serde(default)]
     pub receipts: Receipts,
+    /// What the owner has consented to, on record.
+    #[serde(default)]
+    pub consents: Consents,
+}
+
+/// How the owner's consents stand.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Consents {
+    /// Each job class that there is something to say of.
+    pub purposes: Vec<Purpose>,
+    /// Why none counts, whatever was given; empty: they can be read.
+    pub trouble: String,
+}
+
+/// How the consent to one job class stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Purpose {
+    /// The job class.
+    pub purpose: String,
+    /// Whether it holds now.
+    pub holds: bool,
+    /// Until when, or why not.
+    pub says: String,
 }
 
 /// How the car's receipts stand.
@@ -135,6 +182,7 @@ impl From<Word> for Ask {
     fn from(word: Word) -> Self {
         match word {
             Word::Pause => Self::Pause,
+            Word::PauseUntil(until) => Self::PauseUntil(until),
             Word::Resume => Self::Resume,
             Word::Withdraw => Self::Withdraw,
         }
@@ -146,9 +194,10 @@ impl Ask {
     pub fn word(self) -> Option<Word> {
         match self {
             Self::Pause => Some(Word::Pause),
+            Self::PauseUntil(until) => Some(Word::PauseUntil(until)),
             Self::Resume => Some(Word::Resume),
             Self::Withdraw => Some(Word::Withdraw),
-            Self::Status => None,
+            Self::Consents | Self::Status | Self::PageCode | Self::PageSignOut => None,
         }
     }
 }
@@ -159,12 +208,14 @@ pub fn remembered(path: &Path, now: Timestamp) -> Remembered {
     let withdrawn = Remembered {
         command: Command::Withdraw,
         at: Timestamp::MAX,
+        until: None,
     };
     match std::fs::read(path) {
         Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or(withdrawn),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Remembered {
             command: Command::None,
             at: now,
+            until: None,
         },
         Err(_) => withdrawn,
     }
@@ -192,14 +243,14 @@ pub fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Takes commands until the policy loop is gone.
-pub async fn serve(listener: UnixListener, requests: mpsc::Sender<Request>) {
+/// Takes commands until the policy loop is gone. `page`: the owner's page, if the car has one.
+pub async fn serve(listener: UnixListener, requests: mpsc::Sender<Request>, page: Option<Arc<Door>>) {
     while !requests.is_closed() {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let requests = requests.clone();
+                let (requests, page) = (requests.clone(), page.clone());
                 tokio::spawn(async move {
-                    match timeout(PATIENCE, answer(stream, requests)).await {
+                    match timeout(PATIENCE, answer(stream, requests, page)).await {
                         Ok(Ok(())) => {}
                         Ok(Err(error)) => tracing::debug!(%error, "command not answered"),
                         Err(_) => tracing::debug!("command not answered in time"),
@@ -214,17 +265,43 @@ pub async fn serve(listener: UnixListener, requests: mpsc::Sender<Request>) {
     }
 }
 
-async fn answer(mut stream: UnixStream, requests: mpsc::Sender<Request>) -> io::Result<()> {
+async fn answer(mut stream: UnixStream, requests: mpsc::Sender<Request>, page: Option<Arc<Door>>) -> io::Result<()> {
     let (read, mut write) = stream.split();
     let mut line = String::new();
     BufReader::new(read.take(REQUEST_MAX)).read_line(&mut line).await?;
     let ask: Ask = serde_json::from_str(&line)?;
+    let answer = match (ask, page) {
+        (Ask::PageCode | Ask::PageSignOut, None) => Answer {
+            text: NO_PAGE.to_owned(),
+            status: Status::default(),
+        },
+        (Ask::PageCode, Some(door)) => Answer {
+            text: door.new_code(),
+            status: Status::default(),
+        },
+        (Ask::PageSignOut, Some(door)) => Answer {
+            text: door.sign_all_out(),
+            status: Status::default(),
+        },
+        _ => put(&requests, ask).await?,
+    };
+    let mut text = serde_json::to_vec(&answer)?;
+    text.push(b'\n');
+    write.write_all(&text).await
+}
+
+/// Asks the policy loop.
+pub async fn put(requests: &mpsc::Sender<Request>, ask: Ask) -> io::Result<Answer> {
     let (reply, answer) = oneshot::channel();
     let gone = || io::Error::other("the agent is ending");
     requests.send((ask, reply)).await.map_err(|_| gone())?;
-    let mut text = serde_json::to_vec(&answer.await.map_err(|_| gone())?)?;
-    text.push(b'\n');
-    write.write_all(&text).await
+    answer.await.map_err(|_| gone())
+}
+
+/// The moment that is so long after this one.
+pub fn after(now: Timestamp, lasting: Duration) -> Timestamp {
+    let lasting = SignedDuration::try_from(lasting).unwrap_or(SignedDuration::MAX);
+    now.saturating_add(lasting).unwrap_or(Timestamp::MAX)
 }
 
 /// Asks a running agent. `None` if none runs.
@@ -280,6 +357,7 @@ mod tests {
         let nothing = Remembered {
             command: Command::None,
             at: unset,
+            until: None,
         };
         let (withdrawn, _) = nothing.after(Word::Withdraw, at);
         assert_eq!(withdrawn.command(Some(&document)), Command::Withdraw);
@@ -314,7 +392,7 @@ mod tests {
         let path = temp.path().join("control.sock");
         assert!(ask(&path, Ask::Status).await.unwrap().is_none(), "no agent runs");
         let (requests, mut asked) = mpsc::channel::<Request>(1);
-        tokio::spawn(serve(listen(&path).unwrap(), requests));
+        tokio::spawn(serve(listen(&path).unwrap(), requests, None));
         tokio::spawn(async move {
             while let Some((ask, reply)) = asked.recv().await {
                 let status = Status {
@@ -331,6 +409,8 @@ mod tests {
         });
         let answer = ask(&path, Ask::Pause).await.unwrap().unwrap();
         assert_eq!((answer.text.as_str(), answer.status.attempts), ("Pause", 3));
+        let none = ask(&path, Ask::PageCode).await.unwrap().unwrap();
+        assert!(none.text.contains("page.listen"), "{}", none.text);
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         drop(listen(&path).unwrap());
         assert!(

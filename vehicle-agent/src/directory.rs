@@ -69,9 +69,34 @@ impl Directory {
         self.root.join("command.json")
     }
 
+    /// What the owner has consented to, on record.
+    pub fn consents(&self) -> PathBuf {
+        self.root.join("consents")
+    }
+
+    /// How far those records had come: kept apart from them, so that records which were set back are found.
+    pub fn consents_mark(&self) -> PathBuf {
+        self.receipts().join("consents.json")
+    }
+
+    /// What the fleet or the maker tells an owner before a consent counts; optional.
+    pub fn notice(&self) -> PathBuf {
+        self.root.join("notice.yaml")
+    }
+
+    /// Says that the car is to forget its owner.
+    pub fn forgetting(&self) -> PathBuf {
+        self.root.join("forget.json")
+    }
+
     /// Which optional signals the car has ever said.
     pub fn said(&self) -> PathBuf {
         self.root.join("said.json")
+    }
+
+    /// When the car stood where it stands, for half a year: what it forecasts its stays by.
+    pub fn stays(&self) -> PathBuf {
+        self.root.join("stays.json")
     }
 
     /// Where a running agent takes commands.
@@ -101,6 +126,24 @@ impl Directory {
 
     fn attempts(&self) -> PathBuf {
         self.root.join("attempts")
+    }
+
+    /// Everything in it that is the owner's or comes of the owner's having it, but for single attempts: what a car forgets with its owner. Whoever
+    /// adds a file adds it here, unless it is the maker's.
+    pub fn of_the_owner(&self) -> [PathBuf; 10] {
+        [
+            self.owner(),
+            self.command(),
+            self.said(),
+            self.stays(),
+            self.consents().join("lock"),
+            self.journal(),
+            self.receipts(),
+            self.cache(),
+            self.attempts(),
+            // Last of all: without it nothing of the above can be delivered.
+            self.identity(),
+        ]
     }
 
     /// The files of one attempt.

@@ -2,17 +2,19 @@
 //!
 //! Written by the policy loop alone. The supervisor admits attempts by it, the actors freeze and stop by it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use kerbside_core::clock::{Boottime, Clock};
+use kerbside_core::consent::{Consents, Lack, Unusable};
+use kerbside_core::names::reason;
 use kerbside_core::owner::{ClockTrust, Command, Document, Grounds, Refusal};
 use kerbside_core::parked::{Snapshot, State, Terms};
 use kerbside_core::quantity::Resources;
 use kerbside_core::receipt::Consent;
 
-/// Refusal: the cluster does not take the car's receipts.
-pub const RECEIPTS_REFUSED: &str = "ReceiptsRefused";
+pub use kerbside_core::names::reason::RECEIPTS_REFUSED;
 
 /// What the car may do now, and on what grounds.
 #[derive(Debug, Clone)]
@@ -23,6 +25,10 @@ pub struct Outlook {
     pub document: Option<Arc<Document>>,
     /// How a receipt names that document.
     pub consent: Option<Consent>,
+    /// What the owner has consented to, on record.
+    pub consents: Arc<Consents>,
+    /// The job classes of which that holds now.
+    pub consented: Arc<BTreeSet<String>>,
     /// The cluster refuses the car's receipts: what it would do now would not be paid.
     pub unpaid: bool,
     /// The owner's last command.
@@ -58,6 +64,8 @@ impl Outlook {
             state: State::initial(),
             document: None,
             consent: None,
+            consents: Arc::default(),
+            consented: Arc::default(),
             unpaid: false,
             command,
             snapshot: Arc::default(),
@@ -79,6 +87,43 @@ impl Outlook {
         }
     }
 
+    /// What attempts of this class have to do. One whose consent is over ends at once, also where the car goes on with others.
+    pub fn posture_of(&self, class: &str) -> Posture {
+        match self.posture() {
+            Posture::Run | Posture::Freeze if !self.consented.contains(class) => Posture::Leave {
+                until: Boottime(Duration::ZERO),
+            },
+            posture => posture,
+        }
+    }
+
+    /// What is wrong with the car's own state, so that the cluster should know; empty: nothing that is its business.
+    pub fn fault(&self, clock: &dyn Clock) -> &'static str {
+        let (boot, wall) = (clock.boottime(), clock.wall());
+        if self.unpaid {
+            return RECEIPTS_REFUSED;
+        }
+        match &*self.consents {
+            Consents::Unusable(Unusable::NotRead) => "",
+            Consents::Unusable(_) => reason::STATE_NOT_TRUSTED,
+            Consents::Known(known) => {
+                let behind = |purpose: &String| matches!(self.consents.of(purpose, wall), Err(Lack::ClockBehind(_)));
+                if !self.trust.holds(boot, wall) || known.held.keys().any(behind) {
+                    reason::CLOCK_NOT_TRUSTED
+                } else {
+                    ""
+                }
+            }
+        }
+    }
+
+    /// On whose word an attempt of this class would start now, for its receipt.
+    pub fn consent_to(&self, class: &str, wall: jiff::Timestamp) -> Option<Consent> {
+        let mut consent = self.consent.clone()?;
+        consent.record = self.consents.of(class, wall).ok().map(|held| held.record.clone());
+        Some(consent)
+    }
+
     /// Calls `ask` with everything that the car's standing is decided by now.
     pub fn weigh<T>(&self, clock: &dyn Clock, ask: impl FnOnce(&Grounds<'_>) -> T) -> T {
         let document = self.document.as_deref();
@@ -88,6 +133,7 @@ impl Outlook {
             snapshot: &self.snapshot,
             terms: &self.terms,
             document,
+            consents: &self.consents,
             command: self.command,
             zone: zone.as_ref(),
             boot: clock.boottime(),

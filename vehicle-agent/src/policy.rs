@@ -1,13 +1,15 @@
 //! The loop that decides whether this car works: signals, the owner's document and commands in; standing, brake and offer out.
 //!
 //! The only writer of [`Outlook`] and of the brake. It never waits for the cluster, the disk or an attempt before it brakes: the order
-//! is brake, tell the attempts, tell the cluster, write down.
+//! is brake, tell the attempts, forecast, tell the cluster, write down.
 
-use std::os::unix::fs::MetadataExt as _;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use kerbside_core::clock::{Boottime, Clock};
+use kerbside_core::consent::Consents;
+use kerbside_core::forecast::{self, Motion};
 use kerbside_core::owner::{Grounds, Remembered, Word};
 use kerbside_core::parked::{Effect, State, Terms, Tri};
 use kerbside_link::client::Connection;
@@ -17,6 +19,7 @@ use tokio::time::sleep;
 
 use crate::cluster::Cluster;
 use crate::config::{self, Car};
+use crate::consents::{self, Book, ConsentError, News, Reader};
 use crate::control::{self, Answer, Ask, Held, Request, Status};
 use crate::directory::Directory;
 use crate::egress::{Totals, TotalsNow};
@@ -24,12 +27,17 @@ use crate::images::manifest::architecture;
 use crate::outlook::{Outlook, RECEIPTS_REFUSED};
 use crate::signals::Signals;
 use crate::signals::said::Said;
+use crate::stamp::Stamp;
+use crate::stays::{Seen, Stays};
 
 /// How often documents are looked at, and the clock for hours and the end of a consent. With [`SETTLE`], an owner's change acts within a
 /// second.
 const LOOK: Duration = Duration::from_millis(900);
 /// For so long a document that changes must stay as it is: an editor may be writing it.
 const SETTLE: Duration = Duration::from_millis(100);
+
+/// A disk that is full is no emptier a moment later.
+const WRITE_AGAIN: Duration = Duration::from_mins(1);
 
 /// The ends of the loop's wires.
 pub struct Wires {
@@ -65,23 +73,17 @@ pub struct Policy<C> {
     outlook: Outlook,
     remembered: Remembered,
     optional: Said,
+    /// What a forecast goes by; `None`: the maker says how long the car stays.
+    stays: Option<Stays>,
+    consents: Reader,
+    /// What time has done could not be written down: when that is tried again.
+    unwritten: Option<Boottime>,
     /// The owner's document as it was read last.
     seen: Option<Stamp>,
     /// Another one, that may be about to change again.
     changing: Option<Stamp>,
     next_look: Boottime,
     said: CarState,
-}
-
-/// What tells one content of a file from another.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Stamp {
-    Missing,
-    File {
-        inode: u64,
-        modified: (i64, i64),
-        size: u64,
-    },
 }
 
 /// What the cluster is told before anything is known.
@@ -94,10 +96,18 @@ pub fn nothing_known() -> CarState {
 
 impl<C: Cluster> Policy<C> {
     /// A loop that knows nothing yet: the car is away.
-    pub fn new(car: Car, directory: Directory, clock: Arc<dyn Clock>, cluster: C, wires: Wires) -> Self {
+    pub fn new(
+        car: Car,
+        directory: Directory,
+        consents: Reader,
+        clock: Arc<dyn Clock>,
+        cluster: C,
+        wires: Wires,
+    ) -> Self {
         let terms = Arc::new(Terms::from(car.parked.clone()));
         let remembered = control::remembered(&directory.command(), clock.wall());
         let optional = Said::read(directory.said(), &terms);
+        let stays = car.free_for.is_none().then(|| Stays::read(directory.stays(), &*clock));
         let mut outlook = Outlook::initial(terms, remembered.command(None));
         optional.recall(Arc::make_mut(&mut outlook.snapshot));
         let next_look = Boottime::default();
@@ -111,6 +121,9 @@ impl<C: Cluster> Policy<C> {
             outlook,
             remembered,
             optional,
+            stays,
+            consents,
+            unwritten: None,
             seen: None,
             changing: None,
             next_look,
@@ -127,6 +140,7 @@ impl<C: Cluster> Policy<C> {
             if self.read_documents() {
                 self.look();
             }
+            self.write_down_what_time_has_done();
             self.optional.keep(&self.outlook.snapshot, self.clock.boottime());
             let wait = self.next_time().since(self.clock.boottime());
             tokio::select! {
@@ -173,6 +187,10 @@ impl<C: Cluster> Policy<C> {
 
     /// Judges everything anew and does what follows.
     fn look(&mut self) {
+        let in_force = self.outlook.consents.in_force(self.clock.wall());
+        if *self.outlook.consented != in_force {
+            self.outlook.consented = Arc::new(in_force);
+        }
         self.outlook.unpaid = !self.wires.receipts.borrow().refused.is_empty();
         let live = *self.wires.live.borrow_and_update() > 0;
         // Nor is there more work for a car that the cluster will not pay.
@@ -181,7 +199,10 @@ impl<C: Cluster> Policy<C> {
         if self.outlook.trust.look(now, self.clock.wall()) {
             tracing::warn!("the wall clock was set: until it has gone evenly for a while nothing works by it");
         }
-        let (state, effects) = self.outlook.weigh(&*self.clock, |grounds| grounds.look(ending, live));
+        self.end_pause(now);
+        let (motion, (state, effects)) = self.outlook.weigh(&*self.clock, |grounds| {
+            (Motion::from(&grounds.judgement()), grounds.look(ending, live))
+        });
         self.outlook.state = state;
         // The brake first: nothing below may hold it up.
         let brake = !matches!(self.outlook.state, State::Available { .. });
@@ -189,6 +210,16 @@ impl<C: Cluster> Policy<C> {
             .brake
             .send_if_modified(|known| std::mem::replace(known, brake) != brake);
         self.wires.outlook.send_replace(self.outlook.clone());
+        if let Some(stays) = &mut self.stays {
+            stays.look(&Seen {
+                motion,
+                snapshot: &self.outlook.snapshot,
+                stale_after: self.outlook.terms.stale_after,
+                document: self.outlook.document.as_deref(),
+                now,
+                wall: self.clock.wall(),
+            });
+        }
         for effect in effects {
             match effect {
                 Effect::Freeze(cause) => tracing::info!(?cause, "work is frozen"),
@@ -209,21 +240,86 @@ impl<C: Cluster> Policy<C> {
             self.said = state.clone();
             self.cluster.set_state(state);
         }
+        if let Some(stays) = &mut self.stays {
+            stays.keep();
+        }
     }
 
-    /// Looks at the owner's document when that is due; whether there is a new one.
+    /// Ends a pause whose time is over, by a clock that can be believed. It is not written down: whoever reads the file knows the end, too.
+    fn end_pause(&mut self, now: Boottime) {
+        let wall = self.clock.wall();
+        if !self.outlook.trust.holds(now, wall) {
+            return;
+        }
+        if let Some(over) = self.remembered.elapsed(wall) {
+            tracing::info!("the owner's pause is over");
+            self.remembered = over;
+            self.outlook.command = over.command(self.outlook.document.as_deref());
+        }
+    }
+
+    /// Looks at the owner's document and consents when that is due; whether there is something new.
     fn read_documents(&mut self) -> bool {
         let now = self.clock.boottime();
         if now < self.next_look {
             return false;
         }
         self.next_look = now + LOOK;
+        let consents = self.read_consents(false);
+        self.read_document(now) || consents
+    }
+
+    /// `at_once`: a command says that there is something new.
+    fn read_consents(&mut self, at_once: bool) -> bool {
+        match self.consents.look(at_once) {
+            News::None => false,
+            News::Settling => {
+                self.next_look = self.clock.boottime() + SETTLE;
+                false
+            }
+            News::Read(consents) => {
+                match &consents {
+                    Consents::Known(_) => tracing::info!("consents read"),
+                    Consents::Unusable(why) => tracing::error!(%why, "no consent of the owner counts"),
+                }
+                self.outlook.consents = Arc::new(consents);
+                true
+            }
+        }
+    }
+
+    /// A consent that has run out is over for good, whatever a clock shows later; and what a clock has shown is kept. After the brake: it waits
+    /// for the disk.
+    fn write_down_what_time_has_done(&mut self) {
+        let (now, wall) = (self.clock.boottime(), self.clock.wall());
+        // By a clock that was set a moment ago nothing is over for good.
+        if !self.outlook.trust.holds(now, wall) || self.unwritten.is_some_and(|at| now < at) {
+            return;
+        }
+        self.unwritten = None;
+        if self.outlook.consents.run_out(wall).is_empty() && !self.consents.has_to_keep(wall) {
+            return;
+        }
+        self.unwritten = Some(now + WRITE_AGAIN);
+        match Book::open(&self.directory, false).and_then(|mut book| book.see(wall)) {
+            Ok(()) => {
+                // What was written is read at once: else it would be written again.
+                if self.read_consents(true) {
+                    self.look();
+                }
+            }
+            // Whoever writes will be read.
+            Err(ConsentError::Busy) => {}
+            Err(error) => tracing::warn!(
+                error = consents::said(&error),
+                "not written down that a consent has expired"
+            ),
+        }
+    }
+
+    fn read_document(&mut self, now: Boottime) -> bool {
         let path = self.directory.owner();
-        let stamp = std::fs::metadata(&path).map_or(Stamp::Missing, |file| Stamp::File {
-            inode: file.ino(),
-            modified: (file.mtime(), file.mtime_nsec()),
-            size: file.size(),
-        });
+        let stamp = Stamp::of(&path);
         if self.seen.as_ref() == Some(&stamp) {
             self.changing = None;
             return false;
@@ -275,8 +371,11 @@ impl<C: Cluster> Policy<C> {
 
     fn answer(&mut self, ask: Ask) -> Answer {
         let text = ask.word().map_or("", |word| self.obey(word)).to_owned();
-        let says = |grounds: &Grounds<'_>| (grounds.judgement(), grounds.will().1);
-        let (judgement, refusal) = self.outlook.weigh(&*self.clock, says);
+        if ask == Ask::Consents && self.read_consents(true) {
+            self.look();
+        }
+        let says = |grounds: &Grounds<'_>| (grounds.judgement(), grounds.will().1, grounds.why_not());
+        let (judgement, refusal, why_not) = self.outlook.weigh(&*self.clock, says);
         let standing = match self.outlook.state {
             State::Available { .. } => "available",
             State::Paused { .. } => "paused",
@@ -290,6 +389,9 @@ impl<C: Cluster> Policy<C> {
         };
         let status = Status {
             standing: standing.to_owned(),
+            why_not: self.unpaid().or(why_not).unwrap_or_default(),
+            command: self.outlook.command,
+            paused_until: self.remembered.until,
             owner: (refusal.map(|refusal| refusal.to_string()))
                 .or_else(|| self.unpaid())
                 .unwrap_or_else(|| "willing".to_owned()),
@@ -306,8 +408,35 @@ impl<C: Cluster> Policy<C> {
             },
             network: self.network(),
             receipts: self.wires.receipts.borrow().clone(),
+            consents: self.on_record(),
         };
         Answer { text, status }
+    }
+
+    /// How the consents stand: every class that the document names, and every purpose that there is a record for.
+    fn on_record(&self) -> control::Consents {
+        let (consents, wall) = (&self.outlook.consents, self.clock.wall());
+        let document = self.outlook.document.as_deref();
+        let classes = document.into_iter().flat_map(|document| &document.consent.classes);
+        let mut purposes: BTreeSet<&String> = classes.collect();
+        if let Consents::Known(known) = &**consents {
+            purposes.extend(known.held.keys());
+        }
+        let purpose = |purpose: &String| {
+            let (holds, says) = match consents.of(purpose, wall) {
+                Ok(held) => (true, until(held.expires_at)),
+                Err(why) => (false, why.to_string()),
+            };
+            let purpose = purpose.clone();
+            control::Purpose { purpose, holds, says }
+        };
+        control::Consents {
+            purposes: purposes.into_iter().map(purpose).collect(),
+            trouble: match &**consents {
+                Consents::Known(_) => String::new(),
+                Consents::Unusable(why) => why.to_string(),
+            },
+        }
     }
 
     fn network(&self) -> Option<control::Network> {
@@ -339,7 +468,18 @@ impl<C: Cluster> Policy<C> {
             standing: standing.into(),
             notice_ms: u32::try_from(notice.as_millis()).unwrap_or(u32::MAX),
             offer: offers.then(|| self.offer()),
+            fault: self.outlook.fault(&*self.clock).to_owned(),
         }
+    }
+
+    /// The classes of the document for which there is a record.
+    fn consented_of(&self, classes: &[String]) -> Vec<String> {
+        let consented = &self.outlook.consented;
+        classes
+            .iter()
+            .filter(|class| consented.contains(*class))
+            .cloned()
+            .collect()
     }
 
     fn runtimes(&self) -> Vec<String> {
@@ -348,7 +488,14 @@ impl<C: Cluster> Policy<C> {
     }
 
     fn offer(&self) -> Offer {
-        let config::FreeFor { p50, p90 } = self.car.free_for;
+        let said = self
+            .car
+            .free_for
+            .map(|config::FreeFor { p50, p90 }| FreeFor { p50, p90 });
+        let forecast = self.stays.as_ref().map(|stays| {
+            let forecast::FreeFor { p50, p90 } = stays.free_for();
+            FreeFor { p50, p90 }
+        });
         Offer {
             allocatable: self
                 .outlook
@@ -364,11 +511,15 @@ impl<C: Cluster> Policy<C> {
                 .outlook
                 .document
                 .as_ref()
-                .map(|document| document.consent.classes.clone())
+                .map(|document| self.consented_of(&document.consent.classes))
                 .unwrap_or_default(),
-            free_for: Some(FreeFor { p50, p90 }),
+            free_for: said.or(forecast),
         }
     }
+}
+
+fn until(expires: Option<jiff::Timestamp>) -> String {
+    expires.map_or_else(|| "until you withdraw it".to_owned(), |at| format!("until {at}"))
 }
 
 #[cfg(test)]

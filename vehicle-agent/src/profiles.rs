@@ -80,6 +80,11 @@ impl Profile {
         first.trim_start_matches("# ")
     }
 
+    /// Whether it has hours, and so needs a time zone.
+    pub fn has_hours(&self) -> bool {
+        self.text.lines().any(|line| line.starts_with("timeZone: "))
+    }
+
     /// The document that it becomes for one owner.
     pub fn filled_in(&self, given: &Given<'_>) -> Result<String, ProfileError> {
         if given.classes.is_empty() {
@@ -161,6 +166,7 @@ mod tests {
         assert_eq!(refused, Err(ProfileError::NoTimeZone("plugged-in-nights")));
         let whenever = Profile::find("whenever-plugged-in").unwrap();
         whenever.filled_in(&given(&classes)).unwrap();
+        assert!(nights.has_hours() && !whenever.has_hours());
         assert_eq!(whenever.filled_in(&given(&[])), Err(ProfileError::NoClass));
         let unknown = Profile::find("generous").unwrap_err().to_string();
         assert!(unknown.contains("plugged-in-nights, whenever-plugged-in"), "{unknown}");

@@ -2,7 +2,7 @@
 //!
 //! Actors of attempts ask for a receipt before they tell an end, and wait until it is durable; [`show`] reads for the owner. One owner of
 //! the file, [`Ledger`], behind one lock. What must never happen: an attempt that had a process and whose end is told without a receipt,
-//! two receipts for one attempt, a receipt signed by a key that is not kept beside it, or anything deleted.
+//! two receipts for one attempt, a receipt signed by a key that is not kept beside it, or anything deleted but by [`crate::forget`].
 //!
 //! | in `receipts/` | |
 //! |---|---|
@@ -10,33 +10,36 @@
 //! | `usage.jsonl.broken-1` … | ledgers that did not verify when the agent started |
 //! | `usage.jsonl.of-<vehicle>-1` … | ledgers of vehicles that this car was before it was enrolled anew |
 //! | `keys/<keyid>.pem` | the certificates of every key that has signed, as they were then |
+//! | `terms/<hash>.json` | the terms that receipts name by their hash |
 //! | `delivered.json` | up to which number the cluster has them |
+//! | `consents.json` | the mark of [`crate::consents`] |
 
 mod delivery;
 mod keys;
 mod ledger;
 pub mod show;
+pub mod terms;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kerbside_core::ids::VehicleId;
-use kerbside_core::receipt::{Claim, verify};
+use kerbside_core::receipt::{Claim, Envelope, Usage, verify};
 use kerbside_link::identity::{Identity, IdentityError, Signer};
 use tokio::sync::watch;
 
 pub use self::delivery::deliver;
-use self::keys::KnownKeys;
+pub(crate) use self::keys::{KnownKeys, keep as keep_key};
 use self::ledger::{Ledger, Opened, Past};
 use crate::control;
 use crate::directory::{self, Directory};
 use crate::journal::medium::Disk;
 
 /// The file's name.
-const LEDGER: &str = "usage.jsonl";
+pub(crate) const LEDGER: &str = "usage.jsonl";
 /// What the name of a file that does not verify goes on with, before its number.
 const ASIDE: &str = "usage.jsonl.broken-";
 /// That name without the dash.
@@ -183,6 +186,23 @@ impl Receipts {
         self.inner.standing.send_modify(|standing| standing.refused = why);
     }
 
+    /// Keeps the terms of an attempt, which its receipt names by their hash only. Without them nothing is lost but what the owner is shown.
+    pub async fn keep_terms(&self, text: &str) {
+        if text.is_empty() {
+            return;
+        }
+        let (receipts, text) = (self.clone(), text.to_owned());
+        // Nothing in it fails but the disk, and that is told.
+        let _ = tokio::task::spawn_blocking(move || receipts.keep_terms_now(&text)).await;
+    }
+
+    /// The same, at once. Blocks.
+    pub fn keep_terms_now(&self, text: &str) {
+        if let Err(error) = terms::keep(&self.inner.root, text) {
+            tracing::warn!(%error, "the terms of an attempt are not kept: its owner is not shown what it may earn");
+        }
+    }
+
     fn signer(&self) -> Arc<Signer> {
         Arc::clone(&self.inner.signer.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -229,6 +249,32 @@ impl Receipts {
     }
 }
 
+/// How many receipts of this car the cluster does not have yet. Where there is no ledger, or nobody that it could be of, none.
+pub fn undelivered(directory: &Directory) -> io::Result<u64> {
+    let root = directory.receipts();
+    let lines = match std::fs::read(root.join(LEDGER)) {
+        Ok(lines) => lines,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(e) => return Err(e),
+    };
+    // A torn line was told to nobody.
+    let whole = lines
+        .split_inclusive(|byte| *byte == b'\n')
+        .filter(|line| line.ends_with(b"\n"));
+    let Some(newest) = whole.filter_map(usage_of).next_back() else {
+        return Ok(0);
+    };
+    Ok(newest
+        .sequence
+        .saturating_sub(delivery::delivered(&root, &newest.vehicle)))
+}
+
+/// What a line of the ledger says, whoever signed it.
+pub(crate) fn usage_of(line: &[u8]) -> Option<Usage> {
+    let payload = Envelope::parse(line).ok()?.payload().ok()?;
+    serde_json::from_slice(&payload).ok()
+}
+
 /// An error with its cause.
 pub fn said(error: &ReceiptError) -> String {
     match std::error::Error::source(error) {
@@ -260,7 +306,7 @@ fn past(root: &Path, known: &KnownKeys, vehicle: &VehicleId) -> io::Result<Past>
 }
 
 /// Gives the file a name that no other has: this one, and a number.
-fn put_aside(path: &Path, name: &str) -> io::Result<PathBuf> {
+pub(crate) fn put_aside(path: &Path, name: &str) -> io::Result<PathBuf> {
     let root = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     let place = |number: u32| root.join(format!("{name}-{number}"));
     let number = (1..=u32::MAX).find(|number| !place(*number).exists());

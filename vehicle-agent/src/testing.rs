@@ -23,6 +23,8 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use crate::cluster::Cluster;
+use crate::consents::{Book, Giving};
+use crate::directory::Directory;
 use crate::runtime::{Ended, Ending, Process, Program, Running, Runtime, Spec, Usage};
 
 fn start_of_time() -> Timestamp {
@@ -123,6 +125,21 @@ pub(crate) fn identity_of(id: &str) -> Identity {
     let chain = ca.sign_vehicle(&made.csr_der, &id, "acme", VEHICLE_VALIDITY, start_of_time());
     let chain = chain.expect("a certificate can be signed");
     Identity::from_pem(&made.key_pem, &chain, &ca.certificate_pem()).expect("they belong together")
+}
+
+/// Has an owner agree to work of these classes, as the command does, and makes the car somebody if it is nobody.
+pub(crate) fn consented(directory: &Directory, purposes: &[&str], now: Timestamp) {
+    if !crate::identity::exists(directory) {
+        crate::identity::write(directory, &identity()).expect("an identity can be written");
+    }
+    let purposes: Vec<_> = purposes.iter().map(|purpose| (*purpose).to_owned()).collect();
+    let giving = Giving {
+        purposes: &purposes,
+        lasts: None,
+        method: "a test",
+    };
+    let mut book = Book::open(directory, true).expect("the consents can be opened");
+    book.give(giving, now).expect("a consent can be given");
 }
 
 /// A cluster that remembers what it is told.
@@ -261,13 +278,18 @@ impl Cluster for FakeCluster {
         Ok(())
     }
 
-    async fn put_receipt(&self, envelope: Bytes, chain_pem: String) -> Result<(), Fault> {
+    async fn put_receipt(&self, envelope: Bytes, chain_pem: String, newest: bool) -> Result<(), Fault> {
         if let Some(fault) = lock(&self.inner.receipt_faults).pop_front() {
             return Err(fault);
         }
-        self.inner
-            .receipts
-            .send_modify(|receipts| receipts.push((envelope, chain_pem)));
+        self.inner.receipts.send_if_modified(|receipts| {
+            let known = receipts.iter().position(|(line, _)| *line == envelope);
+            if newest && known.is_some_and(|at| at + 1 == receipts.len()) {
+                return false;
+            }
+            receipts.push((envelope, chain_pem));
+            true
+        });
         Ok(())
     }
 

@@ -30,7 +30,7 @@ use self::adapter::{Cluster, Wire, registry};
 const SOON: Duration = Duration::from_secs(60);
 
 const OWNER: &str = "
-consent: {givenAt: 2026-01-01T00:00:00Z, classes: [inference]}
+consent: {givenAt: 2026-01-01T00:00:00Z, classes: [inference, video]}
 requirePluggedIn: true
 chargeFloorPercent: 50
 ";
@@ -77,6 +77,18 @@ impl Car {
         };
         let token = car.cluster.token.to_string();
         let output = car.agent(&["enrol", "--link", &car.url, "--token", &token]).await;
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let output = car
+            .agent(&[
+                "consent",
+                "give",
+                "--agree",
+                "--purpose",
+                "inference",
+                "--purpose",
+                "video",
+            ])
+            .await;
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         std::fs::write(car.path("owner.yaml"), OWNER).unwrap();
         std::fs::write(car.path("car.yaml"), CAR).unwrap();
@@ -312,6 +324,42 @@ async fn owner_pauses_resumes_and_withdraws_while_no_cluster_is_reached() {
         told.iter().all(|status| status.phase() != AttemptPhase::Frozen),
         "the cluster cannot have had a part in it"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn owner_takes_one_consent_back_while_no_cluster_is_reached() {
+    let car = Car::enrolled().await;
+    car.standing(Standing::Available).await;
+    car.run("u-1", "endless").await;
+    car.phase("u-1", AttemptPhase::Running).await;
+    car.wire.cut();
+    car.says(&["not connected", "endless:v1  Running"]).await;
+    let said = text(&car.agent(&["consent", "withdraw", "--purpose", "inference"]).await);
+    assert!(said.starts_with("withdrawn: inference"), "{said}");
+    // The car stays, for work of the other class.
+    let status = car
+        .says(&["standing  available", "endless:v1  Disrupted", "attempts  0"])
+        .await;
+    assert!(status.contains("NOT inference: it was withdrawn"), "{status}");
+    assert!(status.contains("video until you withdraw it"), "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn car_that_is_to_forget_delivers_what_was_earned_and_then_is_nobody() {
+    let mut car = Car::enrolled().await;
+    car.standing(Standing::Available).await;
+    car.run("u-1", "endless").await;
+    car.phase("u-1", AttemptPhase::Running).await;
+    let mut agent = car.agent.take().unwrap();
+    let said = text(&car.agent(&["forget", "--yes"]).await);
+    assert!(said.contains("then the agent ends"), "{said}");
+    assert!(timeout(SOON, agent.wait()).await.unwrap().unwrap().success());
+    let receipts = car.cluster.receipts.borrow().len();
+    assert!(receipts >= 1, "what was earned is delivered first");
+    for gone in ["owner.yaml", "identity", "receipts", "journal", "attempts"] {
+        assert!(!car.path(gone).exists(), "{gone}");
+    }
+    assert!(car.path("consents/sealed.jsonl").exists() && car.path("car.yaml").exists());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -61,6 +61,8 @@ struct Car {
     offer: Offer,
     os: String,
     agent: Option<String>,
+    /// What is wrong with its own state, as it said last.
+    fault: Option<&'static str>,
 }
 
 /// What the metrics count this vehicle as.
@@ -135,6 +137,7 @@ impl Actor {
             offer: status.map(|s| s.offer.clone()).unwrap_or_default(),
             os: "linux".to_owned(),
             agent: status.and_then(|s| s.agent_version.clone()),
+            fault: None,
         };
         let has_node = context.nodes.by_name("", id.as_str()).is_some();
         let epoch = vehicle.as_ref().and_then(|v| connection::epoch_of(v, &context.replica));
@@ -298,6 +301,7 @@ impl Actor {
     }
 
     fn state(&mut self, state: &proto::CarState) {
+        self.car.fault = offer::fault(state);
         let works = matches!(offer::standing(state), Standing::Available | Standing::Paused);
         if let Some(said) = state.offer.as_ref().filter(|_| works) {
             self.car.offer = offer::offer(said);
@@ -321,15 +325,9 @@ impl Actor {
     }
 
     fn greet(&mut self, epoch: u64, arrival: Arrival, reply: oneshot::Sender<Result<Greeting, Refusal>>) {
-        let Arrival {
-            hello,
-            session,
-            at,
-            peer,
-            ..
-        } = arrival;
+        let Arrival { hello, session, at, .. } = arrival;
         let state = hello.state.unwrap_or_default();
-        tracing::info!(vehicle.id = %self.id, epoch, %peer, agent = hello.agent_version, "a vehicle connected");
+        tracing::info!(vehicle.id = %self.id, epoch, agent = hello.agent_version, "a vehicle connected");
         self.look_for_a_twin(&hello.instance);
         self.heard_at = self.context.clock.wall();
         self.car.agent = Some(offer::text(&hello.agent_version));

@@ -10,6 +10,9 @@ use serde_json::json;
 
 use crate::context::{Context, MANAGER};
 
+/// What a car is told that claims the id of one without an agent. The API server would refuse the connection as well.
+pub(crate) const WITHOUT_AGENT: &str = "the Vehicle of this id is one without an agent; enrol the car to get another";
+
 fn of(vehicle: &Vehicle) -> Option<&Connection> {
     vehicle.status.as_ref()?.connection.as_ref()
 }

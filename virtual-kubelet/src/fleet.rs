@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use kerbside_api::v1alpha1::Source;
 use kerbside_core::clock::Boottime;
 use kerbside_core::ids::{PodUid, VehicleId};
 use kerbside_link::fault::Fault;
@@ -177,6 +178,9 @@ impl Fleet {
         match self.context.roster.vehicle(arrival.vehicle.as_str()) {
             None => return Err(Fault::denied("there is no Vehicle of this id; enrol the car anew").into()),
             Some(v) if v.spec.revoked => return Err(Fault::denied("this vehicle is revoked").into()),
+            Some(v) if v.spec.source == Source::Telemetry => {
+                return Err(Fault::denied(connection::WITHOUT_AGENT).into());
+            }
             Some(_) => {}
         }
         let with_attempts = !arrival.hello.attempts.is_empty();

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use kerbside_api::v1alpha1::{FreeFor, FreeForMinutes, Offer, Runtime};
+use kerbside_core::names::reason;
 use kerbside_core::quantity::Quantity;
 use kerbside_core::vehicle::{AttemptPhase, Report, Standing};
 use kerbside_link::proto;
@@ -31,6 +32,17 @@ pub(crate) fn standing(state: &proto::CarState) -> Standing {
         },
         proto::Standing::Away | proto::Standing::Unspecified => Standing::Away,
     }
+}
+
+/// What is wrong with the car's own state, if it is a word that we know: a stranger's words are not repeated.
+pub(crate) fn fault(state: &proto::CarState) -> Option<&'static str> {
+    [
+        reason::STATE_NOT_TRUSTED,
+        reason::CLOCK_NOT_TRUSTED,
+        reason::RECEIPTS_REFUSED,
+    ]
+    .into_iter()
+    .find(|word| *word == state.fault)
 }
 
 /// What the car offers.
@@ -187,6 +199,19 @@ mod tests {
         assert_eq!(offer.classes, ["inference", "training"]);
         assert_eq!(offer.arch, "");
         assert_eq!((offer.free_for.p50.get(), offer.free_for.p90.get()), (480, 15));
+    }
+
+    #[test]
+    fn fault_that_is_no_word_of_ours_is_not_repeated() {
+        let said = |fault: &str| {
+            let state = proto::CarState {
+                fault: fault.to_owned(),
+                ..proto::CarState::default()
+            };
+            super::fault(&state)
+        };
+        assert_eq!(said("StateNotTrusted"), Some(reason::STATE_NOT_TRUSTED));
+        assert_eq!((said(""), said("AtHome")), (None, None));
     }
 
     #[test]

@@ -85,6 +85,16 @@ impl Receipts {
                 )));
             }
         }
+        if receipt.newest {
+            let next = usage.sequence.saturating_add(1);
+            let later = path::ledger_usage(vehicle.as_str(), next);
+            if self.store.size(&later).await.map_err(|e| store_fault(&e))?.is_some() {
+                return Err(Fault::conflict(format!(
+                    "receipt {next} is stored, and the car's newest is {}: this car was set back to an old state, or is there twice; enrol it anew",
+                    usage.sequence
+                )));
+            }
+        }
         // Also for one that comes again: whoever stored it first may have ended before it came to this.
         let pointer = json!({
             "vehicle": vehicle,

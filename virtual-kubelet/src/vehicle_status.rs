@@ -75,6 +75,44 @@ pub(crate) fn build(
     status
 }
 
+/// Says what is wrong with the car's own state, as the car has said it last; and, where something was, that nothing is any more.
+pub(crate) fn tell_fault(status: &mut VehicleStatus, generation: Option<i64>, fault: Option<&str>, now: Timestamp) {
+    let was = status
+        .conditions
+        .iter()
+        .any(|condition| condition.type_ == condition::SOUND);
+    let (is_sound, reason, message) = match fault {
+        None if was => (true, "Sound", ""),
+        None => return,
+        Some(word @ reason::STATE_NOT_TRUSTED) => (
+            false,
+            word,
+            "what the car has kept of its owner's word is cut off, changed or set back to an old state: it takes no work until its owner says it anew",
+        ),
+        Some(word @ reason::CLOCK_NOT_TRUSTED) => (
+            false,
+            word,
+            "the car's clock was set, or shows an earlier time than it has shown before: it takes no work by it",
+        ),
+        Some(word) => (
+            false,
+            word,
+            "the cluster does not take the car's receipts, so the car takes no work; `kerbside-agent status` in the car says why",
+        ),
+    };
+    set(
+        &mut status.conditions,
+        &Says {
+            type_: condition::SOUND,
+            status: Some(is_sound),
+            reason,
+            message,
+        },
+        generation,
+        rounded(now),
+    );
+}
+
 fn rounded(at: Timestamp) -> Timestamp {
     let seconds = at.as_second();
     Timestamp::from_second(seconds - seconds.rem_euclid(ROUNDED_TO_SECONDS)).unwrap_or(at)
@@ -182,6 +220,25 @@ mod tests {
         );
         assert_eq!(status.offer, Offer::default());
         assert!(status.conditions.iter().all(|c| c.reason == "VehicleAway"));
+    }
+
+    #[test]
+    fn fault_of_the_cars_own_state_is_told_and_taken_back() {
+        let mut status = VehicleStatus::default();
+        let now = NOW.parse().unwrap();
+        tell_fault(&mut status, Some(2), None, now);
+        assert!(
+            status.conditions.is_empty(),
+            "of a car that never had one nothing is said"
+        );
+        tell_fault(&mut status, Some(2), Some(reason::STATE_NOT_TRUSTED), now);
+        let told = |status: &VehicleStatus| {
+            let told = status.conditions.iter().find(|c| c.type_ == condition::SOUND).unwrap();
+            (told.status.clone(), told.reason.clone())
+        };
+        assert_eq!(told(&status), ("False".to_owned(), "StateNotTrusted".to_owned()));
+        tell_fault(&mut status, Some(2), None, now);
+        assert_eq!(told(&status), ("True".to_owned(), "Sound".to_owned()));
     }
 
     #[test]

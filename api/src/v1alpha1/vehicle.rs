@@ -1,7 +1,7 @@
-//! `Vehicle`: one enrolled car.
+//! `Vehicle`: one enrolled car, or one that a fleet's telemetry gateway shows although no agent of ours runs in it.
 //!
-//! The spec is written by people and by the operator, at enrolment; the status by the adapter alone. Nothing here may
-//! tell why a car is away, where it is, or what it is: promise 7 of the design.
+//! The spec is written by people and by the operator, at enrolment; the status by the adapter alone. Of a car without an agent the
+//! gateway writes both. Nothing here may tell why a car is away, where it is, or what it is: promise 7 of the design.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::FreeFor;
+use super::{FreeFor, Telemetry};
 use crate::schema;
 
 /// What people and the operator say about one car.
@@ -27,7 +27,8 @@ use crate::schema;
     category = "kerbside",
     doc = "One enrolled car. Made by the operator when a car trades its token for a certificate; its Node has the same \
            name and is owned by it, so deleting the Vehicle ends the car's membership. Labels come from the enrolment \
-           token, never from the car.",
+           token, never from the car. One with spec.source Telemetry was made by a fleet's telemetry gateway: no agent of \
+           ours runs in that car, and it never gets a Node.",
     selectable = ".spec.pool",
     selectable = ".status.phase",
     printcolumn(name = "Pool", type_ = "string", json_path = ".spec.pool"),
@@ -49,6 +50,19 @@ use crate::schema;
         json_path = ".status.offer.classes",
         description = "Job classes that the owner consented to."
     ),
+    printcolumn(
+        name = "Source",
+        type_ = "string",
+        json_path = ".spec.source",
+        description = "Agent, or Telemetry: without an agent, so it is shown and planned with, and never given work."
+    ),
+    printcolumn(
+        name = "Parked",
+        type_ = "string",
+        json_path = ".status.telemetry.parked",
+        description = "Of a car without an agent: whether its telemetry says that it is parked.",
+        priority = 1
+    ),
     printcolumn(name = "Suspended", type_ = "boolean", json_path = ".spec.suspended", priority = 1),
     printcolumn(name = "Revoked", type_ = "boolean", json_path = ".spec.revoked", priority = 1),
     printcolumn(name = "Arch", type_ = "string", json_path = ".status.offer.arch", priority = 1),
@@ -59,7 +73,18 @@ use crate::schema;
     validation = Rule::new("self.metadata.name.matches('^car-[a-z2-7]{16}$')")
         .message("metadata.name of a Vehicle is its VehicleId: 'car-' and 16 characters of a-z and 2-7; enrol a car \
                   with 'kubectl fleet enrol' instead of making its Vehicle by hand")
-        .reason(Reason::FieldValueInvalid)
+        .reason(Reason::FieldValueInvalid),
+    validation = Rule::new("self.spec.source != 'Telemetry' || !has(self.status) || (!has(self.status.connection) \
+                            && (!has(self.status.phase) || self.status.phase == 'Away') && (!has(self.status.offer) \
+                            || ((!has(self.status.offer.allocatable) || size(self.status.offer.allocatable) == 0) \
+                            && (!has(self.status.offer.classes) || size(self.status.offer.classes) == 0))))")
+        .message("a Vehicle with spec.source Telemetry has no agent: it has no connection, offers nothing, stays Away, \
+                  and never gets a Node; to give the car work, install the agent and enrol it with 'kubectl fleet enrol'")
+        .reason(Reason::FieldValueForbidden),
+    validation = Rule::new("self.spec.source == 'Telemetry' || !has(self.status) || !has(self.status.telemetry)")
+        .message("status.telemetry is only for a Vehicle with spec.source Telemetry: a car with an agent keeps its \
+                  signals to itself")
+        .reason(Reason::FieldValueForbidden)
 )]
 #[serde(rename_all = "camelCase")]
 pub struct VehicleSpec {
@@ -78,9 +103,29 @@ pub struct VehicleSpec {
         .message("a revocation cannot be taken back; enrol the car again with 'kubectl fleet enrol'")
         .reason(Reason::FieldValueForbidden))]
     pub revoked: bool,
+    /// Who speaks for the car. Agent: Kerbside's agent in it, after its enrolment. Telemetry: only a gateway of its fleet,
+    /// which hears the maker's telemetry; such a car is shown and planned with, and never given work. Cannot be changed:
+    /// a car that gets an agent is enrolled and has another Vehicle.
+    #[serde(default)]
+    #[x_kube(validation = Rule::new("self == oldSelf")
+        .message("the source of a Vehicle cannot be changed; a car that gets an agent is enrolled with 'kubectl fleet \
+                  enrol' and gets a Vehicle of its own")
+        .reason(Reason::FieldValueForbidden))]
+    pub source: Source,
 }
 
-/// What the adapter that holds the car's connection knows. Only the adapter writes it, and only on a change.
+/// Who speaks for a car.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum Source {
+    /// Kerbside's agent in the car.
+    #[default]
+    Agent,
+    /// A telemetry gateway of the car's fleet: there is no agent.
+    Telemetry,
+}
+
+/// What the adapter that holds the car's connection knows, or of a car without an agent its fleet's gateway. Only that one writes it,
+/// and only on a change.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VehicleStatus {
@@ -101,6 +146,9 @@ pub struct VehicleStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub agent_version: Option<String>,
+    /// What a gateway of the fleet says of a car without an agent: bands and yes or no. Absent for a car with one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub telemetry: Option<Telemetry>,
     /// Conditions of the car. Their times are rounded to 5 minutes, so that they do not tell when somebody comes and
     /// goes.
     #[serde(default)]

@@ -32,6 +32,13 @@ use crate::schema;
     printcolumn(name = "Leaving", type_ = "integer", json_path = ".status.vehicles.leaving"),
     printcolumn(name = "Away", type_ = "integer", json_path = ".status.vehicles.away"),
     printcolumn(
+        name = "Without-Agent",
+        type_ = "integer",
+        json_path = ".status.vehicles.withoutAgent",
+        description = "Cars that a telemetry gateway shows; they are never given work.",
+        priority = 1
+    ),
+    printcolumn(
         name = "Ready",
         type_ = "string",
         json_path = r#".status.conditions[?(@.type=="Ready")].status"#,
@@ -296,7 +303,7 @@ pub struct VehiclePoolStatus {
 #[derive(KubeSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VehicleCounts {
-    /// Number of vehicles in the pool.
+    /// Number of vehicles in the pool that have an agent.
     #[serde(default)]
     pub enrolled: u32,
     /// Number of vehicles in phase Available.
@@ -308,6 +315,13 @@ pub struct VehicleCounts {
     /// Number of vehicles in phase Away.
     #[serde(default)]
     pub away: u32,
+    /// Number of cars without an agent, which a fleet's telemetry gateway shows. They are in none of the other numbers,
+    /// nor in `capacity`: they are never given work.
+    #[serde(default)]
+    pub without_agent: u32,
+    /// How many of those are parked by their telemetry: what could be there if agents were installed.
+    #[serde(default)]
+    pub parked_without_agent: u32,
 }
 
 fn default_max_pods() -> u32 {

@@ -27,6 +27,8 @@ pub enum Command {
 pub enum Word {
     /// Not now.
     Pause,
+    /// Not before this moment.
+    PauseUntil(Timestamp),
     /// Go on.
     Resume,
     /// Never again.
@@ -41,13 +43,20 @@ pub struct Remembered {
     pub command: Command,
     /// When it was given.
     pub at: Timestamp,
+    /// When a pause ends by itself; without it, when the owner resumes. An agent that does not know it goes on pausing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
 }
 
 impl Remembered {
     /// What holds after `word`, and what to say. Resuming does not take back a withdrawal.
     #[must_use]
     pub fn after(self, word: Word, now: Timestamp) -> (Self, &'static str) {
-        let new = |command| Self { command, at: now };
+        let new = |command| Self {
+            command,
+            at: now,
+            until: None,
+        };
         match (self.command, word) {
             (_, Word::Withdraw) => (
                 new(Command::Withdraw),
@@ -58,8 +67,27 @@ impl Remembered {
                 "the consent is withdrawn: give a new one (consent.givenAt) in owner.yaml",
             ),
             (_, Word::Pause) => (new(Command::Pause), "paused: work stands still until you resume"),
+            (_, Word::PauseUntil(until)) => (
+                Self {
+                    until: Some(until),
+                    ..new(Command::Pause)
+                },
+                "paused: work stands still until the moment that you named, or until you resume",
+            ),
             (_, Word::Resume) => (new(Command::None), "resumed"),
         }
+    }
+
+    /// What holds once a pause that has an end is over; `None` as long as nothing has changed. Call it only with a wall clock that can be
+    /// believed: one that was set must not end a pause.
+    #[must_use]
+    pub fn elapsed(self, now: Timestamp) -> Option<Self> {
+        let over = self.command == Command::Pause && self.until.is_some_and(|until| now >= until);
+        over.then_some(Self {
+            command: Command::None,
+            at: now,
+            until: None,
+        })
     }
 
     /// What the command means beside this document: a newer consent ends a withdrawal.
@@ -81,9 +109,10 @@ mod tests {
         let paused = Remembered {
             command: Command::Pause,
             at: now,
+            until: None,
         };
         let (withdrawn, _) = paused.after(Word::Withdraw, now);
-        for word in [Word::Resume, Word::Pause] {
+        for word in [Word::Resume, Word::Pause, Word::PauseUntil(Timestamp::MAX)] {
             let (still, says) = withdrawn.after(word, now);
             assert!(still == withdrawn && says.contains("owner.yaml"));
         }
@@ -98,5 +127,36 @@ mod tests {
         );
         assert_eq!(withdrawn.command(None), Command::Withdraw);
         assert_eq!(withdrawn.command(Some(&given("2026-11-22T10:00:01Z"))), Command::None);
+    }
+
+    #[test]
+    fn pause_with_an_end_is_over_then_and_one_without_is_not() {
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let (now, end) = (at("2026-11-22T10:00:00Z"), at("2026-11-22T11:00:00Z"));
+        let nothing = Remembered {
+            command: Command::None,
+            at: now,
+            until: None,
+        };
+        let (paused, says) = nothing.after(Word::PauseUntil(end), now);
+        assert_eq!((paused.command(None), paused.until), (Command::Pause, Some(end)));
+        assert!(says.starts_with("paused"), "{says}");
+        assert_eq!(paused.elapsed(at("2026-11-22T10:59:59Z")), None);
+        let over = paused.elapsed(end).unwrap();
+        assert_eq!((over.command(None), over.until), (Command::None, None));
+        let (for_ever, _) = paused.after(Word::Pause, now);
+        assert_eq!(for_ever.elapsed(Timestamp::MAX), None);
+        let (withdrawn, _) = paused.after(Word::Withdraw, now);
+        assert_eq!(withdrawn.elapsed(Timestamp::MAX), None);
+        assert_eq!(nothing.elapsed(Timestamp::MAX), None);
+    }
+
+    /// Files that older agents wrote, and what newer ones write.
+    #[test]
+    fn command_without_an_end_is_kept_as_it_always_was() {
+        let old = r#"{"command":"pause","at":"2026-11-22T10:00:00Z"}"#;
+        let read: Remembered = serde_json::from_str(old).unwrap();
+        assert_eq!((read.command, read.until), (Command::Pause, None));
+        assert_eq!(serde_json::to_string(&read).unwrap(), old);
     }
 }

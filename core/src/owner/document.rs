@@ -81,6 +81,23 @@ pub struct Consent {
 }
 
 impl Document {
+    /// When these terms end work next, whatever the car does: when hours in which it may work are over, or with the consent. `zone` is that
+    /// of `timeZone`.
+    pub fn ends(&self, now: jiff::Timestamp, zone: &jiff::tz::TimeZone) -> Option<jiff::Timestamp> {
+        let today = zone.to_datetime(now).date();
+        // Every window of a week begins and ends within these.
+        let days = || today.series(jiff::Span::new().days(1)).take(9);
+        let quiet = self.quiet_hours.iter().map(|hours| hours.from);
+        let work = self.work_hours.iter().flatten().map(|hours| hours.to);
+        let times = quiet
+            .chain(work)
+            .flat_map(|time| days().map(move |day| day.to_datetime(time)));
+        let minute = jiff::Span::new().minutes(1);
+        let ending = times.filter(|at| self.hours(*at).is_err() && self.hours(at.saturating_sub(minute)).is_ok());
+        let hours = ending.filter_map(|at| zone.to_timestamp(at).ok());
+        hours.chain(self.consent.expires_at).filter(|at| *at > now).min()
+    }
+
     /// What the types cannot say.
     pub fn check(self) -> Result<Self, DocumentError> {
         if self.api_version.is_some() != self.kind.is_some() {
@@ -139,7 +156,7 @@ impl Document {
 }
 
 /// A class becomes part of a Node's label key, so it has that shape.
-fn is_class(class: &str) -> bool {
+pub fn is_class(class: &str) -> bool {
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let bytes = class.as_bytes();
     (1..=63).contains(&bytes.len())

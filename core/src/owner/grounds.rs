@@ -1,4 +1,4 @@
-//! What a car's standing is decided by at one moment: signals, the maker's terms, the owner's document and command, two clocks.
+//! What a car's standing is decided by at one moment: signals, the maker's terms, the owner's consents, document and command, two clocks.
 //!
 //! The agent's policy loop, its supervisor of attempts and its status ask it, and [`super::replay`] does over a recorded day: the same
 //! functions, so that what an owner is shown is what the car does. The cluster has no word in it but the job class that it asks for, and
@@ -11,8 +11,10 @@ use jiff::tz::TimeZone;
 
 use super::{Asked, ClockTrust, Command, Document, Refusal, Situation, admit, willing};
 use crate::clock::Boottime;
+use crate::consent::Consents;
+use crate::duration;
 use crate::names::reason;
-use crate::parked::{self, Effect, Event, Factor, Judgement, Snapshot, State, Terms, View, Will, judge};
+use crate::parked::{self, Effect, Event, Factor, Judgement, Snapshot, State, Terms, Tri, Verdict, View, Will, judge};
 
 /// Without a document nothing is frozen that could wait for anything.
 const NO_WAIT: Duration = Duration::ZERO;
@@ -28,6 +30,8 @@ pub struct Grounds<'a> {
     pub terms: &'a Terms,
     /// The owner's document, if there is a valid one.
     pub document: Option<&'a Document>,
+    /// What the owner has consented to, on record: the document can only narrow it.
+    pub consents: &'a Consents,
     /// The owner's last command.
     pub command: Command,
     /// The document's time zone; `None` if the document names none, or one that is not known in the car.
@@ -49,6 +53,39 @@ impl Grounds<'_> {
     /// Whether the owner is willing, and if not, why.
     pub fn will(&self) -> (Will, Option<Refusal>) {
         willing(self.document, self.command, &self.situation())
+    }
+
+    /// The first reason why the car does not work now, in words; `None`: it does. The car's own come first: while it is driven no term of
+    /// its owner makes a difference.
+    pub fn why_not(&self) -> Option<String> {
+        if matches!(self.state, State::Available { .. }) {
+            return None;
+        }
+        let judgement = self.judgement();
+        let because = |factor: Factor| {
+            if judgement.0.contains(&(factor, Tri::No)) {
+                factor.deny().to_owned()
+            } else {
+                format!("it is not known whether {}", factor.describe())
+            }
+        };
+        let paused = matches!(self.state, State::Paused { .. });
+        Some(match (judgement.verdict(), self.will()) {
+            (Verdict::Attended(factor) | Verdict::Going(factor), _) => because(factor),
+            (_, (_, Some(refusal))) => refusal.message,
+            // Work does not begin without a way to the cluster, nor while the car saves power; it goes on without.
+            (Verdict::Parked { may_start: false }, _) if !paused => {
+                because(if judgement.of(Factor::Connected).is_yes() {
+                    Factor::PowerToStart
+                } else {
+                    Factor::Connected
+                })
+            }
+            (Verdict::Parked { .. }, _) => {
+                let dwell = duration::format(self.terms.dwell);
+                format!("the car has not been parked for {dwell} yet")
+            }
+        })
     }
 
     /// Whether an attempt of this class may start.
@@ -116,6 +153,7 @@ impl Grounds<'_> {
             wall: self.wall,
             civil: self.zone.map(|zone| zone.to_datetime(self.wall)),
             clock_holds: self.trust.holds(self.boot, self.wall),
+            consents: self.consents,
             held: self.state.held(),
         }
     }

@@ -6,7 +6,7 @@
 //! second. What must never happen: a car that works here and not on the road, or the other way round.
 //!
 //! Some things are unlike the road. The car has no work to stop when it leaves, so that its notice is over at once. Nobody has paused it
-//! or withdrawn the consent before the recording begins, and nobody sets its clock. A car that saves power goes on with what it has and
+//! or withdrawn the consent before the recording begins, there is a record of consent to every class of the document, and nobody sets its clock. A car that saves power goes on with what it has and
 //! takes nothing new: here it works.
 
 mod recording;
@@ -25,7 +25,8 @@ pub use table::{Day, NotFor, Span, Standing};
 
 use super::{ClockTrust, Command, Document, Grounds, Remembered};
 use crate::clock::Boottime;
-use crate::parked::{Factor, Snapshot, State, Terms, Tri, Value, Verdict};
+use crate::consent::Consents;
+use crate::parked::{Snapshot, State, Terms, Value};
 
 /// Longer than a month nobody wants to read.
 const LONGEST: Duration = Duration::from_hours(31 * 24);
@@ -96,6 +97,7 @@ struct Player<'a> {
     now: Duration,
     state: State,
     remembered: Remembered,
+    consents: Consents,
     snapshot: Snapshot,
     values: BTreeMap<String, Value>,
     /// When every value was said last.
@@ -115,7 +117,9 @@ impl<'a> Player<'a> {
             remembered: Remembered {
                 command: Command::None,
                 at: start,
+                until: None,
             },
+            consents: Consents::as_if_given(&car.document.consent.classes, start),
             snapshot: Snapshot::default(),
             values: recording.first_values(),
             refreshed: None,
@@ -150,6 +154,9 @@ impl<'a> Player<'a> {
                 self.remembered = remembered;
             }
         }
+        if let Some(over) = self.remembered.elapsed(self.wall()) {
+            self.remembered = over;
+        }
     }
 
     /// Judges, and judges again what has become of it: the agent does so within a second.
@@ -167,6 +174,7 @@ impl<'a> Player<'a> {
             snapshot: &self.snapshot,
             terms: self.car.terms,
             document,
+            consents: &self.consents,
             command: self.remembered.command(document),
             zone: self.car.zone,
             boot: Boottime(self.now),
@@ -175,39 +183,14 @@ impl<'a> Player<'a> {
         }
     }
 
-    /// Where the car stands, and the first reason why it does not work. The car's own come first: while it is driven no term of its owner
-    /// makes a difference.
+    /// Where the car stands, and the first reason why it does not work.
     fn stands(&self) -> (Standing, Option<String>) {
         let standing = match self.state {
             State::Available { .. } => return (Standing::Available, None),
             State::Paused { .. } => Standing::Paused,
             State::Away { .. } | State::Leaving { .. } => Standing::Away,
         };
-        let grounds = self.grounds();
-        let judgement = grounds.judgement();
-        let because = |factor: Factor| {
-            if judgement.0.contains(&(factor, Tri::No)) {
-                factor.deny().to_owned()
-            } else {
-                format!("it is not known whether {}", factor.describe())
-            }
-        };
-        let why_not = match (judgement.verdict(), grounds.will()) {
-            (Verdict::Attended(factor) | Verdict::Going(factor), _) => because(factor),
-            (_, (_, Some(refusal))) => refusal.message,
-            // Work does not begin without a way to the cluster, nor while the car saves power; it goes on without.
-            (Verdict::Parked { may_start: false }, _) if standing == Standing::Away => {
-                because(if judgement.of(Factor::Connected).is_yes() {
-                    Factor::PowerToStart
-                } else {
-                    Factor::Connected
-                })
-            }
-            (Verdict::Parked { .. }, _) => {
-                format!("the car has not been parked for {} yet", written(&self.car.terms.dwell))
-            }
-        };
-        (standing, Some(why_not))
+        (standing, self.grounds().why_not())
     }
 
     /// The next moment at which anything could be different, after this one.
@@ -220,6 +203,7 @@ impl<'a> Player<'a> {
             Some(consent.given_at),
             consent.expires_at,
             self.car.document.pause_until,
+            self.remembered.until,
         ];
         let terms = terms.into_iter().flatten().filter_map(|at| self.since_start(at));
         let mut moments: Vec<Duration> = step

@@ -11,6 +11,7 @@ use rstest::rstest;
 
 use super::*;
 use crate::clock::Boottime;
+use crate::consent::Consents;
 use crate::parked::signals::{Snapshot, Value, path};
 
 const NOW: Boottime = Boottime(Duration::from_secs(100));
@@ -65,6 +66,8 @@ struct Case {
     wall: &'static str,
     civil: Option<DateTime>,
     clock_holds: bool,
+    /// The purposes with a record.
+    consented: &'static [&'static str],
     held: bool,
 }
 
@@ -78,6 +81,7 @@ impl Default for Case {
             wall: "2026-12-01T12:00:00Z",
             civil: Some(tuesday(12)),
             clock_holds: true,
+            consented: &["inference", "video"],
             held: false,
         }
     }
@@ -86,11 +90,14 @@ impl Default for Case {
 impl Case {
     fn ask<T>(&self, ask: impl FnOnce(&Situation<'_>) -> T) -> T {
         let snapshot = signals(self.charge, self.plugged);
+        let purposes: Vec<_> = self.consented.iter().map(|purpose| (*purpose).to_owned()).collect();
+        let since = "2026-01-01T00:00:00Z".parse().unwrap();
         ask(&Situation {
             view: View::new(&snapshot, NOW, Duration::from_secs(30)),
             wall: self.wall.parse().unwrap(),
             civil: self.civil,
             clock_holds: self.clock_holds,
+            consents: &Consents::as_if_given(&purposes, since),
             held: self.held,
         })
     }
@@ -163,6 +170,7 @@ fn refusal_says_nothing_of_the_hours_or_of_the_end_of_a_pause() {
 #[case::withdrawn(Case { command: Command::Withdraw, ..Case::default() }, Will::No, reason::OWNER_CONSENT_MISSING)]
 #[case::expired(Case { wall: "2027-12-01T12:00:00Z", ..Case::default() }, Will::No, reason::OWNER_CONSENT_MISSING)]
 #[case::not_yet(Case { wall: "2026-10-01T12:00:00Z", ..Case::default() }, Will::No, reason::OWNER_CONSENT_MISSING)]
+#[case::no_record(Case { consented: &["video"], ..Case::default() }, Will::No, reason::OWNER_CONSENT_MISSING)]
 #[case::quiet(Case { civil: Some(tuesday(23)), ..Case::default() }, Will::No, reason::OWNER_PAUSED)]
 #[case::zone_unknown(Case { civil: None, ..Case::default() }, Will::No, reason::OWNER_PAUSED)]
 #[case::outside_work_hours(Case { document: Some(works("{from: '08:00', to: '12:00'}")), ..Case::default() }, Will::No, reason::OWNER_PAUSED)]
@@ -225,6 +233,44 @@ fn cable_does_not_matter_to_an_owner_who_does_not_ask_for_it() {
         .0,
         Will::Yes
     );
+}
+
+/// The document and the record: neither turns the other's no into a yes.
+#[test]
+fn class_needs_the_document_and_a_record() {
+    let mut document = document();
+    document.consent.classes.push("training".to_owned());
+    let case = Case {
+        document: Some(document),
+        ..Case::default()
+    };
+    assert_eq!(case.will(), (Will::Yes, None));
+    let answers = ["inference", "video", "training"].map(|class| case.admit(class, true).err());
+    let missing = |reason: &str| Some(reason.to_owned());
+    assert_eq!(
+        answers,
+        [
+            None,
+            missing(reason::CLASS_NOT_ACCEPTED),
+            missing(reason::OWNER_CONSENT_MISSING)
+        ]
+    );
+}
+
+#[test]
+fn refusal_for_want_of_a_record_names_the_class_and_nothing_of_the_record() {
+    let mut document = document();
+    document.consent.classes.push("training".to_owned());
+    let case = Case::default();
+    let asked = Asked {
+        class: "training",
+        available: true,
+    };
+    let refusal = case
+        .ask(|now| admit(Some(&document), case.command, now, asked))
+        .unwrap_err();
+    assert!(refusal.message.contains("'training'"), "{refusal}");
+    assert!(!refusal.message.contains(|c: char| c.is_ascii_digit()), "{refusal}");
 }
 
 #[test]

@@ -267,8 +267,14 @@ pub struct Judgement(pub Vec<(Factor, Tri)>);
 impl Judgement {
     /// The three-valued answer to "is the car parked?".
     pub fn parked(&self) -> Tri {
+        self.parked_but_for(&[])
+    }
+
+    /// The same without some factors: for a car that nothing speaks for but a source which cannot tell them. Work never begins by it.
+    pub fn parked_but_for(&self, left_out: &[Factor]) -> Tri {
         let needed = self.0.iter();
         let needed = needed.filter(|(factor, _)| factor.consequence() != Consequence::StartOnly);
+        let needed = needed.filter(|(factor, _)| !left_out.contains(factor));
         Tri::all(needed.map(|(_, tri)| *tri))
     }
 

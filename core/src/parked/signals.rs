@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::Tri;
 use crate::clock::Boottime;
 
-/// The paths that the judgement reads.
+/// The paths that the judgement reads, and those that a forecast may.
 pub mod path {
     /// km/h; negative in reverse.
     pub const SPEED: &str = "Vehicle.Speed";
@@ -83,6 +83,28 @@ pub mod path {
         DRIVER_BELTED,
         POWER_SAVING,
         BROKEN_DOWN,
+    ];
+
+    /// `INACTIVE`, `START_TIME` or `END_TIME`.
+    pub const CHARGING_TIMER_MODE: &str = "Vehicle.Powertrain.TractionBattery.Charging.Timer.Mode";
+    /// ISO 8601.
+    pub const CHARGING_TIMER_TIME: &str = "Vehicle.Powertrain.TractionBattery.Charging.Timer.Time";
+    /// `INACTIVE`, `FAST_CHARGING_PREPARATION` or `DRIVING_PREPARATION`.
+    pub const CONDITIONING_MODE: &str = "Vehicle.Powertrain.TractionBattery.BatteryConditioning.RequestedMode";
+    /// ISO 8601.
+    pub const CONDITIONING_TIME: &str = "Vehicle.Powertrain.TractionBattery.BatteryConditioning.TargetTime";
+    /// Boolean.
+    pub const IS_CHARGING: &str = "Vehicle.Powertrain.TractionBattery.Charging.IsCharging";
+    /// Seconds; 0 is done, or nothing planned.
+    pub const TIME_TO_COMPLETE: &str = "Vehicle.Powertrain.TractionBattery.Charging.TimeToComplete";
+    /// What a forecast of the stay may go by. The car is never judged by them.
+    pub const HINTS: [&str; 6] = [
+        CHARGING_TIMER_MODE,
+        CHARGING_TIMER_TIME,
+        CONDITIONING_MODE,
+        CONDITIONING_TIME,
+        IS_CHARGING,
+        TIME_TO_COMPLETE,
     ];
 
     /// The branch of what VSS has no name for: VSS has makers put that under an overlay, in a branch of their own.

@@ -1,6 +1,6 @@
-//! Walks a chain of signed payloads and says everything that is wrong with it. Receipts are such a chain, and so are acceptances.
+//! Walks a chain of signed payloads and says everything that is wrong with it. Receipts are such a chain, and so are acceptances and consents.
 //!
-//! Called by [`super::verify()`] and [`crate::ledger::check()`]. A line that is not what was signed is a finding and nothing more: it moves the
+//! Called by [`super::verify()`], [`crate::ledger::check()`] and [`crate::consent::read()`]. A line that is not what was signed is a finding and nothing more: it moves the
 //! walk on by one place, and what it says counts for nothing. What must never happen: a change of a valid chain that is not found, but for
 //! lines that are missing at its end.
 
@@ -58,8 +58,8 @@ pub(crate) trait Link: DeserializeOwned {
     fn previous(&self) -> &str;
     /// The car.
     fn vehicle(&self) -> &VehicleId;
-    /// The attempt; a chain has one payload for each.
-    fn attempt(&self) -> &PodUid;
+    /// The attempt, if it is of one; a chain has one payload for each.
+    fn attempt(&self) -> Option<&PodUid>;
 }
 
 /// A payload whose signatures are good.
@@ -187,11 +187,13 @@ impl<'a, K: Keys, L: Link> Walk<'a, K, L> {
         } else {
             self.follow(line, &payload, &digest);
         }
-        let first = *self.attempts.entry(payload.attempt().clone()).or_insert(line);
-        let attempt_again = first != line;
-        if attempt_again && !again {
-            let uid = payload.attempt().clone();
-            self.find(line, Fault::DoubledAttempt { uid, first });
+        let mut attempt_again = false;
+        if let Some(uid) = payload.attempt().cloned() {
+            let first = *self.attempts.entry(uid.clone()).or_insert(line);
+            attempt_again = first != line;
+            if attempt_again && !again {
+                self.find(line, Fault::DoubledAttempt { uid, first });
+            }
         }
         let vehicle = self.vehicle.get_or_insert_with(|| payload.vehicle().clone());
         if *vehicle != *payload.vehicle() {

@@ -25,6 +25,7 @@ fn usage(sequence: u64, previous: &str) -> Usage {
             consent: Some(Consent {
                 given_at: "2026-11-01T10:00:00Z".parse().unwrap(),
                 document_sha256: "ab".repeat(32),
+                record: None,
             }),
             started_at_ms: 1000,
             ended_at_ms: 5000,

@@ -26,8 +26,8 @@ impl Link for Usage {
         &self.vehicle
     }
 
-    fn attempt(&self) -> &PodUid {
-        &self.claim.pod_uid
+    fn attempt(&self) -> Option<&PodUid> {
+        Some(&self.claim.pod_uid)
     }
 }
 

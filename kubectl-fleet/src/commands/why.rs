@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 use k8s_openapi::api::core::v1::Pod;
-use kerbside_api::v1alpha1::{FleetJob, Vehicle, VehiclePhase, VehiclePool};
+use kerbside_api::v1alpha1::{FleetJob, Source, Vehicle, VehiclePhase, VehiclePool};
 use kerbside_core::names;
 use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt};
@@ -191,6 +191,9 @@ fn vehicle_state(job: &FleetJob, vehicle: &Vehicle) -> Option<String> {
     if !job.spec.pools.contains(&vehicle.spec.pool) {
         return None;
     }
+    if vehicle.spec.source == Source::Telemetry {
+        return Some("without an agent, known by telemetry only: never given work".into());
+    }
     if vehicle.spec.revoked {
         return Some("revoked".into());
     }
@@ -318,6 +321,15 @@ mod tests {
         new.status = None;
         let lines = texts(&explain(&job(), &[], &[pool("demo")], &[new]));
         assert!(lines.contains(&"vehicles 1 never connected".into()), "{lines:?}");
+    }
+
+    #[test]
+    fn car_without_an_agent_is_never_counted_as_one_that_could_take_the_job() {
+        let mut shown = vehicle("demo", "Available", &["inference"]);
+        shown.spec.source = Source::Telemetry;
+        let lines = texts(&explain(&job(), &[], &[pool("demo")], &[shown]));
+        let told = "vehicles 1 without an agent, known by telemetry only: never given work";
+        assert!(lines.contains(&told.into()), "{lines:?}");
     }
 
     #[test]

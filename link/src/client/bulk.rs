@@ -105,12 +105,13 @@ impl Client {
         }
     }
 
-    /// Sends a receipt, with the certificate of the key that signed it; waits for a connection as long as it takes. Returns when it is stored, or
+    /// Sends a receipt, with the certificate of the key that signed it, and whether the car has no later one; waits for a connection as long as it takes. Returns when it is stored, or
     /// with a fault that no other try will change. An adapter that knows no receipts is waited for: the next one may.
-    pub async fn put_receipt(&self, envelope: Bytes, chain_pem: String) -> Result<(), Fault> {
+    pub async fn put_receipt(&self, envelope: Bytes, chain_pem: String, newest: bool) -> Result<(), Fault> {
         let request = PutReceiptRequest {
             envelope,
             certificate_chain_pem: chain_pem,
+            newest,
         };
         let mut backoff = self.backoff();
         loop {

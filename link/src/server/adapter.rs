@@ -2,10 +2,9 @@
 //!
 //! Implemented by the virtual kubelet and by tests; called by this module's services only. Methods run concurrently, also for
 //! one car; only [`Adapter::connected`], [`Adapter::message`] and [`Adapter::disconnected`] of one session come one after the
-//! other.
+//! other. Where a car calls from is none of an adapter's business, and never handed on: with the id it tells places, and in time a person.
 
 use std::future::Future;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -37,8 +36,6 @@ pub struct Arrival {
     pub hello: proto::Hello,
     /// The way to send to it; works as soon as `connected` has returned, until the session ends.
     pub session: SessionHandle,
-    /// Where it comes from.
-    pub peer: SocketAddr,
     /// When `hello` arrived. Fences count from here, as from any heartbeat: the greeting acknowledges it.
     pub at: Boottime,
 }
@@ -119,6 +116,8 @@ pub struct SignedReceipt {
     pub envelope: Bytes,
     /// The certificate of the key that signed it, and its issuers, PEM.
     pub chain_pem: String,
+    /// Its car has no later one.
+    pub newest: bool,
 }
 
 /// A car without a certificate wants one.
@@ -130,8 +129,6 @@ pub struct EnrolmentRequest {
     pub secret_hash: String,
     /// PKCS#10, DER, as the car sent it: of any contents.
     pub csr_der: Bytes,
-    /// Where it comes from.
-    pub peer: SocketAddr,
 }
 
 /// A car's first certificate.

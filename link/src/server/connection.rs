@@ -91,8 +91,9 @@ pub(super) async fn accept(
                     // An error means that the server is gone, and the connection with it.
                     let _ = ready.send(Ok(connection)).await;
                 }
-                Ok(Err(error)) => tracing::info!(peer = %address, %error, "refused connection"),
-                Err(_) => tracing::info!(peer = %address, "gave up on a TLS handshake"),
+                // Whoever is refused may be a car all the same: its address is for who asks for it by the level.
+                Ok(Err(error)) => tracing::debug!(peer = %address, %error, "refused connection"),
+                Err(_) => tracing::debug!(peer = %address, "gave up on a TLS handshake"),
             }
         });
     }

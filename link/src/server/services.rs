@@ -56,16 +56,15 @@ impl<A: Adapter> Services<A> {
     }
 
     /// The car that calls.
-    fn car<T>(&self, request: &Request<T>) -> Result<(Peer, Car), Fault> {
-        let peer = peer(request)?;
-        let car = match &peer.car {
+    fn car<T>(&self, request: &Request<T>) -> Result<Car, Fault> {
+        let car = match peer(request)?.car {
             None => {
                 return Err(Fault::unauthenticated(
                     "no client certificate was shown: enrol the car first",
                 ));
             }
-            Some(Err(why)) => return Err(Fault::unauthenticated(why.clone())),
-            Some(Ok(car)) => car.clone(),
+            Some(Err(why)) => return Err(Fault::unauthenticated(why)),
+            Some(Ok(car)) => car,
         };
         // The handshake checked it too, but a connection may be older than that.
         if self.0.options.clock.wall() >= car.not_after {
@@ -74,7 +73,7 @@ impl<A: Adapter> Services<A> {
             ));
         }
         self.check_revoked(&car.vehicle)?;
-        Ok((peer, car))
+        Ok(car)
     }
 
     fn check_revoked(&self, vehicle: &VehicleId) -> Result<(), Fault> {
@@ -152,7 +151,7 @@ impl<A: Adapter> Link for Services<A> {
     type SessionStream = BoxStream<'static, Result<AdapterMessage, Status>>;
 
     async fn session(&self, request: Request<Streaming<CarMessage>>) -> Result<Response<Self::SessionStream>, Status> {
-        let (peer, car) = self.car(&request)?;
+        let car = self.car(&request)?;
         let mailbox = Arc::new(CarMailbox::new(true));
         // A task of its own: the adapter must hear of the end of what it has welcomed, whatever becomes of this call.
         let unread = Arc::new(AtomicBool::new(false));
@@ -160,12 +159,7 @@ impl<A: Adapter> Link for Services<A> {
             mailbox: Arc::clone(&mailbox),
             unread: Arc::clone(&unread),
         };
-        let link = session::Link {
-            peer,
-            car,
-            mailbox,
-            unread,
-        };
+        let link = session::Link { car, mailbox, unread };
         tokio::spawn(session::run(Arc::clone(&self.0), link, request.into_inner()));
         let outgoing = stream::unfold(Some(reader), |reader| async {
             let reader = reader?;
@@ -179,7 +173,7 @@ impl<A: Adapter> Link for Services<A> {
     }
 
     async fn send_logs(&self, request: Request<Streaming<LogChunk>>) -> Result<Response<LogsDone>, Status> {
-        let (_, car) = self.car(&request)?;
+        let car = self.car(&request)?;
         let mut chunks = request.into_inner();
         let Some(first) = chunks.message().await? else {
             return Err(Fault::invalid("the transfer ended before its first chunk").into());
@@ -195,7 +189,7 @@ impl<A: Adapter> Link for Services<A> {
         &self,
         request: Request<OutputOffsetRequest>,
     ) -> Result<Response<OutputOffsetResponse>, Status> {
-        let (_, car) = self.car(&request)?;
+        let car = self.car(&request)?;
         let OutputOffsetRequest { uid, file } = request.into_inner();
         let (uid, file) = (pod_uid(&uid)?, checked(file)?);
         let offset = self.adapter().output_offset(&car.vehicle, &uid, &file).await?;
@@ -203,7 +197,7 @@ impl<A: Adapter> Link for Services<A> {
     }
 
     async fn put_output(&self, request: Request<Streaming<OutputChunk>>) -> Result<Response<OutputReceipt>, Status> {
-        let (_, car) = self.car(&request)?;
+        let car = self.car(&request)?;
         let mut chunks = request.into_inner();
         let Some(OutputChunk {
             uid,
@@ -236,7 +230,7 @@ impl<A: Adapter> Link for Services<A> {
     }
 
     async fn seal_output(&self, request: Request<SealOutputRequest>) -> Result<Response<SealOutputResponse>, Status> {
-        let (_, car) = self.car(&request)?;
+        let car = self.car(&request)?;
         let SealOutputRequest { uid, files, logs } = request.into_inner();
         let uid = pod_uid(&uid)?;
         let check = |files: Vec<OutputFile>| {
@@ -252,21 +246,26 @@ impl<A: Adapter> Link for Services<A> {
     }
 
     async fn put_receipt(&self, request: Request<PutReceiptRequest>) -> Result<Response<PutReceiptResponse>, Status> {
-        let (_, car) = self.car(&request)?;
+        let car = self.car(&request)?;
         let PutReceiptRequest {
             envelope,
             certificate_chain_pem: chain_pem,
+            newest,
         } = request.into_inner();
         if envelope.len() > RECEIPT_LIMIT || chain_pem.len() > RECEIPT_LIMIT {
             return Err(Fault::too_large("a receipt and its certificates have at most 16 KiB each").into());
         }
-        let receipt = SignedReceipt { envelope, chain_pem };
+        let receipt = SignedReceipt {
+            envelope,
+            chain_pem,
+            newest,
+        };
         self.adapter().put_receipt(&car.vehicle, receipt).await?;
         Ok(Response::new(PutReceiptResponse {}))
     }
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
-        let (_, car) = self.car(&request)?;
+        let car = self.car(&request)?;
         let csr_der = checked_csr(request.into_inner().csr_der)?;
         let certificate_chain_pem = self.adapter().renew(&car.vehicle, csr_der).await?;
         Ok(Response::new(RenewResponse { certificate_chain_pem }))
@@ -283,14 +282,14 @@ fn checked_csr(csr_der: Bytes) -> Result<Bytes, Fault> {
 #[tonic::async_trait]
 impl<A: Adapter> Enrolment for Services<A> {
     async fn enrol(&self, request: Request<EnrolRequest>) -> Result<Response<EnrolResponse>, Status> {
-        let peer = peer(&request)?.address;
+        let from = peer(&request)?.address.ip();
         let now = self.0.options.clock.boottime();
         self.0
             .enrolments
             .lock()
             // Nothing in there panics half-way.
             .unwrap_or_else(PoisonError::into_inner)
-            .allow(peer.ip(), now)
+            .allow(from, now)
             .map_err(|e| Fault::rate_limited(e.to_string()))?;
         let EnrolRequest {
             token_id,
@@ -303,7 +302,6 @@ impl<A: Adapter> Enrolment for Services<A> {
             token_id,
             secret_hash,
             csr_der,
-            peer,
         };
         let issued = self.adapter().enrol(request).await?;
         Ok(Response::new(EnrolResponse {

@@ -12,7 +12,7 @@ use tonic::Streaming;
 
 use super::SessionHandle;
 use super::adapter::{Adapter, Arrival, Ended, FromCar, Greeting, Refusal};
-use super::connection::{Car, Peer};
+use super::connection::Car;
 use super::handle::CarMailbox;
 use super::services::Shared;
 use crate::fault::Fault;
@@ -21,10 +21,9 @@ use crate::proto::adapter_message::Message as ToCar;
 use crate::proto::car_message::Message;
 use crate::proto::{AdapterMessage, CarMessage, Hello, Welcome};
 
-/// Who is at the other end, and the way there.
+/// Who is at the other end, and the way there. Its address is not in it: in no log does one stand beside a car's id.
 #[derive(Debug)]
 pub(super) struct Link {
-    pub(super) peer: Peer,
     pub(super) car: Car,
     pub(super) mailbox: Arc<CarMailbox>,
     /// Nobody reads the mailbox any more.
@@ -32,14 +31,9 @@ pub(super) struct Link {
 }
 
 pub(super) async fn run<A: Adapter>(shared: Arc<Shared<A>>, link: Link, mut incoming: Streaming<CarMessage>) {
-    let Link {
-        peer,
-        car,
-        mailbox,
-        unread,
-    } = link;
+    let Link { car, mailbox, unread } = link;
     let session = SessionHandle::new(car.vehicle.clone(), Arc::clone(&mailbox));
-    let (protocol, greeting) = match greet(&shared, &peer, &car, &session, &mut incoming).await {
+    let (protocol, greeting) = match greet(&shared, &car, &session, &mut incoming).await {
         Ok(greeted) => greeted,
         Err(refusal) => {
             refuse(&session, refusal);
@@ -54,7 +48,7 @@ pub(super) async fn run<A: Adapter>(shared: Arc<Shared<A>>, link: Link, mut inco
         mailbox.release(Some(AdapterMessage {
             message: Some(ToCar::Welcome(welcome(protocol, greeting))),
         }));
-        tracing::info!(vehicle.id = %car.vehicle, epoch, peer = %peer.address, "car connected");
+        tracing::info!(vehicle.id = %car.vehicle, epoch, "car connected");
         read(&shared, &car, epoch, &session, &mailbox, &mut incoming).await
     } else {
         Ended::Here
@@ -70,7 +64,6 @@ pub(super) async fn run<A: Adapter>(shared: Arc<Shared<A>>, link: Link, mut inco
 
 async fn greet<A: Adapter>(
     shared: &Shared<A>,
-    peer: &Peer,
     car: &Car,
     session: &SessionHandle,
     incoming: &mut Streaming<CarMessage>,
@@ -92,7 +85,6 @@ async fn greet<A: Adapter>(
         protocol,
         hello,
         session: session.clone(),
-        peer: peer.address,
         at,
     };
     Ok((protocol, shared.adapter.connected(arrival).await?))

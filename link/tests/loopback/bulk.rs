@@ -307,7 +307,9 @@ async fn receipt_is_sent_until_it_is_stored() {
         s.receipt_faults
             .push_back(Fault::unavailable("the store is not reachable"));
     });
-    let sending = car.client.put_receipt(Bytes::from_static(b"{}"), "chain".to_owned());
+    let sending = car
+        .client
+        .put_receipt(Bytes::from_static(b"{}"), "chain".to_owned(), true);
     tokio::time::timeout(LIMIT, sending)
         .await
         .expect("the receipt arrives")
@@ -315,8 +317,8 @@ async fn receipt_is_sent_until_it_is_stored() {
     let (refused, stored) = (receipt(&mut world).await, receipt(&mut world).await);
     assert_eq!(refused, stored);
     assert_eq!(
-        (stored.envelope.as_ref(), stored.chain_pem.as_str()),
-        (&b"{}"[..], "chain")
+        (stored.envelope.as_ref(), stored.chain_pem.as_str(), stored.newest),
+        (&b"{}"[..], "chain", true)
     );
 }
 
@@ -328,10 +330,13 @@ async fn receipt_that_stands_against_another_or_is_too_large_is_told_so_at_once(
         s.receipt_faults
             .push_back(Fault::conflict("another one has this number"));
     });
-    let conflict = car.client.put_receipt(Bytes::from_static(b"{}"), String::new()).await;
+    let conflict = car
+        .client
+        .put_receipt(Bytes::from_static(b"{}"), String::new(), false)
+        .await;
     assert_eq!(conflict.unwrap_err().kind(), FaultKind::Conflict);
     receipt(&mut world).await;
     let large = Bytes::from(vec![b' '; 16 * 1024 + 1]);
-    let large = car.client.put_receipt(large, String::new()).await;
+    let large = car.client.put_receipt(large, String::new(), false).await;
     assert_eq!(large.unwrap_err().kind(), FaultKind::TooLarge);
 }

@@ -108,6 +108,7 @@ async fn state_set_while_connected_arrives() {
         standing: Standing::Leaving.into(),
         notice_ms: 30_000,
         offer: None,
+        fault: "ClockNotTrusted".to_owned(),
     };
     car.client.set_state(state.clone());
     let seen = world

@@ -49,6 +49,8 @@ pub(crate) struct KnownVehicle {
     pub(crate) id: VehicleId,
     pub(crate) pool: String,
     pub(crate) revoked: bool,
+    /// A telemetry gateway shows it: no agent was enrolled.
+    pub(crate) without_agent: bool,
 }
 
 /// What is to be done.
@@ -197,6 +199,13 @@ fn renew(found: &Found, asked: &str) -> Decision {
         Some(v) if v.revoked => deny(
             "VehicleRevoked",
             format!("{} was revoked; enrol the car with a new token", v.id),
+        ),
+        Some(v) if v.without_agent => deny(
+            "VehicleWithoutAgent",
+            format!(
+                "{} is a Vehicle without an agent; enrol the car with a token to get another",
+                v.id
+            ),
         ),
         Some(v) => Decision::Renew {
             vehicle: v.id.clone(),

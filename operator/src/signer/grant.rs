@@ -17,7 +17,7 @@ use k8s_openapi::api::certificates::v1::{
 };
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kerbside_api::v1alpha1::{Vehicle, VehicleSpec};
+use kerbside_api::v1alpha1::{Source, Vehicle, VehicleSpec};
 use kerbside_core::ids::VehicleId;
 use kerbside_core::names::label;
 use kerbside_link::identity::{IdentityError, SERVER_VALIDITY, VEHICLE_VALIDITY};
@@ -105,6 +105,7 @@ impl Signer {
             pool: pool.to_owned(),
             suspended: false,
             revoked: false,
+            source: Source::Agent,
         };
         let mut vehicle = Vehicle::new(id.as_str(), spec);
         let mut labels = labels.clone();

@@ -5,7 +5,7 @@
 use data_encoding::HEXLOWER;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::Secret;
-use kerbside_api::v1alpha1::{Vehicle, VehiclePool};
+use kerbside_api::v1alpha1::{Source, Vehicle, VehiclePool};
 use kerbside_core::ids::VehicleId;
 use kerbside_k8s::csr::{RENEWS, TOKEN_HASH, TOKEN_ID};
 use kerbside_link::identity;
@@ -97,5 +97,6 @@ async fn known(client: &Client, name: &str) -> Result<Option<KnownVehicle>, kube
         id,
         pool: v.spec.pool,
         revoked: v.spec.revoked,
+        without_agent: v.spec.source == Source::Telemetry,
     }))
 }

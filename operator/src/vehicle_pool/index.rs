@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{PoisonError, RwLock};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kerbside_api::v1alpha1::{Vehicle, VehicleCounts, VehiclePhase};
+use kerbside_api::v1alpha1::{Known, Source, Vehicle, VehicleCounts, VehiclePhase};
 use kerbside_core::ids::{PoolName, VehicleId};
 use kerbside_core::names::{condition, reason};
 use kerbside_core::quantity::Resources;
@@ -22,6 +22,8 @@ struct Car {
     /// The pool that it was moved from, if that was seen.
     before: Option<String>,
     phase: VehiclePhase,
+    /// Of a car without an agent: whether its telemetry says that it is parked. None for one that has an agent.
+    without_agent: Option<Known>,
     /// Neither suspended nor revoked.
     in_service: bool,
     /// Not heard, and its attempts are held by its adapter's brake.
@@ -94,6 +96,11 @@ impl VehicleIndex {
         let cars = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let (mut counts, mut capacity) = (VehicleCounts::default(), Resources::default());
         for car in cars.by_name.values().filter(|c| c.pool == pool) {
+            if let Some(parked) = car.without_agent {
+                counts.without_agent += 1;
+                counts.parked_without_agent += u32::from(parked == Known::True);
+                continue;
+            }
             counts.enrolled += 1;
             match car.phase {
                 VehiclePhase::Available => {
@@ -132,6 +139,7 @@ impl VehicleIndex {
         let cars = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let willing = cars.by_name.iter().filter(|(_, car)| {
             car.phase == VehiclePhase::Available
+                && car.without_agent.is_none()
                 && car.in_service
                 && car.classes.iter().any(|c| c == class)
                 && pools.iter().any(|p| p.as_str() == car.pool)
@@ -160,6 +168,8 @@ fn read(guard: &DeserializeGuard<Vehicle>) -> Option<(String, Car)> {
         pool: vehicle.spec.pool.clone(),
         before: None,
         phase: status.phase,
+        without_agent: (vehicle.spec.source == Source::Telemetry)
+            .then(|| status.telemetry.map(|says| says.parked).unwrap_or_default()),
         in_service: !vehicle.spec.suspended && !vehicle.spec.revoked,
         classes: status.offer.classes,
         offer: Resources(offer),

@@ -87,7 +87,7 @@ async fn pool_counts_its_cars_by_phase_and_sums_what_the_available_ones_offer() 
     let status = reconcile_stored(&api, &ctx).await;
     assert_eq!(
         status["vehicles"],
-        json!({ "enrolled": 4, "available": 2, "leaving": 1, "away": 1 })
+        json!({ "enrolled": 4, "available": 2, "leaving": 1, "away": 1, "withoutAgent": 0, "parkedWithoutAgent": 0 })
     );
     assert_eq!(status["capacity"], json!({ "cpu": "3500m", "kerbside.dev/npu": "2" }));
     assert_eq!(condition(&status, "Ready")["status"], "True");
@@ -107,6 +107,32 @@ async fn pool_counts_its_cars_by_phase_and_sums_what_the_available_ones_offer() 
     }
     let status = reconcile_stored(&api, &ctx).await;
     assert_eq!(status["capacity"], json!({}), "a resource that nobody offers is gone");
+}
+
+/// Also one whose status says what no API server lets it say.
+#[tokio::test]
+async fn cars_without_an_agent_are_counted_apart_and_are_nobodys_capacity() {
+    let api = FakeApi::new();
+    api.put("vehiclepools", pool("true"));
+    let ctx = context(&api);
+    let status = json!({ "phase": "Available", "offer": { "allocatable": { "cpu": "4" }, "classes": ["inference"] } });
+    for (name, parked) in [("a", "True"), ("b", "False"), ("c", "Unknown"), ("d", "True")] {
+        let mut status = status.clone();
+        status["telemetry"] = json!({ "parked": parked });
+        ctx.vehicles.fold(Event::Apply(guard(json!({
+            "apiVersion": "kerbside.dev/v1alpha1", "kind": "Vehicle",
+            "metadata": { "name": format!("car-{}", name.repeat(16)) },
+            "spec": { "pool": "overnight", "source": "Telemetry" }, "status": status,
+        }))));
+    }
+    let told = reconcile_stored(&api, &ctx).await;
+    assert_eq!(
+        told["vehicles"],
+        json!({ "enrolled": 0, "available": 0, "leaving": 0, "away": 0, "withoutAgent": 4, "parkedWithoutAgent": 2 })
+    );
+    assert_eq!(told["capacity"], json!({}));
+    let pools = ["overnight".parse().unwrap()];
+    assert!(ctx.vehicles.willing(&pools, "inference").is_empty());
 }
 
 #[tokio::test]

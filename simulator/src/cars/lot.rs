@@ -15,6 +15,7 @@ use kerbside_link::client::{self, EnrolError};
 use kerbside_link::identity::EnrolmentToken;
 use kerbside_vehicle_agent::boot::BootError;
 use kerbside_vehicle_agent::config;
+use kerbside_vehicle_agent::consents::{Book, ConsentError, Giving};
 use kerbside_vehicle_agent::directory::Directory;
 use kerbside_vehicle_agent::identity::{self, ReadError};
 use kerbside_vehicle_agent::images::Images;
@@ -55,6 +56,18 @@ pub enum LotError {
         /// Why.
         #[source]
         source: Box<EnrolError>,
+    },
+    /// What every owner says cannot be read.
+    #[error("failed to read the document of the owners")]
+    Owner(#[from] config::ConfigError),
+    /// An owner's consent is not recorded.
+    #[error("failed to record the consent of the owner of car {car}")]
+    Consent {
+        /// Which.
+        car: u32,
+        /// Why.
+        #[source]
+        source: Box<ConsentError>,
     },
     /// A car does not boot.
     #[error("failed to boot car {car}")]
@@ -158,7 +171,27 @@ impl Lot {
             path: directory.identity(),
             source,
         })?;
+        self.consent(car, &directory)?;
         Ok(enrolled.vehicle().clone())
+    }
+
+    /// Its owner agrees, as by `kerbside-agent consent give`, to all that the document accepts.
+    fn consent(&self, car: u32, directory: &Directory) -> Result<(), LotError> {
+        let document = config::owner_in(&self.options.owner, &directory.owner())?;
+        let purposes = &document.consent.classes;
+        if purposes.is_empty() {
+            return Ok(());
+        }
+        let giving = Giving {
+            purposes,
+            lasts: None,
+            method: "a simulation",
+        };
+        let given = Book::open(directory, true).and_then(|mut book| book.give(giving, self.clock.wall()));
+        given.map_err(|source| LotError::Consent {
+            car,
+            source: Box::new(source),
+        })
     }
 }
 

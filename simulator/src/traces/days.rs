@@ -26,8 +26,9 @@ pub(super) struct Leg {
     pub(super) km: f64,
 }
 
-/// The trips of this day in their order. An exodus makes the first begin at its hour, whatever the car had planned.
-pub(super) fn legs(car: &Car, key: Key, kind: DayKind, exodus: Option<f64>) -> Vec<Leg> {
+/// The trips of this day in their order. An exodus makes the first begin at its hour, whatever the car had planned; a habit does, if there
+/// are any.
+pub(super) fn legs(car: &Car, key: Key, kind: DayKind, exodus: Option<f64>, habit: Option<f64>) -> Vec<Leg> {
     let draws = &mut key.draws(Purpose::Day);
     let trips = match kind {
         DayKind::Weekday => tables::TRIPS_WEEKDAY,
@@ -44,7 +45,7 @@ pub(super) fn legs(car: &Car, key: Key, kind: DayKind, exodus: Option<f64>) -> V
             (Some(Place::Work), _) => &tables::TO_WORK,
             _ => &tables::FIRST,
         };
-        if let Some(legs) = fit(&stops, first, exodus, draws) {
+        if let Some(legs) = fit(&stops, first, exodus.or(habit), draws) {
             return legs;
         }
     }
@@ -90,7 +91,7 @@ fn put(at: usize, place: Place, stops: &mut [Place]) {
 }
 
 /// Gives the stops their times, or none if they do not fit into the day.
-fn fit(stops: &[Place], first: &Hours, exodus: Option<f64>, draws: &mut Draws) -> Option<Vec<Leg>> {
+fn fit(stops: &[Place], first: &Hours, given: Option<f64>, draws: &mut Draws) -> Option<Vec<Leg>> {
     let mut legs = Vec::new();
     let mut departs = 0.0;
     for to in stops {
@@ -113,7 +114,7 @@ fn fit(stops: &[Place], first: &Hours, exodus: Option<f64>, draws: &mut Draws) -
     let length = legs.last()?.arrives;
     // The hour is what gives way: were it the stays, long ones would be rarer than they are.
     let home_by = draws.of(&tables::HOME_BY);
-    let start = match exodus {
+    let start = match given {
         Some(hour) => Some(hour),
         None => (0..DEPARTURES)
             .map(|attempt| (attempt, draws.hour(first)))

@@ -9,7 +9,8 @@ use super::car::Car;
 use super::plug::{Parking, Plugged};
 use super::random::{Key, Purpose};
 use super::{
-    DAY, Event, Fleet, Interval, Place, Session, Signal, Stay, Trace, Trip, WARM_UP, What, days, moment, plug, shocks,
+    DAY, Event, Fleet, Interval, Place, Session, Signal, Stay, Trace, Trip, WARM_UP, What, days, habit, moment, plug,
+    shocks,
 };
 
 /// A second, in hours.
@@ -187,7 +188,9 @@ fn parkings(fleet: &Fleet, car: &Car, days: u16) -> (Vec<Parking>, Vec<Driver>) 
         let exodus = day
             .checked_sub(WARM_UP)
             .and_then(|day| shocks::exodus(fleet, car.index, day));
-        let legs = days::legs(car, key(day, 0), fleet.kind_from_warm_up(day), exodus);
+        let kind = fleet.kind_from_warm_up(day);
+        let habit = habit::departs(fleet.regularity, car, key(day, 1), kind);
+        let legs = days::legs(car, key(day, 0), kind, exodus, habit);
         let midnight = f64::from(day) * 24.0;
         for (leg, number) in legs.iter().zip(0u8..) {
             close(stands, midnight + leg.departs);

@@ -27,6 +27,8 @@ pub(super) enum Purpose {
     Shock = 5,
     /// Visits of a day.
     Visit = 6,
+    /// The hour at which a car leaves, and whether it does.
+    Habit = 7,
 }
 
 /// For which leg of a car's day a stream is.

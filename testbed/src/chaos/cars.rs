@@ -80,6 +80,8 @@ impl Cars {
             owner: OWNER.to_owned(),
             car: config::Car {
                 parked,
+                // Their nights are minutes long, on a wall clock that is not theirs: nothing to remember.
+                free_for: Some(config::FreeFor::default()),
                 ..config::Car::default()
             },
         })?;

@@ -61,7 +61,7 @@ impl Signals {
 pub struct Plan {
     /// What its signals say first.
     pub signals: Signals,
-    /// The classes that the owner consents to; without any document at all if `None`.
+    /// The classes that the owner consents to, by document and on record; without any document at all if `None`.
     pub consent: Option<Vec<String>>,
     /// What it gives, in the words of a Node's allocatable.
     pub cpu: &'static str,
@@ -77,6 +77,10 @@ pub struct Plan {
     pub containers: Option<engine::Kind>,
     /// The section `signals` of its `car.yaml`: it listens to a databroker, and `signals` above says nothing.
     pub databroker: Option<Value>,
+    /// Minutes that it says it stays, with 50 and with 90 % confidence.
+    pub free_for: [u32; 2],
+    /// The port of its owner's page, on this machine's loopback.
+    pub page: Option<u16>,
     /// It never ran any program, and compiles each at first. Else it is as after a night's work, if the testbed has machine code.
     pub fresh: bool,
 }
@@ -94,6 +98,8 @@ impl Default for Plan {
             resume_within: Duration::from_mins(2),
             containers: None,
             databroker: None,
+            free_for: [240, 60],
+            page: None,
             fresh: false,
         }
     }
@@ -139,6 +145,11 @@ impl Car {
                 "",
             )
             .await?;
+        for purpose in plan.consent.iter().flatten() {
+            agent
+                .run(&["consent", "give", "--dir", path, "--agree", "--purpose", purpose], "")
+                .await?;
+        }
         let id = certificate_name(&dir)?;
         Ok(Self {
             name: name.to_owned(),
@@ -176,7 +187,7 @@ impl Car {
         set_signals(&self.dir(), signals)
     }
 
-    /// Replaces the owner's document; `None` takes it away.
+    /// Replaces the owner's document; `None` takes it away. What is on record stays.
     pub fn consent(&self, plan: &Plan) -> Result<()> {
         write_documents(&self.dir(), plan, self.engine.as_deref())
     }
@@ -274,11 +285,12 @@ fn write_documents(dir: &std::path::Path, plan: &Plan, engine: Option<&std::path
         &dir.join("car.yaml"),
         &json!({
             "allocatable": {"cpu": plan.cpu, "memory": plan.memory},
-            "freeFor": {"p50": 240, "p90": 60},
+            "freeFor": {"p50": plan.free_for[0], "p90": plan.free_for[1]},
             // All cars share this machine: what presses on its memory is no one car's work.
             "parked": {"dwell": text(plan.dwell), "notice": text(plan.notice), "memoryFullPercentMax": 100},
             "containers": engine.map(|socket| json!({"socket": socket})),
             "signals": plan.databroker,
+            "page": plan.page.map(|port| json!({"listen": format!("127.0.0.1:{port}")})),
         }),
     )
 }

@@ -1,10 +1,12 @@
 //! No is the default: without the owner's consent nothing runs, whoever asks.
 
 use anyhow::{Result, ensure};
-use kerbside_core::names::reason;
+use kerbside_api::v1alpha1::{Vehicle, VehiclePhase};
+use kerbside_core::names::{condition, reason};
 use kerbside_testbed::fleet::car::{Plan, Signals};
+use kerbside_testbed::wait;
 use kerbside_testbed::world::{self, phase};
-use kube::ResourceExt;
+use kube::{Api, ResourceExt};
 use serde_json::json;
 
 use crate::support;
@@ -35,6 +37,81 @@ async fn car_without_an_owners_document_runs_nothing() -> Result<()> {
 }
 
 #[tokio::test]
+async fn consent_that_is_taken_back_on_record_ends_its_work_and_the_document_alone_allows_none() -> Result<()> {
+    world::run("offrecord", async |world| {
+        let car = world
+            .car(&Plan {
+                consent: Some(vec!["inference".into(), "video".into()]),
+                ..Plan::default()
+            })
+            .await?;
+        world.apply(&world.example("digits/fleetjob.yaml")?).await?;
+        world.running_on(&car).await?;
+        car.agent(&["consent", "withdraw", "--purpose", "inference"]).await?;
+        world
+            .wait_pods("nothing to run on the car", |pods| {
+                let busy = pods
+                    .iter()
+                    .any(|p| world::on(p, car.id.as_str()) && phase(p) == "Running");
+                (!busy).then_some(())
+            })
+            .await?;
+        // It stays, for work of the other class.
+        world.phase(&car, VehiclePhase::Available).await?;
+        let status = car.owner("status").await?.stdout;
+        ensure!(status.contains("NOT inference: it was withdrawn"), "{status}");
+        let mut pod = support::plain_pod(world, "deployment/deployment.yaml", "byhand")?;
+        pod["metadata"]["labels"] = json!({"kerbside.dev/class": "inference"});
+        pod["spec"]["nodeName"] = car.id.as_str().into();
+        world.apply(&pod).await?;
+        let refused = world
+            .wait_pods("the Pod to be refused", |pods| {
+                let pod = pods.iter().find(|p| p.name_any() == "byhand")?;
+                world::condition(pod, condition::REFUSED).map(|c| (c.0.to_owned(), c.1.to_owned()))
+            })
+            .await?;
+        // The car does not offer the class any more, so the Pod does not get as far as the car.
+        ensure!(
+            refused == ("True".into(), reason::CLASS_NOT_ACCEPTED.into()),
+            "{refused:?}"
+        );
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn consents_that_are_cut_off_stop_the_car_and_its_vehicle_says_so_until_they_are_given_anew() -> Result<()> {
+    world::run("cutoff", async |world| {
+        let car = world.cars(1).await?.remove(0);
+        let chain = car.dir().join("consents/consents.jsonl");
+        let mut text = std::fs::read(&chain)?;
+        text.pop();
+        std::fs::write(&chain, text)?;
+        world.phase(&car, VehiclePhase::Away).await?;
+        let says = |status: &'static str, reason: &'static str| {
+            move |vehicle: Option<&Vehicle>| {
+                let mut told = vehicle?.status.iter().flat_map(|status| &status.conditions);
+                told.find(|c| c.type_ == condition::SOUND && c.status == status && c.reason == reason)
+                    .map(|_| ())
+            }
+        };
+        let vehicles: Api<Vehicle> = Api::all(world.client());
+        let name = car.id.as_str();
+        let broken = says("False", reason::STATE_NOT_TRUSTED);
+        wait::object(&vehicles, name, "the Vehicle to say so", world::DEADLINE, broken).await?;
+        let status = car.owner("status").await?.stdout;
+        ensure!(status.contains("NONE COUNTS") && status.contains("cut off"), "{status}");
+        car.agent(&["consent", "give", "--agree", "--purpose", "inference"])
+            .await?;
+        world.phase(&car, VehiclePhase::Available).await?;
+        let sound = says("True", "Sound");
+        wait::object(&vehicles, name, "the Vehicle to be sound", world::DEADLINE, sound).await
+    })
+    .await
+}
+
+#[tokio::test]
 async fn class_that_the_owner_did_not_consent_to_stays_away_from_the_car() -> Result<()> {
     world::run("class", async |world| {
         world.cars(1).await?;
@@ -59,8 +136,7 @@ async fn pod_bound_by_hand_to_a_car_that_does_not_accept_its_class_is_refused_wi
         let refused = world
             .wait_pods("the Pod to be refused", |pods| {
                 let pod = pods.iter().find(|p| p.name_any() == "byhand")?;
-                world::condition(pod, kerbside_core::names::condition::REFUSED)
-                    .map(|c| (c.0.to_owned(), c.1.to_owned()))
+                world::condition(pod, condition::REFUSED).map(|c| (c.0.to_owned(), c.1.to_owned()))
             })
             .await?;
         ensure!(
@@ -81,7 +157,7 @@ async fn owner_who_withdraws_ends_the_work_and_later_work_stays_away() -> Result
         world.apply(&world.example("digits/fleetjob.yaml")?).await?;
         world.running_on(&car).await?;
         car.owner("withdraw").await?;
-        world.phase(&car, kerbside_api::v1alpha1::VehiclePhase::Away).await?;
+        world.phase(&car, VehiclePhase::Away).await?;
         world
             .wait_pods("nothing to run on the car", |pods| {
                 let busy = pods
@@ -99,16 +175,14 @@ async fn pod_bound_by_hand_to_a_car_whose_owner_withdrew_is_refused_and_never_st
     world::run("bywithdraw", async |world| {
         let withdrawn = world.cars(1).await?.remove(0);
         withdrawn.owner("withdraw").await?;
-        world
-            .phase(&withdrawn, kerbside_api::v1alpha1::VehiclePhase::Away)
-            .await?;
+        world.phase(&withdrawn, VehiclePhase::Away).await?;
         let mut pod = support::plain_pod(world, "deployment/deployment.yaml", "byhand")?;
         pod["spec"]["nodeName"] = withdrawn.id.as_str().into();
         world.apply(&pod).await?;
         let refused = world
             .wait_pods("the Pod to be refused", |pods| {
                 let pod = pods.iter().find(|p| p.name_any() == "byhand")?;
-                let condition = world::condition(pod, kerbside_core::names::condition::REFUSED)?;
+                let condition = world::condition(pod, condition::REFUSED)?;
                 Some((condition.0.to_owned(), condition.1.to_owned()))
             })
             .await?;

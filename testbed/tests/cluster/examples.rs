@@ -57,6 +57,33 @@ async fn hello_on_one_car_gives_one_line_and_one_file_per_index() -> Result<()> 
 }
 
 #[tokio::test]
+async fn work_that_prefers_cars_that_stay_goes_to_the_one_that_says_it_does() -> Result<()> {
+    world::run("long-stay", async |world| {
+        let soon = Plan {
+            free_for: [60, 15],
+            ..Plan::default()
+        };
+        let late = Plan {
+            free_for: [480, 240],
+            ..Plan::default()
+        };
+        world.car(&soon).await?;
+        let stays = world.car(&late).await?;
+        let seen = world.record();
+        world.apply(&world.example("long-stay/fleetjob.yaml")?).await?;
+        let status = world.complete("long-stay", world::DEADLINE).await?;
+        ensure!(status.succeeded == 3, "{status:?}");
+        let attempts = seen.attempts();
+        ensure!(
+            attempts.len() == 3 && attempts.iter().all(|p| on(p, stays.id.as_str())),
+            "every attempt ran on the car that stays"
+        );
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
 async fn digits_on_three_cars_equals_the_independent_result_line_by_line() -> Result<()> {
     world::run("digits", async |world| {
         let cars = world.cars(3).await?;

@@ -234,7 +234,7 @@ impl<C: Cluster> Actor<C> {
                     if changed.is_err() {
                         return false;
                     }
-                    let posture = outlook.borrow_and_update().posture();
+                    let posture = outlook.borrow_and_update().posture_of(&self.seed.run.class);
                     self.take_posture(posture).await;
                 }
                 order = self.inbox.recv() => match order {
@@ -336,13 +336,26 @@ impl<C: Cluster> Actor<C> {
             departure.ended = true;
         }
         let grace = self.seed.work.as_ref().map_or(Duration::ZERO, |work| work.grace);
+        let (reason, message) = self.why_it_ends();
         self.feed(Event::Depart {
             // The notice binds, whatever the Pod asks for.
             grace: grace.min(window.until.since(now)),
-            reason: reason::VEHICLE_DEPARTED.to_owned(),
-            message: "the vehicle left".to_owned(),
+            reason: reason.to_owned(),
+            message: message.to_owned(),
         })
         .await;
+    }
+
+    /// Why the car ends the attempt: it leaves, or it stays and works on for others. Of the first no more is told.
+    fn why_it_ends(&self) -> (&'static str, &'static str) {
+        let outlook = self.context.outlook.borrow();
+        match outlook.posture() {
+            Posture::Leave { .. } => (reason::VEHICLE_DEPARTED, "the vehicle left"),
+            Posture::Run | Posture::Freeze => (
+                reason::OWNER_CONSENT_MISSING,
+                "the owner's consent to work of this class is over",
+            ),
+        }
     }
 
     async fn take(&mut self, order: Order) {

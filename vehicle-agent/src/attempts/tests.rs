@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use kerbside_core::consent::Consents;
 use kerbside_core::names::reason;
 use kerbside_core::owner::{ClockTrust, Command};
 use kerbside_core::parked::signals::path;
@@ -55,7 +56,10 @@ fn outlook(clock: &dyn Clock, state: State) -> Outlook {
         consent: Some(Consent {
             given_at: owner().consent.given_at,
             document_sha256: digest(OWNER.as_bytes()),
+            record: None,
         }),
+        consents: Arc::new(Consents::as_if_given(&owner().consent.classes, Timestamp::UNIX_EPOCH)),
+        consented: Arc::new(owner().consent.classes.into_iter().collect()),
         unpaid: false,
         command: Command::None,
         snapshot: Arc::new(snapshot),

@@ -143,7 +143,7 @@ fn make(init: &Init, now: Timestamp) -> anyhow::Result<String> {
     ))
 }
 
-fn expiry(text: &str, now: Timestamp) -> anyhow::Result<Timestamp> {
+pub(super) fn expiry(text: &str, now: Timestamp) -> anyhow::Result<Timestamp> {
     let days = text.strip_suffix('d').and_then(|days| days.parse::<u16>().ok());
     let moment = match days {
         Some(days) => now.checked_add(SignedDuration::from_hours(24 * i64::from(days))),

@@ -23,6 +23,7 @@ pub(super) const COMPACT_FROM: u64 = 256 << 10;
 /// One line of the journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::large_enum_variant, reason = "one at a time is read or written")]
 pub(super) enum Entry {
     /// An attempt begins: what was asked, as protobuf in base64.
     Begin { uid: PodUid, run: String },

@@ -1,5 +1,7 @@
 //! The loop with signals, documents and commands from a test, on paused time.
 
+mod secrets;
+
 use std::fs;
 
 use futures::FutureExt as _;
@@ -16,7 +18,9 @@ use super::*;
 use crate::outlook::Posture;
 use crate::signals::scenario::{self, Scenario};
 use crate::signals::{OwnerWord, Update};
-use crate::testing::{FakeCluster, OWNER, SetClock, TokioClock};
+use crate::testing::{FakeCluster, OWNER, SetClock, TokioClock, consented};
+
+mod consents;
 
 struct Fed(mpsc::UnboundedReceiver<Update>);
 
@@ -102,6 +106,9 @@ impl Fixture {
         feed: mpsc::UnboundedSender<Update>,
     ) -> Self {
         let directory = Directory::open(temp.path()).unwrap();
+        if directory.owner().exists() && !directory.consents().exists() {
+            consented(&directory, &["inference", "video"], long_ago());
+        }
         let cluster = FakeCluster::new();
         let (outlook, seen) = watch::channel(Outlook::initial(Arc::new(Terms::default()), Command::None));
         let (brake, braked) = watch::channel(true);
@@ -125,7 +132,8 @@ impl Fixture {
             receipts: receipts_seen,
         };
         let car = Car::read(&directory.car()).unwrap();
-        let policy = Policy::new(car, directory, Arc::clone(&clock), cluster.clone(), wires);
+        let consents = Reader::new(&directory, &"car-aaaaaaaaaaaaaaaa".parse().unwrap());
+        let policy = Policy::new(car, directory, consents, Arc::clone(&clock), cluster.clone(), wires);
         tokio::spawn(policy.run(signals));
         Self {
             temp,
@@ -170,6 +178,10 @@ impl Fixture {
         fixture
     }
 
+    fn directory(&self) -> Directory {
+        Directory::open(self.temp.path()).unwrap()
+    }
+
     async fn settle(&self) {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
@@ -201,6 +213,11 @@ impl Fixture {
     }
 }
 
+/// When the owner of every car here agreed.
+fn long_ago() -> Timestamp {
+    "2026-11-01T10:00:00Z".parse().unwrap()
+}
+
 fn open_door() -> (String, Value) {
     (format!("{}.IsOpen", path::DOORS[0]), Value::Bool(true))
 }
@@ -230,6 +247,26 @@ async fn parked_car_of_a_willing_owner_becomes_available_and_offers_what_it_has(
     );
     assert!(!*fixture.brake.borrow());
     assert_eq!(fixture.refusal(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn car_whose_maker_does_not_say_how_long_it_stays_remembers_when_it_came_and_promises_nothing_yet() {
+    let fixture = Fixture::of("{parked: {staleAfter: 30s}}", Some(OWNER));
+    fixture.parked_for(120).await;
+    let offer = fixture.said().offer.unwrap();
+    assert_eq!(offer.free_for, Some(FreeFor::default()));
+    let kept = fs::read(fixture.temp.path().join("stays.json")).unwrap();
+    assert!(
+        kerbside_core::forecast::History::parse(&kept)
+            .unwrap()
+            .arrived()
+            .is_some()
+    );
+    let said = Fixture::available().await;
+    assert!(
+        !said.temp.path().join("stays.json").exists(),
+        "what is known for good needs no memory"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -608,4 +645,39 @@ async fn recording_that_is_played_live_goes_as_it_is_simulated() {
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     assert!(seen.len() >= 12, "it went through little: {seen:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn pause_with_an_end_is_over_within_a_second_of_it_and_says_until_when_it_is() {
+    let fixture = Fixture::available().await;
+    let until = fixture.clock.wall() + Duration::from_secs(60);
+    let told = fixture.ask(Ask::PauseUntil(until)).await.status;
+    assert_eq!((told.standing.as_str(), told.command), ("paused", Command::Pause));
+    assert_eq!(told.paused_until, Some(until));
+    assert_eq!(told.why_not, "the owner has paused the car");
+    fixture.parked_for(40).await;
+    assert_eq!(fixture.standing(), Standing::Paused);
+    fixture.parked_for(10).await;
+    assert_eq!(fixture.standing(), Standing::Available);
+    let told = fixture.ask(Ask::Status).await.status;
+    assert_eq!((told.command, told.paused_until), (Command::None, None));
+    assert_eq!(told.why_not, "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn clock_that_was_set_ends_no_pause_before_it_has_gone_evenly() {
+    let temp = tempfile::tempdir().unwrap();
+    fs::write(temp.path().join("car.yaml"), CAR).unwrap();
+    fs::write(temp.path().join("owner.yaml"), OWNER).unwrap();
+    let clock = Arc::new(SetClock::new());
+    let (feed, source) = mpsc::unbounded_channel();
+    let shared: Arc<dyn Clock> = Arc::clone(&clock) as _;
+    let fixture = Fixture::by(shared, temp, Box::new(Fed(source)), feed);
+    fixture.parked_for(120).await;
+    let until = fixture.clock.wall() + Duration::from_secs(3600);
+    fixture.ask(Ask::PauseUntil(until)).await;
+    clock.set(2 * 3_600_000);
+    fixture.parked_for(10).await;
+    let told = fixture.ask(Ask::Status).await.status;
+    assert_eq!((told.command, told.paused_until), (Command::Pause, Some(until)));
 }

@@ -55,6 +55,9 @@ pub async fn deliver<C: Cluster>(receipts: Receipts, cluster: C) {
     let mut delivery = Delivery::new(receipts.inner.root.clone(), vehicle);
     let mut standing = receipts.standing();
     receipts.delivered(delivery.known.sequence);
+    if let Err(refused) = delivery.ask(&receipts, &cluster).await {
+        return give_up(&receipts, &refused);
+    }
     loop {
         let known = delivery.known.sequence;
         let Ok(newest) = standing
@@ -67,13 +70,14 @@ pub async fn deliver<C: Cluster>(receipts: Receipts, cluster: C) {
         match delivery.send(newest, &receipts, &cluster).await {
             Ok(true) => {}
             Ok(false) => sleep(AGAIN).await,
-            Err(refused) => {
-                tracing::error!(%refused, "the car takes no more work");
-                receipts.refused(refused.to_string());
-                return;
-            }
+            Err(refused) => return give_up(&receipts, &refused),
         }
     }
+}
+
+fn give_up(receipts: &Receipts, refused: &Refused) {
+    tracing::error!(%refused, "the car takes no more work");
+    receipts.refused(refused.to_string());
 }
 
 /// The state of one car's delivery.
@@ -91,6 +95,40 @@ impl Delivery {
             root,
             known: Delivered { vehicle, sequence },
             offset: 0,
+        }
+    }
+
+    /// Sends the newest once more, if the cluster has it: a cluster that has a later one says so, and this car was set back to an old state. Else
+    /// that would be found only by the next receipt, when the work is done.
+    async fn ask<C: Cluster>(&self, receipts: &Receipts, cluster: &C) -> Result<(), Refused> {
+        let sequence = self.known.sequence;
+        if sequence == 0 || receipts.standing().borrow().newest != sequence {
+            // What waits is sent, and asks the same.
+            return Ok(());
+        }
+        let before = Delivered {
+            sequence: sequence - 1,
+            ..self.known.clone()
+        };
+        let root = self.root.clone();
+        let read = tokio::task::spawn_blocking(move || waiting(&root, 0, &before, sequence)).await;
+        // One that was put aside is asked for by the next.
+        let Ok(Ok((waiting, _))) = read else { return Ok(()) };
+        let Some(newest) = waiting.into_iter().next() else {
+            return Ok(());
+        };
+        loop {
+            match cluster
+                .put_receipt(newest.line.clone(), newest.chain_pem.clone(), true)
+                .await
+            {
+                Ok(()) => return Ok(()),
+                Err(fault) if for_good(&fault) => return Err(Refused { sequence, fault }),
+                Err(fault) => {
+                    tracing::warn!(%fault, sequence, "the cluster does not say what it has of the car's receipts");
+                    sleep(AGAIN).await;
+                }
+            }
         }
     }
 
@@ -116,7 +154,7 @@ impl Delivery {
             chain_pem,
         } in waiting
         {
-            match cluster.put_receipt(line, chain_pem).await {
+            match cluster.put_receipt(line, chain_pem, sequence == newest).await {
                 Ok(()) => {
                     self.known.sequence = sequence;
                     receipts.delivered(sequence);

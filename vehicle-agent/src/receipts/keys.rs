@@ -18,7 +18,7 @@ fn place(root: &Path) -> PathBuf {
 }
 
 /// Makes the certificates of a key durable. Those that are there stay.
-pub(super) fn keep(root: &Path, signer: &Signer) -> io::Result<()> {
+pub(crate) fn keep(root: &Path, signer: &Signer) -> io::Result<()> {
     let path = place(root).join(format!("{}.pem", signer.key_id()));
     let there = std::fs::read_to_string(&path).ok();
     let known = there.and_then(|pem| PublicKey::from_chain_pem(&pem).ok());
@@ -43,13 +43,13 @@ pub(super) fn chain(root: &Path, keyid: &str) -> io::Result<String> {
 
 /// The keys that are known.
 #[derive(Debug, Default)]
-pub(super) struct KnownKeys {
+pub(crate) struct KnownKeys {
     keys: BTreeMap<String, (PublicKey, String)>,
 }
 
 impl KnownKeys {
     /// Reads what is there. A file that is no certificate of a car is none.
-    pub(super) fn read(root: &Path) -> io::Result<Self> {
+    pub(crate) fn read(root: &Path) -> io::Result<Self> {
         let mut keys = BTreeMap::new();
         let entries = match std::fs::read_dir(place(root)) {
             Ok(entries) => entries,
@@ -74,7 +74,7 @@ impl KnownKeys {
     }
 
     /// The certificates, in PEM, by the id of their key.
-    pub(super) fn certificates(&self) -> BTreeMap<&str, &str> {
+    pub(crate) fn certificates(&self) -> BTreeMap<&str, &str> {
         self.keys
             .iter()
             .map(|(id, (_, pem))| (id.as_str(), pem.as_str()))

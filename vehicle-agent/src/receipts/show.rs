@@ -163,6 +163,11 @@ impl Shown {
 
     /// Everything that is needed to check the receipts elsewhere, as one JSON document.
     pub fn export(&self) -> serde_json::Result<String> {
+        Ok(format!("{}\n", serde_json::to_string_pretty(&self.export_value()?)?))
+    }
+
+    /// The same as a value.
+    pub fn export_value(&self) -> serde_json::Result<serde_json::Value> {
         let mut receipts = Vec::new();
         let mut unreadable = BTreeMap::new();
         for (index, line) in self.lines.split_inclusive(|byte| *byte == b'\n').enumerate() {
@@ -180,7 +185,7 @@ impl Shown {
             certificates: self.keys.certificates(),
             aside: &self.aside,
         };
-        Ok(format!("{}\n", serde_json::to_string_pretty(&export)?))
+        serde_json::to_value(&export)
     }
 }
 

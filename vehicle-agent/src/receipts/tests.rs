@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use clap::Parser as _;
 use kerbside_core::attempt::{Kind, Outcome};
-use kerbside_core::receipt::Ending;
+use kerbside_core::receipt::{Ending, Usage, digest};
 
 use super::*;
 use crate::cli::{Cli, Found};
@@ -24,6 +24,26 @@ pub(crate) fn claim(n: u32) -> Claim {
         output_bytes: 2,
         energy: None,
         outcome: Ending::from(&Outcome::new(Kind::Succeeded, "", "")),
+    }
+}
+
+/// Terms as an adapter gives them.
+pub(crate) const TERMS: &str =
+    r#"{"pool":"overnight","currency":"EUR","perCPUHour":"0.02","perKWh":"0.30","unaccepted":"EnergyOnly"}"#;
+
+/// A receipt's content, of an attempt that ran on these terms.
+pub(crate) fn usage(n: u32, kind: Kind, cpu_ms: u64, terms: Option<&str>) -> Usage {
+    let claim = Claim {
+        cpu_ms,
+        terms_sha256: terms.map(|terms| digest(terms.as_bytes())),
+        outcome: Ending::from(&Outcome::new(kind, "", "")),
+        ..claim(n)
+    };
+    Usage {
+        sequence: u64::from(n),
+        previous: String::new(),
+        vehicle: "car-aaaaaaaaaaaaaaaa".parse().unwrap(),
+        claim,
     }
 }
 

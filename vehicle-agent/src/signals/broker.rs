@@ -35,6 +35,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use self::session::Session;
 use self::token::Token;
+pub use self::wanted::signals_read;
 pub use self::way::Address;
 use self::way::Way;
 use super::{Signals, Update};

@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-use kerbside_api::v1alpha1::Vehicle;
+use kerbside_api::v1alpha1::{Source, Vehicle};
 use kerbside_core::clock::Boottime;
 use kerbside_core::ids::{PodUid, VehicleId};
 use kerbside_core::names::NODE_TYPE;
@@ -165,6 +165,9 @@ pub(super) async fn raise_epoch(context: &Context, id: &VehicleId) -> Result<u64
         };
         if vehicle.spec.revoked {
             return Err(Fault::denied("this vehicle is revoked").into());
+        }
+        if vehicle.spec.source == Source::Telemetry {
+            return Err(Fault::denied(connection::WITHOUT_AGENT).into());
         }
         match connection::raise(context, &vehicle).await {
             Ok((epoch, Written::Done(vehicle))) => {

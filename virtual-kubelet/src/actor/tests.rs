@@ -523,6 +523,17 @@ async fn epoch_of_a_revoked_vehicle_is_not_raised() {
     assert!(matches!(refusal, Refusal::Fault(fault) if !fault.is_retryable()));
 }
 
+/// Without a connection no replica has an actor for it, and without an actor nobody makes its Node.
+#[tokio::test]
+async fn epoch_of_a_vehicle_without_an_agent_is_not_raised() {
+    let World { context, .. } = World::new();
+    let mut shown = vehicle("r-0");
+    shown.spec.source = kerbside_api::v1alpha1::Source::Telemetry;
+    list(&context.roster.vehicles, vec![shown]);
+    let refusal = jobs::raise_epoch(&context, &ID.parse().unwrap()).await.unwrap_err();
+    assert!(matches!(refusal, Refusal::Fault(fault) if !fault.is_retryable()));
+}
+
 #[test]
 fn node_wish_of_a_vehicle_never_heard_is_absent() {
     let facts = Facts::new(Standing::Away, false, Boottime::default());
@@ -541,7 +552,6 @@ fn connect(case: &mut Case, instance: &str, epoch: u64) -> oneshot::Receiver<Res
             instance: instance.to_owned(),
             ..proto::Hello::default()
         },
-        peer: ([10, 0, 0, 1], 7).into(),
         at: case.world.context.clock.boottime(),
     };
     case.actor.greet(epoch, arrival, reply);
@@ -569,7 +579,6 @@ fn arrival(at: Boottime) -> Arrival {
             }),
             ..proto::Hello::default()
         },
-        peer: ([10, 0, 0, 1], 7).into(),
         at,
     }
 }

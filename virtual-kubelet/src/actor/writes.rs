@@ -79,7 +79,11 @@ impl Actor {
             return;
         }
         let now = self.context.clock.wall();
-        let wanted = vehicle_status::build(&vehicle, desired, &self.car.offer, self.car.agent.as_deref(), now);
+        let mut wanted = vehicle_status::build(&vehicle, desired, &self.car.offer, self.car.agent.as_deref(), now);
+        // Before its car has said anything to this adapter, what another one wrote stays.
+        if self.session.is_some() {
+            vehicle_status::tell_fault(&mut wanted, vehicle.metadata.generation, self.car.fault, now);
+        }
         if let Some(patch) = vehicle_status::patch(vehicle.status.as_ref(), &wanted) {
             let uid = vehicle.metadata.uid.clone().unwrap_or_default();
             self.start(

@@ -57,6 +57,7 @@ fn signed(signer: &Signer, usage: &Usage) -> SignedReceipt {
     SignedReceipt {
         envelope: serde_json::to_vec(&envelope).unwrap().into(),
         chain_pem: signer.chain_pem().to_owned(),
+        newest: false,
     }
 }
 
@@ -166,6 +167,26 @@ async fn another_receipt_under_a_number_that_is_taken_is_a_conflict_and_replaces
         .await
         .unwrap();
     assert_eq!(stored, first.envelope);
+}
+
+#[tokio::test]
+async fn newest_of_a_car_that_had_a_later_one_is_a_conflict() {
+    let case = Case::new();
+    let newest = |n| SignedReceipt {
+        newest: true,
+        ..signed(&case.signer, &usage(&vehicle(1), n))
+    };
+    for n in [1, 2] {
+        case.put(&newest(n)).await.unwrap();
+    }
+    case.put(&newest(2)).await.unwrap();
+    let (kind, message) = case.refusal(&newest(1)).await;
+    assert_eq!(kind, FaultKind::Conflict);
+    assert!(
+        message.contains("receipt 2 is stored") && message.contains("set back"),
+        "{message}"
+    );
+    case.put(&signed(&case.signer, &usage(&vehicle(1), 1))).await.unwrap();
 }
 
 #[tokio::test]

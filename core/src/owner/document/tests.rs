@@ -158,3 +158,33 @@ fn caps_of_the_owner_only_narrow_what_the_car_gives() {
     assert_eq!(document.narrowed(gives(4000, 4 << 30)), gives(1500, 1 << 30));
     assert_eq!(document.narrowed(gives(500, 1)), gives(500, 1));
 }
+
+#[test]
+fn terms_end_with_the_hours_in_which_it_may_work_or_the_consent() {
+    let mut document = parse(WHOLE).unwrap();
+    let zone = jiff::tz::TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
+    let at = |text: &str| text.parse::<jiff::Timestamp>().unwrap();
+    let ends = |document: &Document, now: &str| document.ends(at(now), &zone);
+    // Of a Saturday. It works on Mondays and Sundays from 20:00 until the quiet hours, and from their end at 06:30 to 08:00.
+    assert_eq!(
+        ends(&document, "2026-11-28T12:00:00Z"),
+        Some(at("2026-11-29T21:00:00Z"))
+    );
+    assert_eq!(
+        ends(&document, "2026-11-29T21:30:00Z"),
+        Some(at("2026-11-30T07:00:00Z"))
+    );
+    document.work_hours = None;
+    let night = Some(at("2026-11-28T21:00:00Z"));
+    assert_eq!(ends(&document, "2026-11-28T12:00:00Z"), night);
+    assert_eq!(ends(&document, "2026-11-28T03:00:00Z"), night, "in them, the next ones");
+    assert_eq!(
+        ends(&document, "2026-11-28T22:00:00Z"),
+        Some(at("2026-11-29T21:00:00Z"))
+    );
+    assert_eq!(ends(&document, "2027-11-01T09:00:00Z"), document.consent.expires_at);
+    document.quiet_hours.clear();
+    assert_eq!(ends(&document, "2026-11-28T12:00:00Z"), document.consent.expires_at);
+    document.consent.expires_at = None;
+    assert_eq!(ends(&document, "2026-11-28T12:00:00Z"), None);
+}

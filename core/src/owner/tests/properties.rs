@@ -14,6 +14,7 @@ use proptest::prelude::*;
 
 use crate::admission;
 use crate::clock::Boottime;
+use crate::consent::Consents;
 use crate::owner::{ClockTrust, Command, Consent, Day, Document, Grounds, Hours, Remembered, Word};
 use crate::parked::signals::{Value, path};
 use crate::parked::tests::parked_car;
@@ -76,6 +77,8 @@ enum Move {
     Cable(Option<bool>),
     Owner(Word),
     Write(Box<Option<Document>>),
+    /// A consent to one class is given, or taken back.
+    Consent(usize, bool),
     /// Whether the car knows the time zone.
     Zone(bool),
     /// Somebody sets the wall clock, by so many minutes.
@@ -185,6 +188,7 @@ fn moves() -> impl Strategy<Value = Move> {
         1 => prop::option::of(any::<bool>()).prop_map(Move::Cable),
         2 => prop::sample::select(&WORDS[..]).prop_map(Move::Owner),
         6 => prop::option::weighted(0.95, document()).prop_map(|document| Move::Write(Box::new(document))),
+        2 => (0..2_usize, prop::bool::weighted(0.8)).prop_map(|(class, given)| Move::Consent(class, given)),
         1 => prop::bool::weighted(0.8).prop_map(Move::Zone),
         3 => (-600..600_i64).prop_map(Move::Clock),
         1 => prop::bool::weighted(0.8).prop_map(Move::Connected),
@@ -222,6 +226,9 @@ struct World {
     snapshot: Snapshot,
     document: Option<Document>,
     remembered: Remembered,
+    /// The classes with a record of consent.
+    consented: Vec<String>,
+    consents: Consents,
     zone: Option<TimeZone>,
     live: bool,
     facts: Facts,
@@ -254,7 +261,10 @@ impl World {
             remembered: Remembered {
                 command: Command::None,
                 at: start(),
+                until: None,
             },
+            consented: Vec::new(),
+            consents: Consents::default(),
             zone: Some(TimeZone::UTC),
             live: false,
             facts,
@@ -264,7 +274,12 @@ impl World {
             pool: false,
             interrupted: boot,
         };
-        for step in [Move::Pool(true, false), Move::Link(true), Move::Stand(7)] {
+        for step in [
+            Move::Consent(0, true),
+            Move::Pool(true, false),
+            Move::Link(true),
+            Move::Stand(7),
+        ] {
             world.step(step);
         }
         world
@@ -280,6 +295,7 @@ impl World {
             snapshot: &self.snapshot,
             terms: &self.terms,
             document: self.document.as_ref(),
+            consents: &self.consents,
             command: self.remembered.command(self.document.as_ref()),
             zone: self.zone.as_ref(),
             boot: self.boot,
@@ -323,6 +339,14 @@ impl World {
             Move::Cable(connected) => self.say(&cable(), connected.map(Value::Bool)),
             Move::Owner(word) => self.remembered = self.remembered.after(word, self.wall()).0,
             Move::Write(document) => self.document = *document,
+            Move::Consent(class, given) => {
+                self.consented.retain(|consented| consented != CLASSES[class]);
+                if given {
+                    self.consented.push(CLASSES[class].to_owned());
+                }
+                let since = "2000-01-01T00:00:00Z".parse().unwrap();
+                self.consents = Consents::as_if_given(&self.consented, since);
+            }
             Move::Zone(known) => self.zone = known.then_some(TimeZone::UTC),
             Move::Clock(minutes) => {
                 self.set += SignedDuration::from_mins(minutes);
@@ -424,7 +448,10 @@ impl World {
     /// Whether the owner says yes to work of this class.
     fn owner_says_yes(&self, class: &str) -> bool {
         let classes = self.document.as_ref().map(|document| &document.consent.classes);
-        self.owner_is_willing() && classes.is_some_and(|classes| classes.iter().any(|accepted| accepted == class))
+        let recorded = self.consented.iter().any(|consented| consented == class);
+        self.owner_is_willing()
+            && recorded
+            && classes.is_some_and(|classes| classes.iter().any(|accepted| accepted == class))
     }
 
     /// Whether the owner says yes to work of some class.
@@ -441,7 +468,9 @@ impl World {
             Some(Value::Number(number)) => Some(*number),
             _ => None,
         };
+        let recorded = consent.classes.is_empty() || consent.classes.iter().any(|class| self.consented.contains(class));
         !withdrawn
+            && recorded
             && !clock_was_set
             && self.remembered.command != Command::Pause
             && consent.given_at <= wall
@@ -573,6 +602,7 @@ fn each_of_the_three_can_say_no() {
     assert_eq!(world.grounds().judgement().parked(), Tri::Yes);
     for (no, car, node) in [
         (Move::Owner(Word::Pause), false, false),
+        (Move::Consent(0, false), false, false),
         (Move::Break(4, false), false, false),
         (Move::Pool(false, false), true, false),
     ] {

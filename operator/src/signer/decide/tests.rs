@@ -49,6 +49,7 @@ fn known(n: u8, revoked: bool) -> KnownVehicle {
         id: id(n),
         pool: "overnight".into(),
         revoked,
+        without_agent: false,
     }
 }
 
@@ -280,6 +281,15 @@ fn revoked_or_unknown_car_does_not_renew() {
         ),
         "VehicleRevoked"
     );
+    let shown = KnownVehicle {
+        without_agent: true,
+        ..known(1, false)
+    };
+    let found = Found {
+        vehicle: Some(shown),
+        ..Found::default()
+    };
+    assert_eq!(reason(&request, &found), "VehicleWithoutAgent");
     assert_eq!(reason(&request, &Found::default()), "VehicleUnknown");
 }
 

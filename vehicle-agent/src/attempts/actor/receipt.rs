@@ -68,11 +68,15 @@ impl<C: Cluster> Actor<C> {
         }
         let seed = &self.seed;
         let record = seed.attempt.record(&seed.plan);
+        let terms = seed.run.terms.clone();
         let claim = seed
             .tally
-            .claim(seed.uid.clone(), &seed.run.class, &seed.run.terms, &record, outcome);
+            .claim(seed.uid.clone(), &seed.run.class, &terms, &record, outcome);
         let given = match claim {
-            Some(claim) => self.context.receipts.give(claim).await,
+            Some(claim) => {
+                self.context.receipts.keep_terms(&terms).await;
+                self.context.receipts.give(claim).await
+            }
             // It never had a process.
             None => Ok(()),
         };

@@ -183,3 +183,23 @@ async fn end_is_told_when_a_disk_that_was_full_has_taken_the_receipt() {
         check(&case, &temp, &disk, &ran).await;
     }
 }
+
+#[tokio::test]
+async fn attempt_whose_class_is_withdrawn_ends_at_once_while_the_car_works_on() {
+    let fixture = Fixture::new();
+    let process = fixture.running("u-1").await;
+    process.becomes_obstinate();
+    fixture
+        .outlook
+        .send_modify(|outlook| outlook.consented = Arc::default());
+    let ended = fixture.phase("u-1", AttemptPhase::Disrupted).await;
+    assert_eq!(
+        (ended.reason.as_str(), ended.stopped),
+        (reason::OWNER_CONSENT_MISSING, true)
+    );
+    // What was earned is kept.
+    let claims = claims(&fixture.temp).await;
+    let [claim] = &*claims else { panic!("{claims:?}") };
+    assert_eq!(claim.outcome.reason, reason::OWNER_CONSENT_MISSING);
+    assert!(claim.consent.as_ref().unwrap().record.is_some());
+}

@@ -139,6 +139,26 @@ async fn receipt_that_the_cluster_will_never_take_is_said_and_not_sent_again() {
     }
 }
 
+#[tokio::test]
+async fn car_that_starts_asks_whether_the_cluster_has_a_later_one() {
+    let car = Car::new();
+    let (receipts, life) = car.boot();
+    give(&receipts, [1, 2]).await;
+    until(&receipts, |s| s.delivered == 2).await;
+    while !std::fs::read(car.marker()).is_ok_and(|text| String::from_utf8_lossy(&text).contains(":2")) {
+        tokio::task::yield_now().await;
+    }
+    drop((receipts, life));
+    car.cluster.refuse_receipt(Fault::conflict("receipt 3 is stored"));
+    let (receipts, _life) = car.boot();
+    let standing = until(&receipts, |s| !s.refused.is_empty()).await;
+    assert_eq!(
+        standing.refused,
+        "the cluster does not take receipt 2: receipt 3 is stored"
+    );
+    assert_eq!((standing.count, standing.delivered), (2, 2), "what was earned is kept");
+}
+
 #[test]
 fn line_that_is_being_written_waits() {
     let temp = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Which of a broker's signals this car is judged by. Pure.
+//! Which of a broker's signals this car is judged by, and which a forecast of its stay may go by. Pure.
 //!
 //! Called when a connection is made, with the paths that the broker has. Releases of VSS differ in paths and not in a number that could be
 //! relied on, so each signal is looked for by itself, under the names that it has had; [`kerbside_core::parked::Snapshot`] makes one
@@ -47,6 +47,25 @@ const SINGLE: [&str; 14] = [
 const CABLE: &str = "IsChargingCableConnected";
 const CABLE_V4: &str = "Vehicle.Powertrain.TractionBattery.Charging.IsChargingCableConnected";
 
+/// The signals that a car with these terms is judged by, under their names of VSS 6: what an owner is told.
+pub fn signals_read(terms: &Terms) -> Vec<String> {
+    let doors = terms
+        .doors
+        .iter()
+        .flat_map(|door| ["IsOpen", "IsLocked"].map(|what| format!("{door}.{what}")));
+    let seats = terms.seats.iter().map(|seat| format!("{seat}.OccupancyStatus"));
+    let cable = format!("{}*.{CABLE}", path::CHARGING_PORTS);
+    let mut read: Vec<_> = SINGLE
+        .into_iter()
+        .map(str::to_owned)
+        .chain(doors)
+        .chain(seats)
+        .collect();
+    read.push(cable);
+    read.extend(terms.optional());
+    read
+}
+
 /// Chooses from what there is.
 pub(super) fn choose(known: &BTreeSet<String>, terms: &Terms) -> Wanted {
     let mut wanted = Wanted::default();
@@ -74,6 +93,9 @@ pub(super) fn choose(known: &BTreeSet<String>, terms: &Terms) -> Wanted {
             wanted.missing.push(path);
         }
     }
+    // Nothing is amiss without them: a car is not judged by what its owner plans.
+    let hints = path::HINTS.into_iter().filter(|path| known.contains(*path));
+    wanted.paths.extend(hints.map(str::to_owned));
     let ports = known
         .iter()
         .filter(|path| path.starts_with(path::CHARGING_PORTS) && path.ends_with(CABLE));
@@ -172,6 +194,13 @@ mod tests {
             .filter(|path| !without.missing.contains(path))
             .collect();
         assert_eq!(more, [path::BROKEN_DOWN]);
+    }
+
+    #[test]
+    fn owners_plans_are_heard_where_there_are_any_and_missed_nowhere() {
+        let (with, without) = (chosen(&path::HINTS.map(str::to_owned)), chosen(&[]));
+        assert_eq!(with.paths.len(), without.paths.len() + path::HINTS.len());
+        assert_eq!(with.missing, without.missing);
     }
 
     #[test]

@@ -1,0 +1,300 @@
+//! What the car remembers of its stays, in `stays.json`, and how long it says that it stays by it.
+//!
+//! Owned by the policy loop, which shows it every judgement. The file is written when the car has come and when it has left, at moments at
+//! which no work runs: what the disk takes then holds up nothing. It never leaves the car; what does is [`Stays::free_for`]. What must never
+//! happen: a file that cannot be read keeps an agent from starting, or a promise is made by half of one.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use kerbside_core::clock::{Boottime, Clock};
+use kerbside_core::forecast::{Change, FreeFor, Hints, History, Motion, Presence, STANDS_FOR, Situation, forecast};
+use kerbside_core::owner::Document;
+use kerbside_core::parked::{Snapshot, View};
+
+use crate::directory;
+
+/// The car's memory.
+#[derive(Debug)]
+pub(crate) struct Stays {
+    file: PathBuf,
+    history: History,
+    presence: Presence,
+    /// What the history does not have yet, nor the file.
+    new: Option<Change>,
+    published: FreeFor,
+    /// The set departure by which that was said.
+    by: Option<Timestamp>,
+    /// When it is said anew.
+    next: Boottime,
+}
+
+/// One look at the car.
+#[derive(Debug)]
+pub(crate) struct Seen<'a> {
+    /// What it does.
+    pub(crate) motion: Motion,
+    /// Its signals.
+    pub(crate) snapshot: &'a Snapshot,
+    /// A signal that is older is unknown.
+    pub(crate) stale_after: Duration,
+    /// The owner's document.
+    pub(crate) document: Option<&'a Document>,
+    /// By the clock that nobody sets.
+    pub(crate) now: Boottime,
+    /// By the one on the wall.
+    pub(crate) wall: Timestamp,
+}
+
+impl Stays {
+    /// Reads the file. One that cannot be read is none: the car learns anew.
+    pub(crate) fn read(file: PathBuf, clock: &dyn Clock) -> Self {
+        let read = match std::fs::read(&file) {
+            Ok(bytes) => History::parse(&bytes).map_err(|error| error.to_string()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(History::default()),
+            Err(error) => Err(error.to_string()),
+        };
+        let history = read.unwrap_or_else(|error| {
+            tracing::error!(
+                file = %file.display(),
+                error,
+                "what the car remembers of its stays cannot be read: it learns them anew, and promises nothing until then"
+            );
+            History::default()
+        });
+        Self {
+            presence: Presence::resume(&history, clock.boottime(), clock.wall()),
+            file,
+            history,
+            new: None,
+            published: FreeFor::default(),
+            by: None,
+            next: Boottime::default(),
+        }
+    }
+
+    /// Looks at the car, and says anew how long it stays when it is time to.
+    pub(crate) fn look(&mut self, seen: &Seen<'_>) {
+        let (now, wall) = (seen.now, seen.wall);
+        let zone = zone(seen.document);
+        let change = self.presence.see(seen.motion, now, wall, &zone);
+        if change.is_some() {
+            self.new = change;
+            self.published = FreeFor::default();
+            self.next = now;
+        }
+        let plugged = View::new(seen.snapshot, now, seen.stale_after).plugged_in();
+        self.presence
+            .hear(plugged, Hints::read(seen.snapshot, now, wall, &zone), now);
+        let Some(here) = self.presence.here(now) else {
+            self.published = FreeFor::default();
+            return;
+        };
+        if now < self.next && here.departure == self.by {
+            return;
+        }
+        self.by = here.departure;
+        self.next = now + STANDS_FOR;
+        let situation = Situation {
+            parked_for: here.parked_for,
+            plugged: here.plugged,
+            charging_until: here.charging_until,
+            departure: here.departure,
+            ends: seen.document.and_then(|document| document.ends(wall, &zone)),
+        };
+        self.published = self.published.then(forecast(&self.history, wall, &zone, &situation));
+    }
+
+    /// How long the car says that it stays.
+    pub(crate) fn free_for(&self) -> FreeFor {
+        self.published
+    }
+
+    /// Learns what is new and writes it down: what takes the longest, and so comes last.
+    pub(crate) fn keep(&mut self) {
+        match self.new.take() {
+            None => return,
+            Some(Change::Arrived(at)) => self.history.arrive(Some(at)),
+            Some(Change::Departed(stay)) => self.history.depart(stay),
+            Some(Change::Forgotten) => self.history.arrive(None),
+        }
+        if let Err(error) = directory::replace(&self.file, &self.history.print()) {
+            tracing::error!(%error, "what the car remembers of its stays would not survive a restart");
+        }
+    }
+}
+
+/// The clock that the owner goes by: the document's, else the computer's.
+fn zone(document: Option<&Document>) -> TimeZone {
+    let named = document.and_then(|document| document.time_zone.as_deref());
+    let named = named.and_then(|zone| TimeZone::get(zone).ok());
+    named.unwrap_or_else(TimeZone::system)
+}
+
+#[cfg(test)]
+mod tests {
+    use kerbside_core::parked::Value;
+    use kerbside_core::parked::signals::path;
+
+    use super::*;
+    use crate::testing::{ManualClock, owner};
+
+    const HOUR: u64 = 60;
+
+    struct Car {
+        _temp: tempfile::TempDir,
+        file: PathBuf,
+        stays: Stays,
+        document: Document,
+        snapshot: Snapshot,
+        minute: u64,
+    }
+
+    impl Car {
+        fn new() -> Self {
+            let temp = tempfile::tempdir().unwrap();
+            let file = temp.path().join("stays.json");
+            let mut document = owner();
+            document.time_zone = Some("UTC".to_owned());
+            Self {
+                stays: Stays::read(file.clone(), &ManualClock),
+                _temp: temp,
+                file,
+                document,
+                snapshot: Snapshot::default(),
+                minute: 0,
+            }
+        }
+
+        fn now(&self) -> Boottime {
+            ManualClock.boottime() + Duration::from_mins(self.minute)
+        }
+
+        fn look(&mut self, motion: Motion) {
+            self.stays.look(&Seen {
+                motion,
+                snapshot: &self.snapshot,
+                stale_after: Duration::from_secs(3),
+                document: Some(&self.document),
+                now: ManualClock.boottime() + Duration::from_mins(self.minute),
+                wall: ManualClock.wall() + Duration::from_mins(self.minute),
+            });
+            self.stays.keep();
+        }
+
+        fn does(&mut self, motion: Motion, minutes: u64) {
+            for _ in 0..minutes {
+                self.look(motion);
+                self.minute += 1;
+            }
+        }
+
+        /// Stands from ten in the morning, when this begins, to eight the next; and so on.
+        fn days(&mut self, days: u64) {
+            for _ in 0..days {
+                self.does(Motion::Standing, 22 * HOUR);
+                self.does(Motion::Driving, 2 * HOUR);
+            }
+        }
+    }
+
+    #[test]
+    fn car_that_has_learnt_says_how_long_it_stays_and_less_and_less() {
+        let mut car = Car::new();
+        car.does(Motion::Standing, 5 * HOUR);
+        assert_eq!(car.stays.free_for(), FreeFor::default());
+        car.does(Motion::Standing, 17 * HOUR);
+        car.does(Motion::Driving, 2 * HOUR);
+        car.days(30);
+        car.does(Motion::Standing, HOUR);
+        assert_eq!(car.stays.free_for(), FreeFor { p50: 480, p90: 480 });
+        let mut bands = Vec::new();
+        for _ in 0..21 * HOUR {
+            car.does(Motion::Standing, 1);
+            bands.push(car.stays.free_for().p90);
+        }
+        bands.dedup();
+        assert_eq!(bands, [480, 240, 120, 60, 15, 0]);
+    }
+
+    #[test]
+    fn file_is_written_when_the_car_comes_and_leaves_and_at_no_other_time() {
+        let mut car = Car::new();
+        let mut written = 0;
+        let mut before = None;
+        for (motion, minutes) in [
+            (Motion::Driving, 9),
+            (Motion::Standing, 90),
+            (Motion::Unknown, 9),
+            (Motion::Driving, 9),
+        ] {
+            for _ in 0..minutes {
+                car.does(motion, 1);
+                let now = std::fs::read(&car.file).ok();
+                written += u32::from(now != before);
+                before = now;
+            }
+        }
+        assert_eq!(written, 2);
+        let history = History::parse(&std::fs::read(&car.file).unwrap()).unwrap();
+        assert_eq!((history.len(), history.arrived()), (1, None));
+    }
+
+    #[test]
+    fn stays_are_remembered_over_a_restart_and_a_broken_file_starts_anew() {
+        let mut car = Car::new();
+        car.days(20);
+        car.does(Motion::Standing, HOUR);
+        car.stays = Stays::read(car.file.clone(), &ManualClock);
+        assert_eq!(car.stays.history.len(), 20);
+        let whole = std::fs::read(&car.file).unwrap();
+        std::fs::write(&car.file, &whole[..whole.len() / 2]).unwrap();
+        let mut cut = Stays::read(car.file.clone(), &ManualClock);
+        assert!(cut.history.is_empty());
+        cut.keep();
+        assert_eq!(
+            std::fs::read(&car.file).unwrap().len(),
+            whole.len() / 2,
+            "nothing is new"
+        );
+        car.stays = cut;
+        car.look(Motion::Standing);
+        assert!(
+            History::parse(&std::fs::read(&car.file).unwrap())
+                .unwrap()
+                .arrived()
+                .is_some()
+        );
+    }
+
+    #[test]
+    fn departure_that_is_set_is_heeded_at_once() {
+        let mut car = Car::new();
+        car.days(30);
+        car.does(Motion::Standing, HOUR + 2);
+        assert_eq!(car.stays.free_for().p90, 480);
+        let soon = ManualClock.wall() + Duration::from_mins(car.minute + 150);
+        let now = car.now();
+        car.snapshot
+            .set(path::CHARGING_TIMER_MODE, Value::Text("END_TIME".to_owned()), now);
+        car.snapshot
+            .set(path::CHARGING_TIMER_TIME, Value::Text(soon.to_string()), now);
+        car.look(Motion::Standing);
+        assert_eq!(car.stays.free_for(), FreeFor { p50: 120, p90: 60 });
+    }
+
+    #[test]
+    fn quiet_hours_are_not_promised_away() {
+        let mut car = Car::new();
+        car.days(30);
+        car.does(Motion::Standing, HOUR);
+        let quiet = "[{from: '12:30', to: '13:00'}]";
+        car.document.quiet_hours = serde_saphyr::from_str(quiet).unwrap();
+        car.does(Motion::Standing, 6);
+        // It is six minutes past eleven.
+        assert_eq!(car.stays.free_for(), FreeFor { p50: 60, p90: 60 });
+    }
+}
