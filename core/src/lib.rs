@@ -13,6 +13,7 @@ pub mod consent;
 mod coupled;
 pub mod departure;
 pub mod duration;
+pub mod energy;
 pub mod forecast;
 pub mod guard;
 pub mod ids;

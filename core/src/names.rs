@@ -149,6 +149,10 @@ pub mod reason {
     pub const OWNER_PAUSED: &str = "OwnerPaused";
     /// Refusal: a term of the owner about energy is not met, or the car saves power.
     pub const ENERGY_TERMS: &str = "EnergyTerms";
+    /// Refusal: after the cost of energy the work pays less than the owner wants; the message has the numbers.
+    pub const PAY_BELOW_FLOOR: &str = "PayBelowFloor";
+    /// Refusal: the pool pays in another currency than the owner reckons in.
+    pub const CURRENCY_DIFFERS: &str = "CurrencyDiffers";
     /// Refusal: the car has no runtime for the Pod.
     pub const RUNTIME_MISSING: &str = "RuntimeMissing";
     /// Refusal: the Pod asks for something that no car gives.

@@ -11,6 +11,7 @@
 //! | `explain` | a document in plain words |
 //! | `hours` | times of the week |
 //! | `egress` | what of the world work may reach |
+//! | `tariff` | what energy costs, and what work must pay beyond it |
 //! | `command` | what the owner says in the car |
 //! | `trust` | whether the wall clock can be believed |
 //! | `grounds` | all of it at one moment, with the maker's terms: the car's standing |
@@ -24,6 +25,7 @@ mod explain;
 mod grounds;
 mod hours;
 pub mod replay;
+pub mod tariff;
 mod trust;
 mod whole;
 
@@ -39,9 +41,11 @@ pub use egress::{Egress, Reach, ReachError};
 pub use explain::explain;
 pub use grounds::Grounds;
 pub use hours::{Day, Hours};
+pub use tariff::{Draw, Tariff, Window, Worth, weigh};
 pub use trust::ClockTrust;
 
 use crate::consent::Consents;
+use crate::energy::Used;
 use crate::names::reason;
 use crate::parked::{Tri, View, Will};
 
@@ -83,6 +87,8 @@ pub struct Situation<'a> {
     pub clock_holds: bool,
     /// What the owner has consented to, on record.
     pub consents: &'a Consents,
+    /// The energy that work has had today; `None`: nothing measures it in this car.
+    pub energy: Option<Used>,
     /// The car has work: numeric gates use the level at which they stop.
     pub held: bool,
 }
@@ -131,6 +137,7 @@ fn verdict(document: Option<&Document>, command: Command, now: &Situation<'_>) -
             return no(reason::OWNER_PAUSED, why);
         }
     }
+    day_of_energy(document, now)?;
     let margin = if now.held {
         0.0
     } else {
@@ -176,6 +183,20 @@ fn verdict(document: Option<&Document>, command: Command, now: &Situation<'_>) -
         );
     }
     Ok(())
+}
+
+/// Whether something is left of the energy that the owner gives for a day.
+fn day_of_energy(document: &Document, now: &Situation<'_>) -> Result<(), (Will, Refusal)> {
+    let Some(most) = document.max_microjoules_per_day() else {
+        return Ok(());
+    };
+    let why = match (now.energy, now.civil) {
+        (None, _) => "the owner bounds the energy of a day, and what energy work takes is not known in this car",
+        (_, None) => "the time zone of the owner's days is not known in the car",
+        (Some(used), Some(_)) if used.up(most) => "the energy that the owner gives for today is used up",
+        _ => return Ok(()),
+    };
+    Err((Will::No, Refusal::new(reason::ENERGY_TERMS, why)))
 }
 
 /// What an attempt is, as far as the owner's terms ask.

@@ -25,6 +25,7 @@ pub use verify::{Read, Report, Totals, verify};
 use serde::{Deserialize, Serialize};
 
 use crate::attempt::{Kind, Outcome};
+use crate::energy::Amount;
 use crate::ids::{PodUid, VehicleId};
 
 /// What stands for the payload before the first.
@@ -73,7 +74,7 @@ pub struct Claim {
     pub frozen_ms: Option<u64>,
     /// Bytes of output that the cluster has stored.
     pub output_bytes: u64,
-    /// What it took from the car's battery; nothing measures that yet.
+    /// What it took from the car's battery or socket; `None`: nothing measures it in this car.
     #[serde(default)]
     pub energy: Option<Energy>,
     /// How it ended.
@@ -111,8 +112,21 @@ pub struct RecordRef {
 pub struct Energy {
     /// How much.
     pub joules: u64,
-    /// How that was found out.
+    /// How that was found out: the words of [`crate::energy::Source`], with `+` between them.
     pub method: String,
+    /// How far off it may be, in thousandths of it; `None`: that is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_permille: Option<u32>,
+}
+
+impl From<Amount> for Energy {
+    fn from(had: Amount) -> Self {
+        Self {
+            joules: had.joules(),
+            method: had.method(),
+            error_permille: Some(had.error_permille()),
+        }
+    }
 }
 
 /// How an attempt ended, without the sentence: that may name what nobody outside has to know.

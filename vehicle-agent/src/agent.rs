@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kerbside_core::clock::Clock;
-use kerbside_core::parked::Terms;
 use kerbside_link::SystemClock;
 use kerbside_link::client::{self, Tcp};
 use kerbside_link::open_files;
@@ -153,10 +152,10 @@ pub async fn run(options: Options) -> Result<(), AgentError> {
     tokio::spawn(control::serve(control::listen(&directory.socket())?, requests, door));
     tracing::info!(vehicle.id = %vehicle, directory = %options.directory.display(), "agent runs");
 
-    let (live, receipts) = (running.live(), running.receipts());
+    let owes = running.owes();
     let forgets = tokio::select! {
         ended = end_signal() => ended.map(|()| false)?,
-        () = forget::due(&directory, &live, &receipts) => true,
+        () = forget::due(&directory, &owes) => true,
     };
     tracing::info!(forgets, "agent ends");
     running.end().await;
@@ -173,7 +172,7 @@ fn source_of(car: &Car, clock: &Arc<dyn Clock>) -> Result<Box<dyn Signals>, Agen
     let Some(source) = &car.signals else {
         return Ok(Box::new(Silent));
     };
-    let terms = Arc::new(Terms::from(car.parked.clone()));
+    let terms = Arc::new(car.terms());
     let broker =
         broker::Settings::try_from(source).and_then(|settings| Broker::listen(&settings, terms, Arc::clone(clock)));
     Ok(Box::new(broker.map_err(AgentError::Signals)?))

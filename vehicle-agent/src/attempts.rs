@@ -39,6 +39,7 @@ use self::actor::{Actor, Kept, Order, Seed, Wires, Wish};
 use crate::cluster::Cluster;
 use crate::control::Held;
 use crate::directory::Directory;
+use crate::energy::Energy;
 use crate::images::Images;
 use crate::journal::{Journal, Recovered};
 use crate::logs::Log;
@@ -71,6 +72,8 @@ pub struct Context<C> {
     pub images: Images,
     /// What the car may do.
     pub outlook: watch::Receiver<Outlook>,
+    /// What measures the car's energy.
+    pub energy: Energy,
     /// The way to the supervisor.
     pub notes: mpsc::UnboundedSender<Note>,
 }
@@ -395,6 +398,7 @@ impl<C: Cluster> Supervisor<C> {
             .admit(&run.class, &**clock)
             .and_then(|()| read.as_ref().map_err(Clone::clone))
             .and_then(|work| self.runs(work))
+            .and_then(|work| self.pays(&outlook, &run.terms, work))
             .and_then(|work| self.fits(&outlook, &work.requests));
         let work = read.ok().map(Arc::new);
         let plan = work.as_ref().map_or_else(unreadable, |work| work.plan());
@@ -443,6 +447,14 @@ impl<C: Cluster> Supervisor<C> {
             (Engine::Container, Some(_)) => "the vehicle's container engine is not ready".to_owned(),
         };
         Err(Refusal::new(reason::RUNTIME_MISSING, message))
+    }
+
+    /// Whether it pays what the owner wants beyond its energy. One that asks for no processor is weighed as if it had a core.
+    fn pays<'a>(&self, outlook: &Outlook, terms: &str, work: &'a Work) -> Result<&'a Work, Refusal> {
+        let milli_cpu = u64::try_from(work.requests.get("cpu").millis()).unwrap_or(0);
+        let draw = self.context.energy.draw(if milli_cpu == 0 { 1000 } else { milli_cpu });
+        outlook.pays(terms, draw, &*self.context.clock)?;
+        Ok(work)
     }
 
     fn fits(&self, outlook: &Outlook, request: &Resources) -> Result<(), Refusal> {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use kerbside_core::clock::{Boottime, Clock};
 use kerbside_core::parked::Terms;
-use kerbside_link::client::{Client, Config, Network, StartError};
+use kerbside_link::client::{Client, Config, Event, Events, Network, StartError};
 use kerbside_link::identity::Identity;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -19,9 +19,11 @@ use tokio::time::timeout;
 use crate::attempts::{self, Context, Supervisor};
 use crate::config::Car;
 use crate::consents::Reader;
-use crate::control::{self, Request};
+use crate::control::{self, Held, Request};
 use crate::directory::Directory;
 use crate::egress::{Proxies, Totals};
+use crate::energy::Energy;
+use crate::forget::Owes;
 use crate::identity;
 use crate::images::Images;
 use crate::journal::{Journal, JournalError};
@@ -80,9 +82,11 @@ const FIRST_WORD: Duration = Duration::from_secs(1);
 pub struct Running {
     fence: watch::Receiver<Option<Boottime>>,
     live: watch::Receiver<usize>,
+    held: watch::Receiver<Vec<Held>>,
     ending: watch::Sender<bool>,
     client: Client,
     receipts: Receipts,
+    energy: Energy,
     policy: JoinHandle<()>,
     supervisor: JoinHandle<()>,
     link_ended: JoinHandle<()>,
@@ -115,6 +119,7 @@ pub async fn boot(parts: Parts, runtimes: impl FnOnce(Given<'_>) -> Runtimes) ->
     let (journal, recovered) = Journal::open(&directory.journal())?;
     let receipts = Receipts::open(&directory, &identity)?;
     let consents = Reader::new(&directory, identity.vehicle());
+    let energy = Energy::open(&car, &directory, &clock);
     remove_strangers(&directory, &recovered);
     let (mut revived, statuses) = attempts::revive(recovered, &*clock);
     attempts::settle(&mut revived, &directory, &receipts);
@@ -146,7 +151,7 @@ pub async fn boot(parts: Parts, runtimes: impl FnOnce(Given<'_>) -> Runtimes) ->
     config.network = network;
     config.first_word = FIRST_WORD;
     let on_renewed = renewed(directory.clone(), receipts.clone());
-    let (client, mut events) = Client::start(config, nothing_known(), statuses, on_renewed)?;
+    let (client, events) = Client::start(config, nothing_known(), statuses, on_renewed)?;
 
     let delivery = tokio::spawn(receipts::deliver(receipts.clone(), client.clone()));
     let (live, lives) = watch::channel(0);
@@ -160,19 +165,14 @@ pub async fn boot(parts: Parts, runtimes: impl FnOnce(Given<'_>) -> Runtimes) ->
         runtimes,
         images,
         outlook: outlook_seen,
+        energy: energy.clone(),
         notes,
     });
     let (from_link, to_supervisor) = mpsc::channel(1);
     let supervisor = Supervisor::new(context, to_note, revived, live);
-    let (held, fence) = (supervisor.held(), supervisor.fence());
+    let (held, held_too, fence) = (supervisor.held(), supervisor.held(), supervisor.fence());
     let supervisor = tokio::spawn(supervisor.run(to_supervisor));
-    let link_ended = tokio::spawn(async move {
-        while let Some(event) = events.next().await {
-            if from_link.send(event).await.is_err() {
-                return;
-            }
-        }
-    });
+    let link_ended = tokio::spawn(hand_on(events, from_link));
     let (ending, ends) = watch::channel(false);
     let wires = Wires {
         outlook,
@@ -184,6 +184,7 @@ pub async fn boot(parts: Parts, runtimes: impl FnOnce(Given<'_>) -> Runtimes) ->
         connection: client.connection(),
         passed,
         receipts: receipts.standing(),
+        energy: energy.clone(),
         ending: ends,
     };
     let policy = Policy::new(car, directory, consents, clock, client.clone(), wires);
@@ -191,14 +192,25 @@ pub async fn boot(parts: Parts, runtimes: impl FnOnce(Given<'_>) -> Runtimes) ->
     Ok(Running {
         fence,
         live: lives,
+        held: held_too,
         ending,
         client,
         receipts,
+        energy,
         policy,
         supervisor,
         link_ended,
         delivery,
     })
+}
+
+/// What the cluster says goes to the supervisor, in order, until one of them ends.
+async fn hand_on(mut events: Events, to: mpsc::Sender<Event>) {
+    while let Some(event) = events.next().await {
+        if to.send(event).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// What is done with a new certificate: it is kept, and signs from now on.
@@ -223,9 +235,13 @@ impl Running {
         self.live.clone()
     }
 
-    /// How the car's receipts stand.
-    pub fn receipts(&self) -> watch::Receiver<control::Receipts> {
-        self.receipts.standing()
+    /// How the car stands with what it owes.
+    pub fn owes(&self) -> Owes {
+        Owes {
+            live: self.live.clone(),
+            held: self.held.clone(),
+            standing: self.receipts.standing(),
+        }
     }
 
     /// The car's side of the link.
@@ -240,6 +256,7 @@ impl Running {
         let _ = timeout(GOODBYE, self.live.wait_for(|live| *live == 0)).await;
         self.client.shutdown();
         let _ = timeout(GOODBYE, self.link_ended).await;
+        self.energy.close();
         // What is not delivered goes out after the next boot.
         self.delivery.abort();
     }

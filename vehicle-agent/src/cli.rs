@@ -15,7 +15,7 @@ use kerbside_core::owner::Word;
 use kerbside_link::SystemClock;
 
 use crate::agent::{self, Options};
-use crate::control::{self, Answer, Ask, Consents, Held, Network, Receipts};
+use crate::control::{self, Answer, Ask, Consents, Energy, Held, Network, Receipts};
 use crate::directory::Directory;
 use crate::forget::Reason;
 use crate::receipts::show;
@@ -311,12 +311,33 @@ fn describe(answer: &Answer) -> String {
     writeln!(text, "network   {}", network(status.network.as_ref())).expect("writing to a String cannot fail");
     writeln!(text, "receipts  {}", signed_for(&status.receipts)).expect("writing to a String cannot fail");
     writeln!(text, "consents  {}", on_record(&status.consents)).expect("writing to a String cannot fail");
+    if let Some(energy) = &status.energy {
+        writeln!(text, "energy    {}", taken(energy)).expect("writing to a String cannot fail");
+    }
     // Indented: a line that begins with a word of the above is read by programs.
     for held in &status.held {
         writeln!(text, "  {}", attempt(held)).expect("writing to a String cannot fail");
     }
     for (factor, value) in &status.factors {
         writeln!(text, "{value:<9} {factor}").expect("writing to a String cannot fail");
+    }
+    text
+}
+
+fn taken(energy: &Energy) -> String {
+    let mut text = format!("{} kWh for work today", energy.today_kwh);
+    if let Some(most) = &energy.max_kwh {
+        write!(text, ", of at most {most}").expect("writing to a String cannot fail");
+    }
+    if let Some(cost) = &energy.cost {
+        write!(text, "; at a cost of {cost}").expect("writing to a String cannot fail");
+    }
+    if let Some(price) = &energy.price {
+        write!(text, ", and a kWh costs {price} now").expect("writing to a String cannot fail");
+    }
+    write!(text, "; known by {}", energy.source).expect("writing to a String cannot fail");
+    if energy.lost {
+        text.push_str("; WHAT TODAY HAS HAD IS NOT KNOWN, AND COUNTS AS ALL OF IT");
     }
     text
 }
@@ -463,6 +484,28 @@ mod tests {
         }));
         let says = "work reaches public 192.168.7.0/24 at 80 443, 1048576 B/s; 3 B sent, 12 B received, 1 refused";
         assert_eq!(told, says);
+    }
+
+    #[test]
+    fn owner_is_told_what_work_takes_and_costs() {
+        let mut energy = Energy {
+            today_kwh: "0.412".to_owned(),
+            source: "model".to_owned(),
+            ..Energy::default()
+        };
+        assert_eq!(taken(&energy), "0.412 kWh for work today; known by model");
+        energy = Energy {
+            lost: true,
+            max_kwh: Some("2".to_owned()),
+            cost: Some("0.09 EUR".to_owned()),
+            price: Some("0.22 EUR".to_owned()),
+            ..energy
+        };
+        assert_eq!(
+            taken(&energy),
+            "0.412 kWh for work today, of at most 2; at a cost of 0.09 EUR, and a kWh costs 0.22 EUR now; known by model; \
+             WHAT TODAY HAS HAD IS NOT KNOWN, AND COUNTS AS ALL OF IT"
+        );
     }
 
     #[test]

@@ -19,6 +19,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::addresses::is_near;
+use crate::energy::config::EnergyConfig;
 use crate::runtime::cri::Settings;
 use crate::signals::broker;
 
@@ -123,6 +124,8 @@ pub struct Car {
     pub signals: Option<SignalSource>,
     /// The owner's page; without it there is none.
     pub page: Option<Page>,
+    /// How the energy of work is known; without it, it is not.
+    pub energy: Option<EnergyConfig>,
 }
 
 /// Where the owner's page is, on the car's own network.
@@ -282,6 +285,7 @@ impl From<Parked> for Terms {
             doors: parked.doors,
             seats: parked.seats,
             has: parked.has,
+            beside: Vec::new(),
             overlay: parked.overlay,
             low_voltage: Gate {
                 stop: parked.low_voltage_stop,
@@ -370,6 +374,7 @@ impl Default for Car {
             containers: None,
             signals: None,
             page: None,
+            energy: None,
         }
     }
 }
@@ -405,8 +410,20 @@ impl Car {
         if let Some(page) = &car.page {
             page.check().map_err(|why| refuse(&why))?;
         }
+        if let Some(energy) = &car.energy {
+            energy.check().map_err(|why| refuse(&why))?;
+        }
         car.parked.check().map_err(|why| refuse(&why))?;
         Ok(car)
+    }
+
+    /// What the car is judged by, and what is heard beside.
+    pub fn terms(&self) -> Terms {
+        let meter = self.energy.as_ref().and_then(EnergyConfig::signal);
+        Terms {
+            beside: meter.into_iter().collect(),
+            ..Terms::from(self.parked.clone())
+        }
     }
 
     /// What the car gives under the owner's caps.
@@ -566,6 +583,22 @@ parked:
             ("signals: {}", "broker"),
             ("signals: {broker: 'broker:55555'}", "no broker's address"),
             ("signals: {broker: 'unix:/b.sock', token: x}", "token"),
+            ("energy: {}", "model"),
+            ("energy: {model: {wakeWatts: 100}}", "wattsPerCore"),
+            (
+                "energy: {model: {wakeWatts: 100, wattsPerCore: 8, errorPermille: 1001}}",
+                "at most 1000",
+            ),
+            ("energy: {model: {wakeWatts: -1, wattsPerCore: 8}}", "wakeWatts"),
+            ("energy: {model: {wakeWatts: 9000, wattsPerCore: 8}}", "mostWatts"),
+            (
+                "energy: {model: {wakeWatts: 10, wattsPerCore: 8}, rapl: {idleWatts: 11}}",
+                "rapl.idleWatts",
+            ),
+            (
+                "energy: {model: {wakeWatts: 10, wattsPerCore: 8}, broker: {signal: Vehicle.CurrentLocation.Latitude, idleWatts: 1}}",
+                "no signal of power",
+            ),
         ] {
             let message = car(yaml).unwrap_err();
             assert!(message.contains(says) && message.contains("car.yaml"), "{message}");

@@ -95,6 +95,9 @@ pub struct Status {
     /// What the owner has consented to, on record.
     #[serde(default)]
     pub consents: Consents,
+    /// What work has had of the owner's energy; `None`: nothing measures it in this car.
+    #[serde(default)]
+    pub energy: Option<Energy>,
 }
 
 /// How the owner's consents stand.
@@ -137,6 +140,24 @@ pub struct Receipts {
     /// Why the cluster will not take the next one; empty: it does. The car takes no work then.
     #[serde(default)]
     pub refused: String,
+}
+
+/// What work has had of the owner's energy today, in words: numbers are decimal, amounts have their currency.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Energy {
+    /// Kilowatt-hours of today.
+    pub today_kwh: String,
+    /// What today has had is not known, or would not be after a restart: it counts as all that the owner gives.
+    pub lost: bool,
+    /// The most that the owner gives for a day.
+    pub max_kwh: Option<String>,
+    /// What today's has cost by the owner's tariff.
+    pub cost: Option<String>,
+    /// What a kilowatt-hour costs now.
+    pub price: Option<String>,
+    /// By what it is known now: broker, rapl or model.
+    pub source: String,
 }
 
 /// The owner's terms for the network, and what has passed by them since the agent began.

@@ -99,6 +99,11 @@ impl Directory {
         self.root.join("stays.json")
     }
 
+    /// What work has had today of the owner's energy.
+    pub fn energy(&self) -> PathBuf {
+        self.root.join("energy.json")
+    }
+
     /// Where a running agent takes commands.
     pub fn socket(&self) -> PathBuf {
         self.root.join("control.sock")
@@ -130,12 +135,13 @@ impl Directory {
 
     /// Everything in it that is the owner's or comes of the owner's having it, but for single attempts: what a car forgets with its owner. Whoever
     /// adds a file adds it here, unless it is the maker's.
-    pub fn of_the_owner(&self) -> [PathBuf; 10] {
+    pub fn of_the_owner(&self) -> [PathBuf; 11] {
         [
             self.owner(),
             self.command(),
             self.said(),
             self.stays(),
+            self.energy(),
             self.consents().join("lock"),
             self.journal(),
             self.receipts(),

@@ -120,16 +120,34 @@ pub fn finish_if_nothing_is_owed(directory: &Directory, forgetting: Forgetting) 
     Ok(true)
 }
 
+/// How a running agent stands with what it owes.
+#[derive(Debug, Clone)]
+pub struct Owes {
+    /// How many attempts have a process.
+    pub live: watch::Receiver<usize>,
+    /// The attempts in the car: one whose programs have ended may have a result, and a receipt, still to come.
+    pub held: watch::Receiver<Vec<control::Held>>,
+    /// How the receipts stand.
+    pub standing: watch::Receiver<control::Receipts>,
+}
+
+impl Owes {
+    /// Nothing to anybody: what ran is over, and the cluster has every receipt.
+    fn nothing(&self) -> bool {
+        let standing = self.standing.borrow();
+        // An attempt is over once it has its receipt.
+        let over =
+            |held: &control::Held| matches!(held.state.as_str(), "Succeeded" | "Failed" | "Disrupted" | "Refused");
+        self.held.borrow().iter().all(over) && standing.newest <= standing.delivered && standing.trouble.is_empty()
+    }
+}
+
 /// Returns when the car is to forget and nothing is owed to anybody any more.
-pub async fn due(directory: &Directory, live: &watch::Receiver<usize>, standing: &watch::Receiver<control::Receipts>) {
+pub async fn due(directory: &Directory, owes: &Owes) {
     loop {
         sleep(LOOK).await;
         let Some(forgetting) = pending(directory) else { continue };
-        let told = {
-            let standing = standing.borrow();
-            standing.newest <= standing.delivered && standing.trouble.is_empty()
-        };
-        if *live.borrow() == 0 && (told || forgetting.unpaid_too) {
+        if *owes.live.borrow() == 0 && (owes.nothing() || forgetting.unpaid_too) {
             return;
         }
     }

@@ -17,6 +17,7 @@
 //! | `receipts` | what attempts used, signed, on disk; and how the owner reads it |
 //! | `logs`, `output` | what programs print and leave |
 //! | `egress` | what of the world a Pod reaches: the owner's terms, a proxy, a rate |
+//! | `energy` | what work takes of the car's energy: instruments, a day's count |
 //! | `guard` | a second process that ends this one if a fence passes and it does not act |
 //! | `signals` | where the car's signals come from |
 //! | `control` | the owner's commands in the car |
@@ -37,6 +38,7 @@ pub mod consents;
 pub mod control;
 pub mod directory;
 pub mod egress;
+pub mod energy;
 pub mod forget;
 pub mod guard;
 pub mod identity;

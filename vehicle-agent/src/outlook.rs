@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use kerbside_core::clock::{Boottime, Clock};
 use kerbside_core::consent::{Consents, Lack, Unusable};
+use kerbside_core::energy::Used;
 use kerbside_core::names::reason;
-use kerbside_core::owner::{ClockTrust, Command, Document, Grounds, Refusal};
+use kerbside_core::owner::{ClockTrust, Command, Document, Draw, Grounds, Refusal};
 use kerbside_core::parked::{Snapshot, State, Terms};
 use kerbside_core::quantity::Resources;
 use kerbside_core::receipt::Consent;
@@ -41,6 +42,8 @@ pub struct Outlook {
     pub allocatable: Resources,
     /// What is known of the wall clock.
     pub trust: ClockTrust,
+    /// The energy that work has had today; `None`: nothing measures it in this car.
+    pub energy: Option<Used>,
 }
 
 /// What an attempt has to do about the car.
@@ -72,6 +75,7 @@ impl Outlook {
             terms,
             allocatable: Resources::default(),
             trust: ClockTrust::default(),
+            energy: None,
         }
     }
 
@@ -87,10 +91,13 @@ impl Outlook {
         }
     }
 
-    /// What attempts of this class have to do. One whose consent is over ends at once, also where the car goes on with others.
+    /// What attempts of this class have to do. One whose consent is over, or whose class the owner's document names no more, ends at once, also where
+    /// the car goes on with others.
     pub fn posture_of(&self, class: &str) -> Posture {
+        let named = |document: &Arc<Document>| document.consent.classes.iter().any(|named| named == class);
+        let agreed = self.consented.contains(class) && self.document.as_ref().is_none_or(named);
         match self.posture() {
-            Posture::Run | Posture::Freeze if !self.consented.contains(class) => Posture::Leave {
+            Posture::Run | Posture::Freeze if !agreed => Posture::Leave {
                 until: Boottime(Duration::ZERO),
             },
             posture => posture,
@@ -139,6 +146,7 @@ impl Outlook {
             boot: clock.boottime(),
             wall: clock.wall(),
             trust: self.trust,
+            energy: self.energy,
         })
     }
 
@@ -150,6 +158,11 @@ impl Outlook {
             return Err(Refusal::new(RECEIPTS_REFUSED, message));
         }
         self.weigh(clock, |grounds| grounds.admit(class))
+    }
+
+    /// Whether an attempt on these terms, which are the text of its `Run`, pays what the owner wants.
+    pub fn pays(&self, terms: &str, draw: Option<Draw>, clock: &dyn Clock) -> Result<(), Refusal> {
+        self.weigh(clock, |grounds| grounds.weigh(terms, draw))
     }
 }
 

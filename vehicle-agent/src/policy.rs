@@ -7,11 +7,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use kerbside_core::clock::{Boottime, Clock};
 use kerbside_core::consent::Consents;
+use kerbside_core::energy::Used;
 use kerbside_core::forecast::{self, Motion};
-use kerbside_core::owner::{Grounds, Remembered, Word};
-use kerbside_core::parked::{Effect, State, Terms, Tri};
+use kerbside_core::ledger::Price;
+use kerbside_core::owner::tariff::decimal;
+use kerbside_core::owner::{Document, Grounds, Remembered, Word};
+use kerbside_core::parked::{Effect, State, Terms, Tri, View};
 use kerbside_link::client::Connection;
 use kerbside_link::proto::{CarState, FreeFor, Offer, Standing};
 use tokio::sync::{mpsc, watch};
@@ -23,12 +27,13 @@ use crate::consents::{self, Book, ConsentError, News, Reader};
 use crate::control::{self, Answer, Ask, Held, Request, Status};
 use crate::directory::Directory;
 use crate::egress::{Totals, TotalsNow};
+use crate::energy::{self, Energy};
 use crate::images::manifest::architecture;
 use crate::outlook::{Outlook, RECEIPTS_REFUSED};
 use crate::signals::Signals;
 use crate::signals::said::Said;
 use crate::stamp::Stamp;
-use crate::stays::{Seen, Stays};
+use crate::stays::{self, Stays};
 
 /// How often documents are looked at, and the clock for hours and the end of a consent. With [`SETTLE`], an owner's change acts within a
 /// second.
@@ -61,6 +66,8 @@ pub struct Wires {
     pub passed: Arc<Totals>,
     /// How the car's receipts stand.
     pub receipts: watch::Receiver<control::Receipts>,
+    /// What measures the car's energy.
+    pub energy: Energy,
 }
 
 /// The loop.
@@ -84,6 +91,13 @@ pub struct Policy<C> {
     changing: Option<Stamp>,
     next_look: Boottime,
     said: CarState,
+}
+
+/// What a kilowatt-hour costs the owner now; the most that it may, if the clock is not known. `None`: the owner does not say.
+fn price(grounds: &Grounds<'_>) -> Option<Price> {
+    let tariff = grounds.document?.tariff.as_ref()?;
+    let civil = grounds.zone.map(|zone| zone.to_datetime(grounds.wall));
+    Some(tariff.at(civil).unwrap_or_else(|| tariff.highest()))
 }
 
 /// What the cluster is told before anything is known.
@@ -142,6 +156,7 @@ impl<C: Cluster> Policy<C> {
             }
             self.write_down_what_time_has_done();
             self.optional.keep(&self.outlook.snapshot, self.clock.boottime());
+            self.measure();
             let wait = self.next_time().since(self.clock.boottime());
             tokio::select! {
                 biased;
@@ -191,6 +206,7 @@ impl<C: Cluster> Policy<C> {
         if *self.outlook.consented != in_force {
             self.outlook.consented = Arc::new(in_force);
         }
+        self.outlook.energy = self.wires.energy.today();
         self.outlook.unpaid = !self.wires.receipts.borrow().refused.is_empty();
         let live = *self.wires.live.borrow_and_update() > 0;
         // Nor is there more work for a car that the cluster will not pay.
@@ -211,13 +227,14 @@ impl<C: Cluster> Policy<C> {
             .send_if_modified(|known| std::mem::replace(known, brake) != brake);
         self.wires.outlook.send_replace(self.outlook.clone());
         if let Some(stays) = &mut self.stays {
-            stays.look(&Seen {
+            stays.look(&stays::Seen {
                 motion,
                 snapshot: &self.outlook.snapshot,
                 stale_after: self.outlook.terms.stale_after,
                 document: self.outlook.document.as_deref(),
                 now,
                 wall: self.clock.wall(),
+                clock_holds: self.outlook.trust.holds(now, self.clock.wall()),
             });
         }
         for effect in effects {
@@ -240,7 +257,8 @@ impl<C: Cluster> Policy<C> {
             self.said = state.clone();
             self.cluster.set_state(state);
         }
-        if let Some(stays) = &mut self.stays {
+        // It blocks, and containers are braked by this same thread.
+        if let Some(stays) = self.stays.as_mut().filter(|_| !live) {
             stays.keep();
         }
     }
@@ -348,6 +366,52 @@ impl<C: Cluster> Policy<C> {
         true
     }
 
+    /// Brings the meter what the signals and the owner's document say.
+    fn measure(&self) {
+        let energy = &self.wires.energy;
+        if !energy.is_there() {
+            return;
+        }
+        let seen = self.outlook.weigh(&*self.clock, |grounds| {
+            let view = View::new(grounds.snapshot, grounds.boot, grounds.terms.stale_after);
+            let utc = TimeZone::UTC;
+            let zone = grounds.zone.unwrap_or(&utc);
+            let believed = grounds.trust.holds(grounds.boot, grounds.wall);
+            energy::Seen {
+                watts: energy.signal().and_then(|signal| view.number(signal)),
+                plugged_in: view.plugged_in().is_yes(),
+                date: believed.then(|| zone.to_datetime(grounds.wall).date()),
+                price: price(grounds).unwrap_or_default(),
+            }
+        });
+        energy.look(seen);
+    }
+
+    /// What work has had of the owner's energy, for the owner.
+    fn energy(&self) -> Option<control::Energy> {
+        let Used {
+            microjoules,
+            cost_nanos,
+            lost,
+        } = self.wires.energy.today()?;
+        let source = self.wires.energy.source()?;
+        let document = self.outlook.document.as_deref();
+        let tariff = document.and_then(|document| document.tariff.as_ref());
+        let price = self.outlook.weigh(&*self.clock, price);
+        let in_currency = |number: String| tariff.map(|tariff| format!("{number} {}", tariff.currency));
+        Some(control::Energy {
+            // A billionth of a kilowatt-hour is 3,600 microjoules.
+            today_kwh: decimal(microjoules / 3600),
+            lost,
+            max_kwh: document
+                .and_then(Document::max_microjoules_per_day)
+                .map(|most| decimal(most / 3600)),
+            cost: in_currency(decimal(cost_nanos)),
+            price: price.and_then(|price| in_currency(price.to_string())),
+            source: source.word().to_owned(),
+        })
+    }
+
     /// Why the cluster does not take the car's receipts, if it refuses them.
     fn unpaid(&self) -> Option<String> {
         let receipts = self.wires.receipts.borrow();
@@ -363,7 +427,13 @@ impl<C: Cluster> Policy<C> {
             self.outlook.command = remembered.command(self.outlook.document.as_deref());
             self.look();
             if let Err(error) = control::remember(&self.directory.command(), remembered) {
-                tracing::error!(%error, "the owner's command holds, but would not survive a restart");
+                tracing::error!(%error, "the owner's command holds, but could not be written down");
+                // What cannot be read is a withdrawal, and to empty a file takes no room on a disk that is full.
+                if word != Word::Resume
+                    && let Err(error) = std::fs::File::create(self.directory.command())
+                {
+                    tracing::error!(%error, "the owner's command would not survive a restart");
+                }
             }
         }
         says
@@ -409,6 +479,7 @@ impl<C: Cluster> Policy<C> {
             network: self.network(),
             receipts: self.wires.receipts.borrow().clone(),
             consents: self.on_record(),
+            energy: self.energy(),
         };
         Answer { text, status }
     }

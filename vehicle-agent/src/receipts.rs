@@ -10,7 +10,7 @@
 //! | `usage.jsonl.broken-1` … | ledgers that did not verify when the agent started |
 //! | `usage.jsonl.of-<vehicle>-1` … | ledgers of vehicles that this car was before it was enrolled anew |
 //! | `keys/<keyid>.pem` | the certificates of every key that has signed, as they were then |
-//! | `terms/<hash>.json` | the terms that receipts name by their hash |
+//! | `terms/<sha256>.json` | the terms that receipts name by their hash, as they came |
 //! | `delivered.json` | up to which number the cluster has them |
 //! | `consents.json` | the mark of [`crate::consents`] |
 

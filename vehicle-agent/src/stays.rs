@@ -23,8 +23,8 @@ pub(crate) struct Stays {
     file: PathBuf,
     history: History,
     presence: Presence,
-    /// What the history does not have yet, nor the file.
-    new: Option<Change>,
+    /// What the history does not have yet, nor the file, in its order.
+    new: Vec<Change>,
     published: FreeFor,
     /// The set departure by which that was said.
     by: Option<Timestamp>,
@@ -47,6 +47,8 @@ pub(crate) struct Seen<'a> {
     pub(crate) now: Boottime,
     /// By the one on the wall.
     pub(crate) wall: Timestamp,
+    /// That one can be believed.
+    pub(crate) clock_holds: bool,
 }
 
 impl Stays {
@@ -69,7 +71,7 @@ impl Stays {
             presence: Presence::resume(&history, clock.boottime(), clock.wall()),
             file,
             history,
-            new: None,
+            new: Vec::new(),
             published: FreeFor::default(),
             by: None,
             next: Boottime::default(),
@@ -81,15 +83,17 @@ impl Stays {
         let (now, wall) = (seen.now, seen.wall);
         let zone = zone(seen.document);
         let change = self.presence.see(seen.motion, now, wall, &zone);
-        if change.is_some() {
-            self.new = change;
+        if let Some(change) = change {
+            self.new.push(change);
             self.published = FreeFor::default();
             self.next = now;
         }
         let plugged = View::new(seen.snapshot, now, seen.stale_after).plugged_in();
         self.presence
             .hear(plugged, Hints::read(seen.snapshot, now, wall, &zone), now);
-        let Some(here) = self.presence.here(now) else {
+        // Hours of the week by a clock that was set a moment ago are not those of the history.
+        let here = self.presence.here(now).filter(|_| seen.clock_holds);
+        let Some(here) = here else {
             self.published = FreeFor::default();
             return;
         };
@@ -113,13 +117,17 @@ impl Stays {
         self.published
     }
 
-    /// Learns what is new and writes it down: what takes the longest, and so comes last.
+    /// Learns what is new and writes it down. Blocks, and so is called only when no work is left that would have to stand still meanwhile.
     pub(crate) fn keep(&mut self) {
-        match self.new.take() {
-            None => return,
-            Some(Change::Arrived(at)) => self.history.arrive(Some(at)),
-            Some(Change::Departed(stay)) => self.history.depart(stay),
-            Some(Change::Forgotten) => self.history.arrive(None),
+        if self.new.is_empty() {
+            return;
+        }
+        for change in self.new.drain(..) {
+            match change {
+                Change::Arrived(at) => self.history.arrive(Some(at)),
+                Change::Departed(stay) => self.history.depart(stay),
+                Change::Forgotten => self.history.arrive(None),
+            }
         }
         if let Err(error) = directory::replace(&self.file, &self.history.print()) {
             tracing::error!(%error, "what the car remembers of its stays would not survive a restart");
@@ -151,6 +159,7 @@ mod tests {
         document: Document,
         snapshot: Snapshot,
         minute: u64,
+        clock_holds: bool,
     }
 
     impl Car {
@@ -166,6 +175,7 @@ mod tests {
                 document,
                 snapshot: Snapshot::default(),
                 minute: 0,
+                clock_holds: true,
             }
         }
 
@@ -181,6 +191,7 @@ mod tests {
                 document: Some(&self.document),
                 now: ManualClock.boottime() + Duration::from_mins(self.minute),
                 wall: ManualClock.wall() + Duration::from_mins(self.minute),
+                clock_holds: self.clock_holds,
             });
             self.stays.keep();
         }
@@ -284,6 +295,47 @@ mod tests {
             .set(path::CHARGING_TIMER_TIME, Value::Text(soon.to_string()), now);
         car.look(Motion::Standing);
         assert_eq!(car.stays.free_for(), FreeFor { p50: 120, p90: 60 });
+    }
+
+    #[test]
+    fn nothing_is_promised_by_a_clock_that_was_just_set() {
+        let mut car = Car::new();
+        car.days(30);
+        car.does(Motion::Standing, HOUR);
+        car.clock_holds = false;
+        car.does(Motion::Standing, 6);
+        assert_eq!(car.stays.free_for(), FreeFor::default());
+        car.clock_holds = true;
+        car.does(Motion::Standing, 6);
+        assert_ne!(car.stays.free_for(), FreeFor::default());
+    }
+
+    #[test]
+    fn what_happens_while_work_is_alive_is_learnt_in_its_order_when_there_is_none() {
+        let mut car = Car::new();
+        car.days(3);
+        let seen = |stays: &mut Stays, motion, minute| {
+            stays.look(&Seen {
+                motion,
+                snapshot: &Snapshot::default(),
+                stale_after: Duration::from_secs(3),
+                document: None,
+                now: ManualClock.boottime() + Duration::from_mins(minute),
+                wall: ManualClock.wall() + Duration::from_mins(minute),
+                clock_holds: true,
+            });
+        };
+        let before = std::fs::read(&car.file).unwrap();
+        for (motion, minutes) in [(Motion::Standing, 60), (Motion::Driving, 9), (Motion::Standing, 1)] {
+            for _ in 0..minutes {
+                seen(&mut car.stays, motion, car.minute);
+                car.minute += 1;
+            }
+        }
+        assert_eq!(std::fs::read(&car.file).unwrap(), before);
+        car.stays.keep();
+        let history = History::parse(&std::fs::read(&car.file).unwrap()).unwrap();
+        assert_eq!((history.len(), history.arrived().is_some()), (4, true));
     }
 
     #[test]

@@ -36,7 +36,7 @@ use self::jobs::{Done, Job, Key, Outcome};
 use crate::connection;
 use crate::context::{Context, PATIENCE};
 use crate::events;
-use crate::fleet::{Ends, Message};
+use crate::fleet::{Ends, INBOX, Message};
 use crate::metrics::{PhaseLabel, PoolLabel, WriteLabel};
 use crate::offer;
 use crate::pod_status::FirstHeard;
@@ -47,6 +47,8 @@ use crate::twins::Twins;
 const STALLED: Duration = Duration::from_secs(2);
 /// After having stood still, the messages that wait in the sockets are read first.
 const CATCH_UP: Duration = Duration::from_secs(3);
+/// For so long a car that is asked to come again and again is taken to be well: the longest appointment, several times.
+const LATER_FOR: Duration = Duration::from_mins(10);
 
 /// A watch shows a write within milliseconds; after this long it is worth a second look.
 const WATCH_LAG: Duration = Duration::from_secs(1);
@@ -108,6 +110,8 @@ pub(crate) struct Actor {
     at_work: HashSet<Key>,
     failures: HashMap<Key, (u32, Boottime)>,
     stalled_until: Option<Boottime>,
+    /// When the car was first asked to come again later, since it was greeted last.
+    asked_later: Option<Boottime>,
     /// The pool whose brake knows that this car is not heard.
     quiet_in: Option<String>,
     /// When the brake wants to be asked again.
@@ -166,6 +170,7 @@ impl Actor {
             at_work: HashSet::new(),
             failures: HashMap::new(),
             stalled_until: None,
+            asked_later: None,
             quiet_in: None,
             ask_at: None,
             counted: None,
@@ -193,11 +198,13 @@ impl Actor {
             tokio::select! {
                 biased;
                 () = self.ends.stop.cancelled() => break,
+                // Before the messages: a job holds a place in a lane that all vehicles share, and a car that says more than it should must not keep it
+                // from being given back.
+                Some(done) = self.jobs.next() => self.finish(done),
                 message = self.ends.inbox.recv() => match message {
                     Some(message) => self.take_in(message),
                     None => break,
                 },
-                Some(done) = self.jobs.next() => self.finish(done),
                 () = wake.notified() => {}
                 () = tokio::time::sleep(pause) => {}
             }
@@ -227,17 +234,26 @@ impl Actor {
         vehicle.is_some_and(|v| connection::is_held_by(v, &self.context.replica))
     }
 
+    /// Silence until then means nothing; what was longer stays.
+    fn put_up_with_silence(&mut self, until: Boottime) {
+        self.stalled_until = self.stalled_until.max(Some(until));
+    }
+
     fn check_stall(&mut self, wake_at: Option<Boottime>) {
         let now = self.context.clock.boottime();
         if wake_at.is_some_and(|at| now.since(at) > STALLED) {
             tracing::warn!(vehicle.id = %self.id, "this adapter stood still; silence in that time means nothing");
-            self.stalled_until = Some(now + CATCH_UP);
+            self.put_up_with_silence(now + CATCH_UP);
         }
     }
 
     fn take_in(&mut self, message: Message) {
         self.fold(message);
-        while let Ok(message) = self.ends.inbox.try_recv() {
+        // As many as there may wait: more come in the next turn.
+        for _ in 0..INBOX {
+            let Ok(message) = self.ends.inbox.try_recv() else {
+                return;
+            };
             self.fold(message);
         }
     }
@@ -255,15 +271,20 @@ impl Actor {
                     self.ends.session.send_replace(None);
                     if self.ends.drain.is_cancelled() {
                         // We sent it away; it has time to come to another adapter.
-                        self.stalled_until = Some(self.context.clock.boottime() + RECONNECT_WINDOW);
+                        self.put_up_with_silence(self.context.clock.boottime() + RECONNECT_WINDOW);
                     }
                 }
                 self.step(Event::Closed(epoch));
             }
             Message::Later(delay) => {
                 // It is well, and silent because we asked for it: until it has come again, stretched its wait, and found an answer.
-                let back = self.context.clock.boottime() + delay.mul_f64(1.5) + PATIENCE;
-                self.stalled_until = self.stalled_until.max(Some(back));
+                let now = self.context.clock.boottime();
+                let back = now + delay.mul_f64(1.5) + PATIENCE;
+                // One that only ever knocks is not well for ever.
+                let first = *self.asked_later.get_or_insert(now);
+                if now.since(first) < LATER_FOR {
+                    self.put_up_with_silence(back);
+                }
             }
             Message::Sealed(uid) => self.step(Event::Sealed(uid, true)),
             Message::Said(epoch, said, at) => {
@@ -343,7 +364,7 @@ impl Actor {
         if !was_ours {
             self.begin_anew();
         }
-        self.epoch = Some(epoch);
+        (self.epoch, self.asked_later) = (Some(epoch), None);
         self.session = Some((epoch, session.clone()));
         self.ends.session.send_replace(Some(session));
         // The time of the arrival, but never before what was heard of an older connection.
@@ -434,7 +455,7 @@ impl Actor {
         let now = self.context.clock.boottime();
         if self.context.proof.is_doubtful(now) {
             // Its cars hear nothing from it any more and look for another. If it becomes sure again, they have time to come back.
-            self.stalled_until = Some(now + RECONNECT_WINDOW);
+            self.put_up_with_silence(now + RECONNECT_WINDOW);
         }
         let stalled = self.stalled_until.filter(|until| now < *until);
         let wait = self.ask_the_brake(now, stalled.is_some());
@@ -486,10 +507,11 @@ impl Actor {
         self.tally(&key, &outcome);
         match outcome {
             Outcome::Claimed(epoch, arrival, reply) if arrival.session.is_closed() => {
-                // It has not been here: nothing is opened, and nothing ends.
-                if self.epoch.is_some_and(|known| known + 1 == epoch) {
-                    self.epoch = Some(epoch);
+                // It has not been here: nothing is opened, and nothing ends. But another replica may have acknowledged it until this claim.
+                if self.epoch.is_none_or(|known| known + 1 != epoch) {
+                    self.begin_anew();
                 }
+                self.epoch = Some(epoch);
                 let _ = reply.send(Err(jobs::gone().into()));
             }
             Outcome::Claimed(epoch, arrival, reply) => self.greet(epoch, *arrival, reply),

@@ -11,7 +11,7 @@ use std::time::Duration;
 use kerbside_core::clock::Boottime;
 
 /// A greeting that took longer than this: fewer may wait. A car's patience is more than twice as long.
-const SLOW: Duration = Duration::from_secs(3);
+pub(crate) const SLOW: Duration = Duration::from_secs(3);
 /// So many may always wait: even an API server that takes a second for each write does some at a time.
 const FEWEST: f64 = 16.0;
 /// More have no use: an API server that greets so many within [`SLOW`] is nobody's bottleneck.
@@ -81,10 +81,12 @@ impl Arrivals {
         Err(at.since(now))
     }
 
-    /// A car has been greeted or has gone; `took`: how long it waited.
-    pub(crate) fn leave(&mut self, took: Duration, now: Boottime) {
+    /// A car has been greeted or has gone; `took`: how long it waited for its greeting, `None` if it was sent away without one.
+    pub(crate) fn leave(&mut self, took: Option<Duration>, now: Boottime) {
         let full = f64::from(self.waiting) > self.limit / 2.0;
         self.waiting = self.waiting.saturating_sub(1);
+        // Who was not greeted within a moment was refused, and says nothing of greetings; who waited for long says that they are slow.
+        let Some(took) = took else { return };
         self.took += (took.as_secs_f64() - self.took) * NEWEST;
         if took > SLOW {
             // Once for all that waited together: they were slow for the same reason.
@@ -124,7 +126,7 @@ mod tests {
         while let Some(Reverse((key, car))) = coming.pop() {
             while let Some(Reverse((done, came))) = greeted.peek().copied().filter(|next| next.0.0 <= key) {
                 greeted.pop();
-                arrivals.leave(Duration::from_secs_f64(seconds(done - came)), at(seconds(done)));
+                arrivals.leave(Some(Duration::from_secs_f64(seconds(done - came))), at(seconds(done)));
             }
             let now = seconds(key);
             knocks += 1;
@@ -174,7 +176,7 @@ mod tests {
         let mut arrivals = Arrivals::default();
         for second in 0..100 {
             arrivals.enter(false, at(f64::from(second))).unwrap();
-            arrivals.leave(Duration::from_secs(2), at(f64::from(second)));
+            arrivals.leave(Some(Duration::from_secs(2)), at(f64::from(second)));
         }
         while arrivals.enter(false, at(200.0)).is_ok() {}
         let mut sent_away = || arrivals.enter(false, at(200.0)).unwrap_err();
@@ -197,7 +199,7 @@ mod tests {
             while arrivals.enter(true, at(f64::from(second))).is_ok() {}
             count = arrivals.waiting;
             while arrivals.waiting > 0 {
-                arrivals.leave(took, at(f64::from(second)));
+                arrivals.leave(Some(took), at(f64::from(second)));
             }
         }
         count

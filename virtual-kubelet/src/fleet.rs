@@ -23,7 +23,7 @@ use crate::context::Context;
 /// A car that comes while the adapter is still reading the cluster waits this long before it is sent away for a moment.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Messages of one car that wait for its actor; more hold up that car's own stream and nobody else's.
-const INBOX: usize = 64;
+pub(crate) const INBOX: usize = 64;
 
 /// What reaches an actor in order. What is only a change of something that can be read is a wake, not a message.
 #[derive(Debug)]
@@ -184,7 +184,7 @@ impl Fleet {
             Some(_) => {}
         }
         let with_attempts = !arrival.hello.attempts.is_empty();
-        let _waits = match self.context.gate.arrive(with_attempts, &*self.context.clock) {
+        let place = match self.context.gate.arrive(with_attempts, &*self.context.clock) {
             Ok(place) => place,
             Err(delay) => {
                 self.send(&arrival.vehicle, Message::Later(delay)).await;
@@ -200,7 +200,11 @@ impl Fleet {
             .send(Message::Connected(Box::new(arrival), reply))
             .await
             .map_err(|_| away())?;
-        answer.await.unwrap_or_else(|_| Err(away()))
+        let answer = answer.await.unwrap_or_else(|_| Err(away()));
+        if answer.is_ok() {
+            place.greeted();
+        }
+        answer
     }
 
     /// A message of a living session.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use kerbside_core::clock::{Boottime, Clock};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::arrivals::Arrivals;
+use crate::arrivals::{Arrivals, SLOW};
 
 /// Requests of one lane at one moment: an API server with two processors answers as many within some tens of milliseconds.
 const AT_ONCE: usize = 32;
@@ -107,6 +107,7 @@ impl Gate {
             arrivals: &self.arrivals,
             clock,
             since,
+            greeted: false,
         })
     }
 }
@@ -116,13 +117,22 @@ pub(crate) struct Place<'a> {
     arrivals: &'a Mutex<Arrivals>,
     clock: &'a dyn Clock,
     since: Boottime,
+    greeted: bool,
+}
+
+impl Place<'_> {
+    /// The car has its greeting.
+    pub(crate) fn greeted(mut self) {
+        self.greeted = true;
+    }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         let now = self.clock.boottime();
         let mut arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
-        arrivals.leave(now.since(self.since), now);
+        let took = now.since(self.since);
+        arrivals.leave(Some(took).filter(|took| self.greeted || *took > SLOW), now);
     }
 }
 

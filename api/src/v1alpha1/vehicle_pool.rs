@@ -259,7 +259,7 @@ pub struct Terms {
     #[schemars(length(min = 1, max = 19), regex(pattern = schema::DECIMAL))]
     pub per_cpu_hour: String,
     /// Price of one kilowatt-hour taken from the vehicle's battery or socket, in `currency`: a decimal number in
-    /// quotes, such as "0.30". Nothing measures it yet.
+    /// quotes, such as "0.30". A car without a meter claims none.
     #[serde(default = "default_price", rename = "perKWh")]
     #[schemars(length(min = 1, max = 19), regex(pattern = schema::DECIMAL))]
     pub per_kwh: String,

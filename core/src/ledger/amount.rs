@@ -4,6 +4,7 @@
 //! counts is more than the car claims.
 
 use super::{Acceptance, Dispute, Standing, Terms, Unaccepted};
+use crate::energy::most_joules;
 use crate::receipt::Claim;
 
 /// An hour has so many milliseconds, a kilowatt-hour so many joules, and what they are multiplied by is in billionths: this gives millionths.
@@ -34,6 +35,11 @@ pub(super) fn duration_ms(claim: &Claim) -> Option<u64> {
     (claim.started_at_ms <= claim.ended_at_ms).then(|| claim.ended_at_ms.abs_diff(claim.started_at_ms))
 }
 
+/// How much energy the car says that the attempt had.
+pub(super) fn claimed_joules(claim: &Claim) -> u64 {
+    claim.energy.as_ref().map_or(0, |energy| energy.joules)
+}
+
 /// What the cluster knows of an attempt by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Seen {
@@ -47,10 +53,15 @@ impl Seen {
         saturated(u128::from(self.running_ms) * u128::from(self.milli_cpu) / 1000)
     }
 
-    /// How much of the energy that the car claims counts: the part of its time that was seen.
+    /// The most energy that it can have had.
+    pub(super) fn most_joules(self) -> u64 {
+        most_joules(self.running_ms, self.milli_cpu)
+    }
+
+    /// How much of the energy that the car claims counts: the part of its time that was seen, and no more than a car can take in it.
     fn joules(self, claim: &Claim) -> u64 {
-        let said = claim.energy.as_ref().map_or(0, |energy| energy.joules);
-        match duration_ms(claim) {
+        let said = claimed_joules(claim);
+        let seen = match duration_ms(claim) {
             // Where there is no time, nothing bounds the energy.
             None => 0,
             Some(_) if self.running_ms == 0 => 0,
@@ -58,7 +69,8 @@ impl Seen {
                 saturated(u128::from(said) * u128::from(self.running_ms) / u128::from(duration))
             }
             Some(_) => said,
-        }
+        };
+        seen.min(self.most_joules())
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::Serialize;
 
-use super::amount::{Settled, duration_ms};
+use super::amount::{Settled, claimed_joules, duration_ms};
 use super::{Acceptance, Fault, Finding, Measure, Standing, Sum, Terms};
 use crate::ids::{JobUid, PodUid, VehicleId};
 use crate::receipt::{self, Chain, Keys, Placed, Read, Usage, walk};
@@ -153,6 +153,7 @@ fn overstated(acceptance: &Acceptance, usage: &Usage) -> Vec<Fault> {
     let claims = [
         (Measure::Duration, duration, seen.running_ms),
         (Measure::ProcessorTime, usage.claim.cpu_ms, seen.cpu_ms()),
+        (Measure::Energy, claimed_joules(&usage.claim), seen.most_joules()),
     ];
     let over = claims.into_iter().filter(|(_, claimed, seen)| claimed > seen);
     over.map(|(measure, claimed, seen)| Fault::Overstated {

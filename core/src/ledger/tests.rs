@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::attempt::Kind;
+use crate::energy::most_joules;
 use crate::receipt::testing::vehicle;
 use crate::receipt::{Claim, Ending, Energy, NOTHING, Usage};
 
@@ -70,7 +71,8 @@ impl Given {
                 output_bytes: 0,
                 energy: Some(Energy {
                     joules: self.joules,
-                    method: "counted".to_owned(),
+                    method: "model".to_owned(),
+                    error_permille: Some(300),
                 }),
                 outcome: Ending {
                     kind: Kind::Succeeded,
@@ -144,8 +146,7 @@ prop_compose! {
         standing in any_standing(),
         running_ms in 0u64..1_000_000_000,
         milli_cpu in 0u64..64_000,
-        parts in (0u64..=1000, 0u64..=1000),
-        joules in 0u64..1_000_000_000,
+        parts in (0u64..=1000, 0u64..=1000, 0u64..=1000),
     ) -> Given {
         Given {
             terms,
@@ -154,7 +155,7 @@ prop_compose! {
             milli_cpu,
             duration_ms: u32::try_from(running_ms * parts.0 / 1000).unwrap(),
             cpu_ms: running_ms * milli_cpu / 1000 * parts.1 / 1000,
-            joules,
+            joules: most_joules(running_ms, milli_cpu) * parts.2 / 1000,
         }
     }
 }

@@ -18,6 +18,9 @@ pub enum DocumentError {
         "apiVersion is not its first line, or `...` not its last: so a document that was cut off is told from one that leaves terms out"
     )]
     CutOff,
+    /// What is left over cannot be reckoned.
+    #[error("priceFloorPerCPUHour needs tariff: what is left after the cost of energy cannot be known without")]
+    FloorWithoutTariff,
     /// Hours mean nothing without a time zone.
     #[error("{0} needs timeZone, such as Europe/Berlin")]
     TimeZoneMissing(&'static str),
@@ -70,7 +73,11 @@ pub(super) fn never(document: &Document) -> Option<DocumentError> {
     {
         return Some(DocumentError::PausedToTheEnd);
     }
-    for (field, most) in [("maxCpu", document.max_cpu), ("maxMemory", document.max_memory)] {
+    for (field, most) in [
+        ("maxCpu", document.max_cpu),
+        ("maxMemory", document.max_memory),
+        ("maxKWhPerDay", document.max_kwh_per_day),
+    ] {
         if most.is_some_and(|most| most.nanos() <= 0) {
             return Some(DocumentError::NothingGiven(field));
         }
@@ -86,6 +93,12 @@ pub(super) fn never(document: &Document) -> Option<DocumentError> {
         {
             return Some(DocumentError::NoDays { field, index });
         }
+    }
+    let priced = document.tariff.iter().flat_map(|tariff| &tariff.windows);
+    let mut priced = priced.map(|window| &window.hours);
+    if let Some(index) = priced.position(|hours| hours.days.as_ref().is_some_and(Vec::is_empty)) {
+        let field = "tariff.windows";
+        return Some(DocumentError::NoDays { field, index });
     }
     if work.is_some_and(<[Hours]>::is_empty) {
         return Some(DocumentError::NoWorkHours);
@@ -139,8 +152,8 @@ pub fn doubts(document: &Document, now: jiff::Timestamp) -> Vec<String> {
         "pauseUntil is in the future: the car does not work before",
     );
     say(
-        document.time_zone.is_some() && !document.has_hours(),
-        "timeZone is not needed: there are no hours",
+        document.time_zone.is_some() && !document.needs_zone(),
+        "timeZone is not needed: there are no hours, nor energy by the day",
     );
     say(
         document.charge_floor_percent + document.charge_resume_margin_percent > 100.0,
@@ -210,6 +223,14 @@ timeZone: Europe/Berlin
     )]
     #[case::no_quiet_days("quietHours: [{from: '22:00', to: '06:00', days: []}]", "quietHours[0].days")]
     #[case::paused_to_the_end("pauseUntil: 2027-11-01T10:00:00Z", "pauseUntil is not before")]
+    #[case::no_energy("maxKWhPerDay: 0", "maxKWhPerDay")]
+    #[case::floor_without_tariff("priceFloorPerCPUHour: '2'", "needs tariff")]
+    #[case::no_days_of_a_price(
+        "tariff: {currency: EUR, perKWh: '1', windows: [{from: '22:00', to: '06:00', days: [], perKWh: '1'}]}",
+        "tariff.windows[0].days"
+    )]
+    #[case::no_currency("tariff: {currency: Euro, perKWh: '1'}", "not a currency")]
+    #[case::no_price("tariff: {currency: EUR, perKWh: cheap}", "not a price")]
     #[case::no_cpu("maxCpu: 0", "maxCpu")]
     #[case::less_than_no_memory("maxMemory: -1Mi", "maxMemory")]
     #[case::expired(
@@ -230,6 +251,8 @@ timeZone: Europe/Berlin
     #[case::paused_for_a_while("pauseUntil: 2027-11-01T09:59:59Z")]
     #[case::no_classes("consent: {givenAt: 2026-11-01T10:00:00Z, classes: []}")]
     #[case::little("maxCpu: 1m\nmaxMemory: 1")]
+    #[case::little_energy("maxKWhPerDay: 1m")]
+    #[case::energy_for_nothing("tariff: {currency: EUR, perKWh: '0'}\npriceFloorPerCPUHour: '0'")]
     #[case::no_quiet_hours("quietHours: []")]
     #[case::nothing_waits("resumeWithin: 0s")]
     fn document_that_could_be_is_accepted(#[case] terms: &str) {

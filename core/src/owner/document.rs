@@ -10,7 +10,10 @@ use serde::{Deserialize, Deserializer};
 use super::check::{DocumentError, never};
 use super::egress::Egress;
 use super::hours::Hours;
+use super::tariff::Tariff;
 use super::whole::is_whole;
+use crate::energy::JOULES_PER_KWH;
+use crate::ledger::Price;
 use crate::quantity::{Quantity, Resources};
 
 /// The version of the document that this agent understands.
@@ -65,6 +68,15 @@ pub struct Document {
     /// What work may reach by the network; without it nothing.
     #[serde(default)]
     pub egress: Option<Egress>,
+    /// The most kilowatt-hours that all work together may have in a day of the calendar of `timeZone`.
+    #[serde(default, rename = "maxKWhPerDay", deserialize_with = "said")]
+    pub max_kwh_per_day: Option<Quantity>,
+    /// What a kilowatt-hour costs the owner.
+    #[serde(default, deserialize_with = "said")]
+    pub tariff: Option<Tariff>,
+    /// The least that work must pay for a core hour beyond what its energy costs by `tariff`.
+    #[serde(default, rename = "priceFloorPerCPUHour", deserialize_with = "said")]
+    pub price_floor: Option<Price>,
 }
 
 /// What the owner consented to, and for how long.
@@ -106,10 +118,15 @@ impl Document {
         for (field, is_there) in [
             ("workHours", self.work_hours.is_some()),
             ("quietHours", !self.quiet_hours.is_empty()),
+            ("maxKWhPerDay", self.max_kwh_per_day.is_some()),
+            ("tariff.windows", self.has_tariff_windows()),
         ] {
             if is_there && self.time_zone.is_none() {
                 return Err(DocumentError::TimeZoneMissing(field));
             }
+        }
+        if self.price_floor.is_some() && self.tariff.is_none() {
+            return Err(DocumentError::FloorWithoutTariff);
         }
         if let Some(class) = self.consent.classes.iter().find(|class| !is_class(class)) {
             return Err(DocumentError::Class(class.clone()));
@@ -128,6 +145,23 @@ impl Document {
     /// Whether it has hours of any kind, and so needs a clock that shows them.
     pub fn has_hours(&self) -> bool {
         self.work_hours.is_some() || !self.quiet_hours.is_empty()
+    }
+
+    fn has_tariff_windows(&self) -> bool {
+        self.tariff.as_ref().is_some_and(|tariff| !tariff.windows.is_empty())
+    }
+
+    /// Whether anything in it is by the calendar of its time zone.
+    pub fn needs_zone(&self) -> bool {
+        self.has_hours() || self.max_kwh_per_day.is_some() || self.has_tariff_windows()
+    }
+
+    /// The most energy that work may have in a day, in microjoules, if the owner says so.
+    pub fn max_microjoules_per_day(&self) -> Option<u64> {
+        // A billionth of a kilowatt-hour is so many microjoules.
+        let each = i128::from(JOULES_PER_KWH / 1000);
+        let most = self.max_kwh_per_day?.nanos().saturating_mul(each);
+        Some(u64::try_from(most.max(0)).unwrap_or(u64::MAX))
     }
 
     /// Whether the hours allow work at this moment of the calendar, and if not, which do not. Quiet hours win.

@@ -4,7 +4,7 @@
 
 use jiff::Timestamp;
 
-use super::{Document, Egress, Hours, Reach};
+use super::{Document, Egress, Hours, Reach, Tariff};
 use crate::duration;
 use crate::quantity::Quantity;
 
@@ -21,6 +21,7 @@ pub fn explain(document: &Document) -> Vec<String> {
     });
     says.push(charge(document));
     says.extend(hours(document));
+    says.extend(energy(document));
     says.push(visit(document));
     says.push(most(document));
     says.push(format!(
@@ -73,6 +74,40 @@ fn charge(document: &Document) -> String {
     } else {
         format!("There is work at a charge of {floor} % or more; if the charge is not known, there is none.")
     }
+}
+
+fn energy(document: &Document) -> Vec<String> {
+    let clock = document
+        .time_zone
+        .as_ref()
+        .map_or_else(String::new, |zone| format!(" by the clock of {zone}"));
+    let mut says = Vec::new();
+    if let Some(most) = document.max_kwh_per_day {
+        says.push(format!(
+            "All work together has at most {} kWh in a day{clock}, what the car takes to be awake for it included; then it ends, until the \
+             next day.",
+            plain(most.millis())
+        ));
+    }
+    if let Some(Tariff {
+        currency,
+        per_kwh,
+        windows,
+    }) = &document.tariff
+    {
+        let other = windows
+            .iter()
+            .map(|priced| format!(", {} {}", priced.per_kwh, window(&priced.hours)));
+        let other: String = other.collect();
+        let clock = if windows.is_empty() { "" } else { clock.as_str() };
+        says.push(format!("A kilowatt-hour costs you {per_kwh} {currency}{other}{clock}."));
+        if let Some(floor) = document.price_floor {
+            says.push(format!(
+                "Work is taken only if it pays at least {floor} {currency} for a core hour after the cost of its energy, and is paid in {currency}."
+            ));
+        }
+    }
+    says
 }
 
 fn hours(document: &Document) -> Vec<String> {
@@ -130,11 +165,15 @@ fn most(document: &Document) -> String {
 
 /// `1 processor`, `1.5 processors`.
 fn processors(most: Quantity) -> String {
-    let millis = most.millis();
-    let number = format!("{}.{:03}", millis / 1000, millis % 1000);
-    let number = number.trim_end_matches('0').trim_end_matches('.');
+    let number = plain(most.millis());
     let noun = if number == "1" { "processor" } else { "processors" };
     format!("{number} {noun}")
+}
+
+/// Thousandths as a decimal number, as short as it can be.
+fn plain(millis: i64) -> String {
+    let number = format!("{}.{:03}", millis / 1000, millis % 1000);
+    number.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 fn network(egress: Option<&Egress>) -> String {
@@ -204,6 +243,9 @@ timeZone: Europe/Berlin
 maxCpu: 1500m
 maxMemory: 1Gi
 egress: {allow: [public, 192.168.7.0/24], ports: [443]}
+maxKWhPerDay: 1500m
+tariff: {currency: EUR, perKWh: '0.30', windows: [{from: '22:00', to: '06:00', days: [Mon], perKWh: '0.2'}]}
+priceFloorPerCPUHour: '0.01'
 ",
         );
         assert_eq!(
@@ -215,6 +257,9 @@ There is work only while a charging cable is connected; when it is pulled, work 
 Work ends when the charge falls below 62.5 %, and begins at 67.5 % or more; if the charge is not known, there is none.
 There is work only from 22:00 to 06:00 of the next day on Mon and Tue and all day on Sun, by the clock of Europe/Berlin.
 There is no work from 07:00 to 09:00 and for 24 hours from 12:00 on Sat, by the clock of Europe/Berlin, whatever else is allowed.
+All work together has at most 1.5 kWh in a day by the clock of Europe/Berlin, what the car takes to be awake for it included; then it ends, until the next day.
+A kilowatt-hour costs you 0.3 EUR, 0.2 from 22:00 to 06:00 of the next day on Mon by the clock of Europe/Berlin.
+Work is taken only if it pays at least 0.01 EUR for a core hour after the cost of its energy, and is paid in EUR.
 As soon as somebody comes to the car, work stands still; if the car is not left alone again within 2m, work ends.
 All work together gets at most 1.5 processors and 1Gi of memory, and never more than the car gives.
 Each Pod reads at most 50Mi a second from a disk, and writes as much.

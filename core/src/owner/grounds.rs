@@ -1,18 +1,19 @@
 //! What a car's standing is decided by at one moment: signals, the maker's terms, the owner's consents, document and command, two clocks.
 //!
 //! The agent's policy loop, its supervisor of attempts and its status ask it, and [`super::replay`] does over a recorded day: the same
-//! functions, so that what an owner is shown is what the car does. The cluster has no word in it but the job class that it asks for, and
-//! whether there is work; neither may ever turn a no into a yes.
+//! functions, so that what an owner is shown is what the car does. The cluster has no word in it but the job class that it asks for, what it
+//! pays, and whether there is work; none of them may ever turn a no into a yes.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::{Asked, ClockTrust, Command, Document, Refusal, Situation, admit, willing};
+use super::{Asked, ClockTrust, Command, Document, Draw, Refusal, Situation, admit, weigh, willing};
 use crate::clock::Boottime;
 use crate::consent::Consents;
 use crate::duration;
+use crate::energy::Used;
 use crate::names::reason;
 use crate::parked::{self, Effect, Event, Factor, Judgement, Snapshot, State, Terms, Tri, Verdict, View, Will, judge};
 
@@ -42,6 +43,8 @@ pub struct Grounds<'a> {
     pub wall: Timestamp,
     /// What is known of the wall clock.
     pub trust: ClockTrust,
+    /// The energy that work has had today; `None`: nothing measures it in this car.
+    pub energy: Option<Used>,
 }
 
 impl Grounds<'_> {
@@ -103,6 +106,12 @@ impl Grounds<'_> {
         Err(Refusal::new(reason::ENERGY_TERMS, message))
     }
 
+    /// Whether an attempt pays what the owner wants: on these terms, which are the text of its `Run`, and with what it would draw.
+    pub fn weigh(&self, terms: &str, draw: Option<Draw>) -> Result<(), Refusal> {
+        self.document
+            .map_or(Ok(()), |document| weigh(document, terms, draw, self.civil()))
+    }
+
     /// Judges everything anew: where the car stands now, and what follows. `ending`: the agent ends. `live`: an attempt has a process.
     pub fn look(&self, ending: bool, live: bool) -> (State, Vec<Effect>) {
         let (will, _) = self.will();
@@ -147,13 +156,18 @@ impl Grounds<'_> {
         View::new(self.snapshot, self.boot, self.terms.stale_after)
     }
 
+    fn civil(&self) -> Option<jiff::civil::DateTime> {
+        self.zone.map(|zone| zone.to_datetime(self.wall))
+    }
+
     fn situation(&self) -> Situation<'_> {
         Situation {
             view: self.view(),
             wall: self.wall,
-            civil: self.zone.map(|zone| zone.to_datetime(self.wall)),
+            civil: self.civil(),
             clock_holds: self.trust.holds(self.boot, self.wall),
             consents: self.consents,
+            energy: self.energy,
             held: self.state.held(),
         }
     }

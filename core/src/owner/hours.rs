@@ -83,7 +83,7 @@ impl Hours {
     }
 }
 
-fn time_of_day<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Time, D::Error> {
+pub(super) fn time_of_day<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Time, D::Error> {
     let text = String::deserialize(deserializer)?;
     let refuse = || serde::de::Error::custom(format!("'{text}' is not a time of day such as 22:30"));
     let (hour, minute) = text.split_once(':').ok_or_else(refuse)?;

@@ -5,6 +5,8 @@
 //! too; here is only what the agent's loop and its source of signals do around it. It looks at the very moment at which the agent looks within a
 //! second. What must never happen: a car that works here and not on the road, or the other way round.
 //!
+//! Where the owner bounds the energy of a day, all that the car gives is at work whenever it may be, by the maker's figures.
+//!
 //! Some things are unlike the road. The car has no work to stop when it leaves, so that its notice is over at once. Nobody has paused it
 //! or withdrawn the consent before the recording begins, there is a record of consent to every class of the document, and nobody sets its clock. A car that saves power goes on with what it has and
 //! takes nothing new: here it works.
@@ -17,6 +19,7 @@ pub(super) mod tests;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
@@ -26,6 +29,7 @@ pub use table::{Day, NotFor, Span, Standing};
 use super::{ClockTrust, Command, Document, Grounds, Remembered};
 use crate::clock::Boottime;
 use crate::consent::Consents;
+use crate::energy::Used;
 use crate::parked::{Snapshot, State, Terms, Value};
 
 /// Longer than a month nobody wants to read.
@@ -41,6 +45,8 @@ pub struct Car<'a> {
     pub terms: &'a Terms,
     /// The document's time zone; `None` if it names none, or one that is not known.
     pub zone: Option<&'a TimeZone>,
+    /// What the car takes with everything that it gives at work, in milliwatts; `None`: its maker does not say.
+    pub milliwatts: Option<u64>,
 }
 
 /// A recording that cannot be played.
@@ -83,6 +89,7 @@ pub fn replay(recording: &Recording, car: Car<'_>) -> Result<Day, ReplayError> {
         player.look();
         let (standing, why_not) = player.stands();
         let next = player.next().min(lasts);
+        player.take(next.saturating_sub(player.now), standing);
         day.push(next.saturating_sub(player.now), standing, why_not);
         player.now = next;
     }
@@ -104,6 +111,8 @@ struct Player<'a> {
     refreshed: Option<Duration>,
     /// How many steps were played.
     done: usize,
+    /// The day by the owner's calendar, and what work has had on it, in microjoules.
+    today: (Option<Date>, u64),
 }
 
 impl<'a> Player<'a> {
@@ -124,11 +133,29 @@ impl<'a> Player<'a> {
             values: recording.first_values(),
             refreshed: None,
             done: 0,
+            today: (None, 0),
         }
     }
 
     fn wall(&self) -> Timestamp {
         after(self.start, self.now)
+    }
+
+    /// Work takes its energy for so long.
+    fn take(&mut self, time: Duration, standing: Standing) {
+        if standing == Standing::Available {
+            let milliwatts = u128::from(self.car.milliwatts.unwrap_or_default());
+            let took = u64::try_from(time.as_millis().saturating_mul(milliwatts)).unwrap_or(u64::MAX);
+            self.today.1 = self.today.1.saturating_add(took);
+        }
+    }
+
+    /// Begins another day, if it is one.
+    fn turn_the_day(&mut self) {
+        let date = self.car.zone.map(|zone| zone.to_datetime(self.wall()).date());
+        if date > self.today.0 {
+            self.today = (date, 0);
+        }
     }
 
     /// Takes what has been said up to now.
@@ -161,6 +188,7 @@ impl<'a> Player<'a> {
 
     /// Judges, and judges again what has become of it: the agent does so within a second.
     fn look(&mut self) {
+        self.turn_the_day();
         for _ in 0..2 {
             let (state, _) = self.grounds().look(false, false);
             self.state = state;
@@ -180,6 +208,10 @@ impl<'a> Player<'a> {
             boot: Boottime(self.now),
             wall: self.wall(),
             trust: ClockTrust::default(),
+            energy: self.car.milliwatts.map(|_| Used {
+                microjoules: self.today.1,
+                ..Used::default()
+            }),
         }
     }
 
@@ -211,6 +243,7 @@ impl<'a> Player<'a> {
             .chain(due)
             .chain(terms)
             .chain(self.next_hours())
+            .chain(self.next_of_energy())
             .collect();
         // Values that are said again before they are too old never are.
         if self.recording.refresh > self.car.terms.stale_after {
@@ -219,6 +252,25 @@ impl<'a> Player<'a> {
         }
         let later = moments.into_iter().filter(|at| *at > self.now);
         later.min().unwrap_or(Duration::MAX)
+    }
+
+    /// When the energy of the day is used up, and when the next day begins.
+    fn next_of_energy(&self) -> impl Iterator<Item = Duration> {
+        let bounded = self.car.document.max_microjoules_per_day().zip(self.car.milliwatts);
+        let used_up = bounded
+            .filter(|(_, milliwatts)| *milliwatts > 0)
+            .map(|(most, milliwatts)| {
+                let left = most.saturating_sub(self.today.1);
+                self.now
+                    .saturating_add(Duration::from_millis(left.div_ceil(milliwatts)))
+            });
+        let tomorrow = bounded.and_then(|_| {
+            let zone = self.car.zone?;
+            let tomorrow = zone.to_datetime(self.wall()).date().tomorrow().ok()?;
+            let begins = zone.to_timestamp(tomorrow.at(0, 0, 0, 0)).ok()?;
+            self.since_start(begins)
+        });
+        used_up.into_iter().chain(tomorrow)
     }
 
     /// When the hours of the document next say something else than now. They begin and end with a minute of the clock, and so does

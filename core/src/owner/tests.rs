@@ -46,6 +46,23 @@ fn paused_until(moment: &str) -> Document {
     }
 }
 
+/// Two kilowatt-hours a day.
+#[expect(clippy::unnecessary_wraps, reason = "as it is asked for")]
+fn bounded() -> Option<Document> {
+    Some(Document {
+        max_kwh_per_day: Some("2".parse().unwrap()),
+        ..document()
+    })
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "as it is asked for")]
+fn used(watt_hours: u64) -> Option<Used> {
+    Some(Used {
+        microjoules: watt_hours * 3_600_000_000,
+        ..Used::default()
+    })
+}
+
 fn signals(charge: Option<f64>, plugged: Option<bool>) -> Snapshot {
     let mut snapshot = Snapshot::default();
     if let Some(charge) = charge {
@@ -68,6 +85,7 @@ struct Case {
     clock_holds: bool,
     /// The purposes with a record.
     consented: &'static [&'static str],
+    energy: Option<Used>,
     held: bool,
 }
 
@@ -82,6 +100,7 @@ impl Default for Case {
             civil: Some(tuesday(12)),
             clock_holds: true,
             consented: &["inference", "video"],
+            energy: None,
             held: false,
         }
     }
@@ -98,6 +117,7 @@ impl Case {
             civil: self.civil,
             clock_holds: self.clock_holds,
             consents: &Consents::as_if_given(&purposes, since),
+            energy: self.energy,
             held: self.held,
         })
     }
@@ -137,6 +157,40 @@ fn work_hours_allow_what_is_within_one_of_them() {
         ..Case::default()
     };
     assert_eq!(case.will(), (Will::Yes, None));
+}
+
+#[test]
+fn day_with_energy_left_is_willing_and_one_without_a_bound_asks_for_no_meter() {
+    let left = Case {
+        document: bounded(),
+        energy: used(1999),
+        ..Case::default()
+    };
+    assert_eq!(left.will(), (Will::Yes, None));
+    let lost = Case {
+        energy: Some(Used {
+            lost: true,
+            ..Used::default()
+        }),
+        ..Case::default()
+    };
+    assert_eq!(lost.will(), (Will::Yes, None));
+}
+
+/// Without hours there is no other term that needs the clock of the zone.
+#[test]
+fn energy_of_a_day_by_an_unknown_calendar_is_none() {
+    let document = Document {
+        quiet_hours: Vec::new(),
+        ..bounded().unwrap()
+    };
+    let case = Case {
+        document: Some(document),
+        energy: used(0),
+        civil: None,
+        ..Case::default()
+    };
+    assert_eq!(case.will(), (Will::No, Some(reason::ENERGY_TERMS.to_owned())));
 }
 
 #[test]
@@ -183,6 +237,9 @@ fn refusal_says_nothing_of_the_hours_or_of_the_end_of_a_pause() {
 #[case::charge_absurd(Case { charge: Some(180.0), ..Case::default() }, Will::Paused, reason::ENERGY_TERMS)]
 #[case::unplugged(Case { plugged: Some(false), ..Case::default() }, Will::Paused, reason::ENERGY_TERMS)]
 #[case::plug_unknown(Case { plugged: None, ..Case::default() }, Will::Paused, reason::ENERGY_TERMS)]
+#[case::energy_used_up(Case { document: bounded(), energy: used(2000), ..Case::default() }, Will::No, reason::ENERGY_TERMS)]
+#[case::energy_lost(Case { document: bounded(), energy: Some(Used { lost: true, ..Used::default() }), ..Case::default() }, Will::No, reason::ENERGY_TERMS)]
+#[case::energy_not_measured(Case { document: bounded(), ..Case::default() }, Will::No, reason::ENERGY_TERMS)]
 #[case::paused(Case { command: Command::Pause, ..Case::default() }, Will::Paused, reason::OWNER_PAUSED)]
 #[case::clock_set(Case { clock_holds: false, ..Case::default() }, Will::Paused, reason::OWNER_PAUSED)]
 fn one_term_that_is_not_met_decides(#[case] case: Case, #[case] will: Will, #[case] reason: &str) {

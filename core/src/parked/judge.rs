@@ -44,6 +44,8 @@ pub struct Terms {
     pub seats: Vec<String>,
     /// The optional signals that this car surely has: see [`Self::optional`].
     pub has: Vec<String>,
+    /// Signals that are heard beside, and that the car is never judged by.
+    pub beside: Vec<String>,
     /// The branch of the maker's overlay, for what VSS has no name for.
     pub overlay: String,
     /// Volts of the low-voltage battery: only above about 13 V does the traction battery feed it.
@@ -68,6 +70,7 @@ impl Default for Terms {
             doors: path::DOORS.map(str::to_owned).to_vec(),
             seats: path::SEATS.map(str::to_owned).to_vec(),
             has: Vec::new(),
+            beside: Vec::new(),
             overlay: path::OVERLAY.to_owned(),
             low_voltage: Gate {
                 stop: 12.9,

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Claim, Consent, Ending, digest};
+use super::{Claim, Consent, Ending, Energy, digest};
 use crate::attempt::{AGENT_RESTARTED, ContainerRecord, Exit, Outcome, Record};
 use crate::ids::PodUid;
 
@@ -30,6 +30,8 @@ pub struct Tally {
     pub frozen_ms: u64,
     /// Bytes of output that are stored.
     pub output_bytes: u64,
+    /// What it has had of the car's energy; `None`: nothing measures it.
+    pub energy: Option<Energy>,
 }
 
 impl Tally {
@@ -95,7 +97,7 @@ impl Tally {
             cpu_ms: self.cpu_ms,
             frozen_ms: Some(self.frozen_ms),
             output_bytes: self.output_bytes,
-            energy: None,
+            energy: self.energy.clone(),
             outcome: Ending::from(outcome),
         })
     }

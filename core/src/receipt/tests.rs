@@ -372,6 +372,28 @@ fn receipt_names_the_terms_of_its_run_by_their_hash() {
 }
 
 #[test]
+fn receipt_says_energy_with_its_method_and_error_and_older_ones_are_read_without() {
+    let energy = Energy {
+        joules: 2048,
+        method: "rapl+model".to_owned(),
+        error_permille: Some(120),
+    };
+    let tally = Tally {
+        started_at_ms: Some(1),
+        energy: Some(energy.clone()),
+        ..Tally::default()
+    };
+    let said = claim(&tally, &record(Vec::new())).unwrap().energy;
+    let json = serde_json::to_string(&said).unwrap();
+    assert_eq!(json, r#"{"joules":2048,"method":"rapl+model","errorPermille":120}"#);
+    let before = r#"{"joules":2048,"method":"rapl+model"}"#;
+    let read: Energy = serde_json::from_str(before).unwrap();
+    assert_eq!(read.error_permille, None);
+    assert_eq!(serde_json::to_string(&read).unwrap(), before, "so that its hash stays");
+    assert_eq!(serde_json::from_str::<Tally>("{}").unwrap().energy, None);
+}
+
+#[test]
 fn attempt_without_a_process_has_no_receipt() {
     let mut tally = Tally::default();
     let none = record(vec![

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Node;
 use kerbside_testbed::fleet::car::Plan;
 use kerbside_testbed::world::{self, on, phase};
 use kerbside_testbed::{digits, tools, wait};
@@ -69,6 +70,22 @@ async fn work_that_prefers_cars_that_stay_goes_to_the_one_that_says_it_does() ->
         };
         world.car(&soon).await?;
         let stays = world.car(&late).await?;
+        // kube-controller-manager takes its own taint off a new Node a moment after that is Ready, and until then nothing may prefer it.
+        let nodes: Api<Node> = Api::all(world.client());
+        wait::object(
+            &nodes,
+            stays.id.as_str(),
+            "the scheduler to see the car",
+            world::DEADLINE,
+            |node| {
+                let taints = node?.spec.as_ref()?.taints.as_deref().unwrap_or_default();
+                taints
+                    .iter()
+                    .all(|taint| !taint.key.starts_with("node.kubernetes.io/"))
+                    .then_some(())
+            },
+        )
+        .await?;
         let seen = world.record();
         world.apply(&world.example("long-stay/fleetjob.yaml")?).await?;
         let status = world.complete("long-stay", world::DEADLINE).await?;

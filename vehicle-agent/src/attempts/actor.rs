@@ -44,6 +44,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// A car that loses its power while programs run loses at most so much of what they earned.
 const TALLY: Duration = Duration::from_mins(1);
 
+/// So often the meter hears what processor time an attempt has had, as long as it lives.
+const HEAR: Duration = Duration::from_secs(10);
+
 /// Processes and threads of an attempt of containers, all together.
 const PIDS: u64 = 1024;
 
@@ -150,6 +153,10 @@ pub(super) struct Actor<C> {
     receipted: bool,
     /// When the tally was last written, or tried to be.
     tallied: Instant,
+    /// Whether it lived when the meter heard of it last; `None`: it has not lived since the agent started.
+    metered: Option<bool>,
+    /// When that was.
+    heard: Instant,
     /// Programs of it stand still since then.
     frozen_since: Option<Boottime>,
     /// For so long they have, before that.
@@ -197,6 +204,8 @@ impl<C: Cluster> Actor<C> {
             told_fence,
             receipted: false,
             tallied: Instant::now(),
+            metered: None,
+            heard: Instant::now(),
             frozen_since: None,
             frozen: Duration::ZERO,
             stored: Arc::default(),
@@ -226,7 +235,8 @@ impl<C: Cluster> Actor<C> {
                 .chain(turn)
                 .chain(self.untold)
                 .min();
-            let (lives, tally) = (self.lives(), self.tallied + TALLY);
+            let (lives, tally, hear) = (self.lives(), self.tallied + TALLY, self.heard + HEAR);
+            let metered = lives && self.context.energy.is_there();
             let wait = deadline.map_or(LOOK, |at| at.since(self.context.clock.boottime()).min(LOOK));
             tokio::select! {
                 biased;
@@ -263,6 +273,7 @@ impl<C: Cluster> Actor<C> {
                 // One that has none is at its end with the supervisor.
                 Ok(()) = self.wires.turn.changed() => {}
                 () = sleep(wait), if deadline.is_some() => self.tick().await,
+                () = sleep_until(hear), if metered => self.meter(lives),
                 () = sleep_until(tally), if lives => self.carry_out(vec![Effect::WriteJournal]).await,
             }
             self.depart_in_turn().await;
@@ -629,6 +640,7 @@ impl<C: Cluster> Actor<C> {
         self.children.shutdown().await;
         self.beside.shutdown().await;
         // What they used is known only as long as they are there.
+        self.meter(false);
         let record = self.seed.attempt.record(&self.seed.plan);
         self.tally(&record);
         // Programs end when nobody holds them.
@@ -657,6 +669,7 @@ impl<C: Cluster> Actor<C> {
         {
             tracing::warn!(attempt = %uid, %error, "files of an attempt are removed at the next start");
         }
+        self.context.energy.forget(uid);
         let _ = self.context.notes.send(Note::Gone(uid.clone()));
     }
 }

@@ -13,6 +13,7 @@ use kerbside_link::proto::container_status::State as ContainerState;
 use serde_json::{Value as Json, json};
 
 use super::*;
+use crate::config::Car;
 use crate::journal::testing::Faulty;
 use crate::logs::writer::Stream;
 use crate::pod::tests::{pod_json, run_of};
@@ -20,6 +21,7 @@ use crate::runtime::Runtime;
 use crate::testing::{FakeCluster, FakeProcess, FakeRuntime, OWNER, SetClock, TokioClock, identity, owner};
 
 mod departure;
+mod energy;
 mod hung;
 mod power;
 mod receipts;
@@ -37,6 +39,7 @@ struct Fixture {
     fence: watch::Receiver<Option<Boottime>>,
     supervisor: tokio::task::JoinHandle<()>,
     receipts: Receipts,
+    energy: Energy,
 }
 
 fn outlook(clock: &dyn Clock, state: State) -> Outlook {
@@ -70,6 +73,7 @@ fn outlook(clock: &dyn Clock, state: State) -> Outlook {
         }),
         allocatable: Resources(allocatable.map(|(name, amount)| (name.to_owned(), amount)).into()),
         trust: ClockTrust::default(),
+        energy: None,
     }
 }
 
@@ -153,6 +157,8 @@ impl Fixture {
         }
         let images = Images::open(&directory.cache(), Vec::new(), 1 << 30).unwrap();
         images.seed("registry:5000/digits:v1");
+        // None, unless the test has written a document of the car.
+        let energy = Energy::open(&Car::read(&directory.car()).unwrap(), &directory, &clock);
         let context = Arc::new(Context {
             directory,
             clock: Arc::clone(&clock),
@@ -162,6 +168,7 @@ impl Fixture {
             runtimes: (Arc::new(runtime.clone()) as Arc<dyn Runtime>).into(),
             images,
             outlook: seen,
+            energy: energy.clone(),
             notes,
         });
         let (events, link) = mpsc::channel(1);
@@ -181,6 +188,7 @@ impl Fixture {
             fence,
             supervisor,
             receipts,
+            energy,
         }
     }
 

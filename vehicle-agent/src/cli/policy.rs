@@ -179,10 +179,19 @@ fn play(simulate: &Simulate) -> anyhow::Result<String> {
     if document.consent.classes.is_empty() {
         notes.push("the document accepts no job class: there would have been no work, whatever is shown");
     }
+    let maker = maker(&simulate.place)?;
+    let milliwatts = milliwatts(&maker, &document);
+    if document.max_kwh_per_day.is_some() && milliwatts.is_some() {
+        notes.push("energy by the maker's figures, with all that the car gives at work whenever it may be");
+    }
+    if document.price_floor.is_some() {
+        notes.push("what work pays is not known here: shown as if all of it paid enough");
+    }
     let car = replay::Car {
         document: &document,
-        terms: &terms(&simulate.place)?,
+        terms: &Terms::from(maker.parked),
         zone: zone.as_ref(),
+        milliwatts,
     };
     let day = replay::replay(&recording, car)?;
     if simulate.json {
@@ -235,25 +244,33 @@ fn read(place: &Place, file: Option<&Path>) -> anyhow::Result<Document> {
     })
 }
 
-/// The zone of the document's hours. Where it is not known, hours are never.
+/// The zone of the document's hours, days and tariff. Where it is not known, hours are never.
 fn zone_of_hours(document: &Document) -> anyhow::Result<Option<TimeZone>> {
     let zone = outlook::zone(document);
-    if let (None, true, Some(name)) = (&zone, document.has_hours(), &document.time_zone) {
-        anyhow::bail!("timeZone: '{name}' is not known here, and with hours by an unknown clock there is never work");
+    if let (None, true, Some(name)) = (&zone, document.needs_zone(), &document.time_zone) {
+        anyhow::bail!(
+            "timeZone: '{name}' is not known here, and with hours or energy by an unknown clock there is never work"
+        );
     }
     Ok(zone)
 }
 
-/// The maker's terms of the car in this directory.
-fn terms(place: &Place) -> anyhow::Result<Terms> {
+/// What the maker says of the car in this directory.
+fn maker(place: &Place) -> anyhow::Result<Car> {
     match Car::read(&Directory::at(&place.dir)?.car()) {
-        Ok(car) => Ok(Terms::from(car.parked)),
+        Ok(car) => Ok(car),
         // Who may not look into the agent's directory looks at a document on some other machine, or as somebody else.
-        Err(ConfigError::Read { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
-            Ok(Terms::default())
-        }
+        Err(ConfigError::Read { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => Ok(Car::default()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// What the car takes with all at work that it gives under this document; `None`: its maker does not say.
+fn milliwatts(car: &Car, document: &Document) -> Option<u64> {
+    let energy = car.energy.as_ref()?;
+    let cpu = car.allocatable(Some(document)).get("cpu").millis();
+    let anyway = energy.is_awake_anyway(document.require_plugged_in);
+    Some(energy.figures().at_work(u64::try_from(cpu).unwrap_or(0), anyway))
 }
 
 #[cfg(test)]

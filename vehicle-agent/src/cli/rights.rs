@@ -24,7 +24,8 @@ use crate::control::{self, Ask, Held, Network};
 use crate::directory::Directory;
 use crate::forget::{self, Forgetting, Reason};
 use crate::identity;
-use crate::receipts::show;
+use crate::receipts::show::{self, Shown};
+use crate::receipts::terms::Kept;
 use crate::signals::broker::signals_read;
 
 /// What the document is; it changes with its fields.
@@ -64,15 +65,21 @@ struct Export {
     sealed_consents: Vec<Sealed>,
     /// The fleet's or the maker's own notice.
     notice: Option<String>,
-    /// What ran, when, on which consent, and what it took.
+    /// What ran, when, on which consent, what it took, what that cost, and what it may earn.
     what_ran: Vec<Value>,
+    /// The terms that receipts name, as they came, by their hash.
+    terms: BTreeMap<String, String>,
+    /// What work has had today of the owner's energy, as it is written.
+    energy_of_the_day: Option<String>,
+    /// When the car stood where it stands, for half a year, as it is written.
+    stays: Option<String>,
     /// Names of signals: values are not kept.
     signals_read: Value,
     /// What work sent and received since the agent began that runs now.
     network: Option<Network>,
     in_the_car_now: Vec<Held>,
     attempts_with_files: Vec<String>,
-    /// Amounts are the fleet's to say, signed: in the car are the quantities that they follow from.
+    /// What is accepted is the fleet's to say, signed: in the car are the quantities and the terms that it follows from.
     earnings: Value,
     receipts: Value,
     /// Chains of consents and of receipts that could not be gone on with, as they lie there, by file.
@@ -105,7 +112,8 @@ pub(crate) async fn export(dir: &Path, now: Timestamp) -> anyhow::Result<String>
             }
         }
     };
-    let terms = Car::read(&directory.car()).map_or_else(|_| Terms::default(), |car| Terms::from(car.parked));
+    let terms = Car::read(&directory.car()).map_or_else(|_| Terms::default(), |car| car.terms());
+    let mut kept = shown.kept_terms();
     let (network, in_the_car_now) = status.map(|status| (status.network, status.held)).unwrap_or_default();
     let export = Export {
         schema: SCHEMA,
@@ -116,7 +124,10 @@ pub(crate) async fn export(dir: &Path, now: Timestamp) -> anyhow::Result<String>
         consents,
         sealed_consents: sealed(&directory),
         notice: text(&directory.notice())?,
-        what_ran: shown.usages().map(ran).collect(),
+        what_ran: shown.usages().map(|usage| ran(usage, &shown, &mut kept)).collect(),
+        terms: terms_of(&shown, &kept),
+        energy_of_the_day: text(&directory.energy())?,
+        stays: text(&directory.stays())?,
         signals_read: json!({
             "byName": signals_read(&terms),
             "everSaid": text(&directory.said())?,
@@ -148,8 +159,14 @@ fn on_consents(gathered: &Gathered) -> anyhow::Result<Value> {
     }))
 }
 
-/// One attempt, in the words of the law: what ran, when, energy, bytes, on which consent.
-fn ran(usage: &Usage) -> Value {
+/// The terms of all receipts that verify.
+fn terms_of(shown: &Shown, kept: &Kept) -> BTreeMap<String, String> {
+    let of = |usage: &Usage| Some((usage.claim.terms_sha256.clone()?, kept.text(usage)?));
+    shown.usages().filter_map(of).collect()
+}
+
+/// One attempt, in the words of the law: what ran, when, energy, bytes, on which consent. What it may earn is so if the fleet says the same of its end.
+fn ran(usage: &Usage, shown: &Shown, kept: &mut Kept) -> Value {
     let claim = &usage.claim;
     let at = |ms: i64| Timestamp::from_millisecond(ms).map_or_else(|_| ms.to_string(), |at| at.to_string());
     json!({
@@ -161,6 +178,9 @@ fn ran(usage: &Usage) -> Value {
         "to": at(claim.ended_at_ms),
         "cpuMs": claim.cpu_ms,
         "energyJoules": claim.energy.as_ref().map(|energy| energy.joules),
+        "energy": claim.energy,
+        "energyCost": shown.cost(usage),
+        "mayEarn": kept.worth(usage),
         "outputBytes": claim.output_bytes,
         "outcome": claim.outcome,
         "consent": claim.consent,

@@ -191,7 +191,9 @@ impl Book {
             };
             self.add(&owner, &held.record.id, event, None)?;
         }
-        if open.is_empty() { Ok(()) } else { self.keep_mark(now) }
+        // Nor does taking something back make the clock younger: what has ended by a later time stays ended.
+        let seen = self.gathered.mark.as_ref().map_or(now, |mark| mark.seen.max(now));
+        if open.is_empty() { Ok(()) } else { self.keep_mark(seen) }
     }
 
     /// Who this chain is of: a number, drawn with its first entry.
@@ -236,7 +238,7 @@ impl Book {
 
     fn record(&self, purpose: &str, method: &str) -> Record {
         let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
-        let terms = Car::read(&self.directory.car()).map_or_else(|_| Terms::default(), |car| Terms::from(car.parked));
+        let terms = Car::read(&self.directory.car()).map_or_else(|_| Terms::default(), |car| car.terms());
         let notice = &self.gathered.notice;
         Record {
             schema_version: SCHEMA_VERSION.to_owned(),

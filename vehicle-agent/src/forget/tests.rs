@@ -28,6 +28,8 @@ impl Car {
             (directory.owner(), OWNER),
             (directory.car(), "{}"),
             (directory.said(), "[]"),
+            (directory.stays(), "{}"),
+            (directory.energy(), "{}"),
         ] {
             std::fs::write(path, text).unwrap();
         }
@@ -123,7 +125,13 @@ async fn agent_forgets_when_nothing_lives_and_all_is_delivered() {
         ..control::Receipts::default()
     };
     let (standing, stands) = watch::channel(receipts);
-    let mut due = Box::pin(due(&car.directory, &lives, &stands));
+    let (held, holds) = watch::channel(vec![control::Held::default()]);
+    let owes = Owes {
+        live: lives,
+        held: holds,
+        standing: stands,
+    };
+    let mut due = Box::pin(due(&car.directory, &owes));
     let mut in_a_while = async || tokio::time::timeout(Duration::from_secs(5), &mut due).await.is_ok();
     assert!(!in_a_while().await, "nobody told it");
     begin(&car.directory, forgetting(false)).unwrap();
@@ -131,5 +139,7 @@ async fn agent_forgets_when_nothing_lives_and_all_is_delivered() {
     live.send_replace(0);
     assert!(!in_a_while().await, "something is owed");
     standing.send_modify(|standing| standing.delivered = 2);
+    assert!(!in_a_while().await, "a result is still on its way");
+    held.send_replace(Vec::new());
     assert!(in_a_while().await);
 }

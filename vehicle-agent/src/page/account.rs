@@ -5,11 +5,14 @@
 
 use std::collections::BTreeMap;
 
+use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use kerbside_core::attempt::Kind;
+use kerbside_core::owner::{Document, Tariff};
 use kerbside_core::receipt::{Energy, Usage};
 use serde::Serialize;
 
+use crate::outlook;
 use crate::receipts::terms::Kept;
 
 /// How many entries of the history are told at a time.
@@ -56,6 +59,39 @@ pub(super) struct History {
     well: bool,
 }
 
+/// What a kilowatt-hour costs the owner today; what work took before is reckoned by it, too.
+pub(super) struct Costs<'a> {
+    tariff: Option<&'a Tariff>,
+    zone: Option<TimeZone>,
+}
+
+impl<'a> Costs<'a> {
+    /// As the document says; without one, or without a tariff in it, nobody knows.
+    pub(super) fn new(document: Option<&'a Document>) -> Self {
+        Self {
+            tariff: document.and_then(|document| document.tariff.as_ref()),
+            zone: document.and_then(outlook::zone),
+        }
+    }
+
+    /// What an attempt's energy cost, in 10^-6 of the tariff's currency; `None`: it was not measured, or nobody knows.
+    fn of(&self, usage: &Usage) -> Option<u64> {
+        let claim = &usage.claim;
+        let joules = claim.energy.as_ref()?.joules;
+        let (from, to) = (claim.started_at_ms, claim.ended_at_ms);
+        self.tariff?.cost_micro(joules, from, to, self.zone.as_ref())
+    }
+}
+
+/// Money that may be missing.
+#[derive(Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Left {
+    currency: String,
+    /// In 10^-6 of the currency's unit.
+    micro: i64,
+}
+
 /// Sums over a time.
 #[derive(Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -70,6 +106,10 @@ pub(super) struct Sums {
     joules: Option<u64>,
     /// Of how many receipts.
     measured: u64,
+    /// What that cost; nothing: nothing of it was measured, or no tariff is known.
+    cost: Option<Amount>,
+    /// What is left of the earnings in the same currency after that cost.
+    left: Option<Left>,
 }
 
 /// Sums of the last 30 days, and of all time.
@@ -115,7 +155,7 @@ fn entry(usage: &Usage, kept: &mut Kept) -> Done {
 }
 
 /// What all of it may earn, and what it took.
-pub(super) fn earnings(usages: &[&Usage], now: Timestamp, well: bool, kept: &mut Kept) -> Earnings {
+pub(super) fn earnings(usages: &[&Usage], now: Timestamp, well: bool, kept: &mut Kept, costs: &Costs<'_>) -> Earnings {
     let from = now.saturating_sub(LATELY).unwrap_or(Timestamp::MIN).as_millisecond();
     let lately: Vec<_> = usages
         .iter()
@@ -123,16 +163,20 @@ pub(super) fn earnings(usages: &[&Usage], now: Timestamp, well: bool, kept: &mut
         .copied()
         .collect();
     Earnings {
-        lately: sums(&lately, kept),
-        ever: sums(usages, kept),
+        lately: sums(&lately, kept, costs),
+        ever: sums(usages, kept, costs),
         well,
     }
 }
 
-fn sums(usages: &[&Usage], kept: &mut Kept) -> Sums {
+fn sums(usages: &[&Usage], kept: &mut Kept, costs: &Costs<'_>) -> Sums {
     let mut sums = Sums::default();
     let mut most: BTreeMap<String, u64> = BTreeMap::new();
+    let mut spent: Option<u64> = None;
     for usage in usages {
+        if let Some(more) = costs.of(usage) {
+            spent = Some(spent.unwrap_or(0).saturating_add(more));
+        }
         let claim = &usage.claim;
         sums.count += 1;
         sums.cpu_ms = sums.cpu_ms.saturating_add(claim.cpu_ms);
@@ -148,6 +192,18 @@ fn sums(usages: &[&Usage], kept: &mut Kept) -> Sums {
             None => sums.unpriced += 1,
         }
     }
+    if let (Some(micro), Some(tariff)) = (spent, costs.tariff) {
+        let signed = |micro: u64| i64::try_from(micro).unwrap_or(i64::MAX);
+        let earned = most.get(&tariff.currency).copied().unwrap_or(0);
+        sums.left = Some(Left {
+            currency: tariff.currency.clone(),
+            micro: signed(earned) - signed(micro),
+        });
+        sums.cost = Some(Amount {
+            currency: tariff.currency.clone(),
+            micro,
+        });
+    }
     sums.most = most
         .into_iter()
         .map(|(currency, micro)| Amount { currency, micro })
@@ -159,6 +215,7 @@ fn sums(usages: &[&Usage], kept: &mut Kept) -> Sums {
 mod tests {
     use super::*;
     use crate::receipts::tests::{TERMS, usage};
+    use crate::testing::OWNER;
 
     const HOUR: u64 = 3_600_000;
 
@@ -188,7 +245,7 @@ mod tests {
             usage(4, Kind::Succeeded, HOUR, None),
         ];
         let all: Vec<_> = all.iter().collect();
-        let told = earnings(&all, now(), true, &mut kept);
+        let told = earnings(&all, now(), true, &mut kept, &Costs::new(None));
         let euro = |micro| {
             vec![Amount {
                 currency: "EUR".to_owned(),
@@ -201,21 +258,32 @@ mod tests {
         );
         assert_eq!(told.ever.most, euro(40_000));
         assert_eq!((told.ever.joules, told.ever.measured), (None, 0));
+        assert_eq!((&told.ever.cost, &told.ever.left), (&None, &None));
         assert_eq!((told.lately.count, &told.lately.most), (1, &euro(20_000)));
     }
 
     #[test]
-    fn energy_that_was_measured_is_summed_and_paid() {
+    fn energy_that_was_measured_is_summed_and_its_cost_taken_off() {
         let (_temp, mut kept) = kept();
         let mut one = usage(1, Kind::Failed, 0, Some(TERMS));
         one.claim.energy = Some(Energy {
             joules: 3_600_000,
             method: "test".to_owned(),
+            error_permille: None,
         });
         let two = usage(2, Kind::Failed, 0, Some(TERMS));
-        let told = earnings(&[&one, &two], now(), true, &mut kept);
-        assert_eq!((told.ever.joules, told.ever.measured), (Some(3_600_000), 1));
-        assert_eq!(told.ever.most[0].micro, 300_000);
+        let document = |tariff: &str| serde_saphyr::from_str::<Document>(&format!("{OWNER}{tariff}")).unwrap();
+        let told = |document: &Document, kept: &mut Kept| {
+            let costs = Costs::new(Some(document));
+            earnings(&[&one, &two], now(), true, kept, &costs).ever
+        };
+        let ever = told(&document(""), &mut kept);
+        assert_eq!((ever.joules, ever.measured), (Some(3_600_000), 1));
+        assert_eq!(ever.most[0].micro, 300_000);
+        assert_eq!((ever.cost, ever.left), (None, None), "nobody said what it costs");
+        let ever = told(&document("tariff: {currency: EUR, perKWh: \"0.35\"}\n"), &mut kept);
+        assert_eq!(ever.cost.unwrap().micro, 350_000);
+        assert_eq!(ever.left.unwrap().micro, -50_000, "and what is lost is said, too");
     }
 
     #[test]

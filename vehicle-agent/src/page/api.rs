@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::runtime::Handle;
 
+use super::account::Costs;
 use super::door::Refused;
 use super::gate::{Refusal, cookie};
 use super::{Page, account, agree};
@@ -114,9 +115,11 @@ pub(super) async fn answer(page: &Page, asked: Asked, token: Option<&str>, body:
         Asked::Consents => agree::consents(page).await,
         Asked::Earnings => {
             let now = page.clock.wall();
+            let owner = config::owner(&page.directory.owner()).ok().flatten();
             let told = of_receipts(page, move |shown, kept| {
                 let usages: Vec<_> = shown.usages().collect();
-                account::earnings(&usages, now, shown.is_well(), kept)
+                let costs = Costs::new(owner.as_ref().map(|owner| &owner.document));
+                account::earnings(&usages, now, shown.is_well(), kept, &costs)
             });
             tell(&told.await?)
         }

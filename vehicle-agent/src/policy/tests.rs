@@ -41,6 +41,7 @@ struct Fixture {
     requests: mpsc::Sender<Request>,
     ending: watch::Sender<bool>,
     receipts: watch::Sender<control::Receipts>,
+    energy: Energy,
     _connection: watch::Sender<Connection>,
 }
 
@@ -119,6 +120,8 @@ impl Fixture {
         let (connection, connected) = watch::channel(Connection::Disconnected {
             why: "never".to_owned(),
         });
+        let car = Car::read(&directory.car()).unwrap();
+        let energy = Energy::open(&car, &directory, &clock);
         let wires = Wires {
             outlook,
             brake,
@@ -130,8 +133,8 @@ impl Fixture {
             ending: ends,
             passed: Arc::default(),
             receipts: receipts_seen,
+            energy: energy.clone(),
         };
-        let car = Car::read(&directory.car()).unwrap();
         let consents = Reader::new(&directory, &"car-aaaaaaaaaaaaaaaa".parse().unwrap());
         let policy = Policy::new(car, directory, consents, Arc::clone(&clock), cluster.clone(), wires);
         tokio::spawn(policy.run(signals));
@@ -146,6 +149,7 @@ impl Fixture {
             requests,
             ending,
             receipts,
+            energy,
             _connection: connection,
         }
     }
@@ -604,6 +608,72 @@ steps:
 - {at: 39m, owner: withdraw}
 ";
 
+/// Its maker says that it takes 100 W to be awake, 60 of them its computer.
+const METERED: &str =
+    "{parked: {staleAfter: 30s}, energy: {model: {wakeWatts: 100, wattsPerCore: 10}, broker: {idleWatts: 60}}}";
+const POWER: &str = "Vehicle.ControlUnit.Central.Health.Resources.Power";
+
+/// A hundredth of a kilowatt-hour is six minutes at 100 W.
+#[tokio::test(start_paused = true)]
+async fn energy_of_the_day_that_is_used_up_ends_work_in_good_order_until_the_next_day() {
+    let terms = "maxKWhPerDay: 10m\ntimeZone: UTC\ntariff: {currency: EUR, perKWh: '0.5'}\n";
+    let fixture = Fixture::of(METERED, Some(&(OWNER.to_owned() + terms)));
+    fixture.parked_for(120).await;
+    assert_eq!(fixture.standing(), Standing::Available);
+    fixture.energy.hear(&"u-1".parse().unwrap(), 0, true);
+    fixture.live.send_replace(1);
+    fixture.parked_for(340).await;
+    assert_eq!(fixture.standing(), Standing::Available);
+    fixture.parked_for(20).await;
+    let leaves = |state: &CarState| state.standing() == Standing::Leaving;
+    assert!(fixture.cluster.states().iter().any(leaves), "within the notice");
+    fixture.energy.hear(&"u-1".parse().unwrap(), 0, false);
+    fixture.live.send_replace(0);
+    fixture.settle().await;
+    assert_eq!(fixture.standing(), Standing::Away);
+    assert_eq!(fixture.refusal().as_deref(), Some(reason::ENERGY_TERMS));
+    let energy = fixture.ask(Ask::Status).await.status.energy.unwrap();
+    assert_eq!(energy.max_kwh.as_deref(), Some("0.01"));
+    assert!(energy.today_kwh.starts_with("0.01") && !energy.lost, "{energy:?}");
+    assert!(energy.cost.unwrap().starts_with("0.005"));
+    assert_eq!(
+        (energy.price.as_deref(), energy.source.as_str()),
+        (Some("0.5 EUR"), "model")
+    );
+    // From ten in the morning to midnight.
+    fixture.parked_for(14 * 3600).await;
+    assert_eq!((fixture.standing(), fixture.refusal()), (Standing::Available, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn power_that_the_car_says_is_measured_while_it_is_said() {
+    let fixture = Fixture::of(METERED, Some(OWNER));
+    fixture.parked_for(120).await;
+    let uid = "u-1".parse().unwrap();
+    fixture.signal(POWER, Value::Number(150.0));
+    fixture.settle().await;
+    fixture.energy.hear(&uid, 0, true);
+    for _ in 0..3 {
+        fixture.signal(POWER, Value::Number(150.0));
+        fixture.parked_for(0).await;
+    }
+    fixture.energy.hear(&uid, 20_000, false);
+    let had = fixture.energy.of(&uid).unwrap();
+    assert_eq!(had.method, "broker+model");
+    assert_eq!(fixture.ask(Ask::Status).await.status.energy.unwrap().source, "broker");
+    assert_eq!(fixture.standing(), Standing::Available, "the car is not judged by it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn owner_who_bounds_energy_gets_no_work_in_a_car_that_does_not_measure_it() {
+    let terms = "maxKWhPerDay: 100\ntimeZone: UTC\n";
+    let fixture = Fixture::new(Some(&(OWNER.to_owned() + terms)));
+    fixture.parked_for(200).await;
+    assert_eq!(fixture.standing(), Standing::Away);
+    assert_eq!(fixture.refusal().as_deref(), Some(reason::ENERGY_TERMS));
+    assert_eq!(fixture.ask(Ask::Status).await.status.energy, None);
+}
+
 /// What `kerbside-agent policy simulate` shows is what the agent does: the same recording, live and in no time.
 #[tokio::test(start_paused = true)]
 async fn recording_that_is_played_live_goes_as_it_is_simulated() {
@@ -620,6 +690,7 @@ async fn recording_that_is_played_live_goes_as_it_is_simulated() {
         document: &document,
         terms: &Terms::default(),
         zone: Some(&TimeZone::UTC),
+        milliwatts: None,
     };
     let day = replay::replay(&recording, car).unwrap();
     let simulated = |at: Timestamp| {

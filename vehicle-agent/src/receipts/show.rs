@@ -3,6 +3,8 @@
 //! Called by the command line. It only reads files, so it works beside an agent that runs and after one that does not. What must never
 //! happen: a receipt that does not verify is listed as one.
 
+mod reckoning;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
@@ -14,7 +16,9 @@ use kerbside_core::attempt::Kind;
 use kerbside_core::receipt::{PAYLOAD_TYPE, Report, Totals, Usage, verify};
 use serde::Serialize;
 
+use self::reckoning::Reckoning;
 use super::keys::KnownKeys;
+use super::terms::{Kept, Worth};
 use super::{LEDGER, files_aside};
 use crate::directory::Directory;
 
@@ -29,6 +33,7 @@ pub struct Shown {
     report: Report,
     /// Names of files that did not verify.
     aside: Vec<String>,
+    reckoning: Reckoning,
 }
 
 /// The receipts of a car as one JSON document: everything that is needed to check them.
@@ -65,6 +70,7 @@ pub async fn read(directory: &Directory) -> io::Result<Shown> {
         lines,
         keys,
         report,
+        reckoning: Reckoning::read(directory),
     })
 }
 
@@ -89,8 +95,10 @@ impl Shown {
     /// One line per receipt that verifies, in words.
     pub fn list(&self) -> String {
         let mut text = String::new();
+        let mut kept = self.reckoning.kept();
         for usage in self.usages() {
-            writeln!(text, "{}", in_words(usage)).expect("writing to a String cannot fail");
+            writeln!(text, "{}{}", in_words(usage), self.reckoning.in_words(usage, &mut kept))
+                .expect("writing to a String cannot fail");
         }
         if self.report.receipts.is_empty() {
             text.push_str("no receipts\n");
@@ -114,6 +122,16 @@ impl Shown {
     /// What the receipts that verify say.
     pub fn usages(&self) -> impl Iterator<Item = &Usage> {
         self.report.receipts.iter().map(|read| &read.usage)
+    }
+
+    /// What the energy of one cost its owner, by the tariff of today; `None`: it was not measured, or nobody knows.
+    pub fn cost(&self, usage: &Usage) -> Option<Worth> {
+        self.reckoning.cost(usage)
+    }
+
+    /// The terms that they name.
+    pub fn kept_terms(&self) -> Kept {
+        self.reckoning.kept()
     }
 
     /// Whether nothing is wrong.
@@ -223,8 +241,5 @@ fn in_words(usage: &Usage) -> String {
         claim.cpu_ms, claim.output_bytes, claim.pod_uid
     )
     .expect("writing to a String cannot fail");
-    if let Some(energy) = &claim.energy {
-        write!(text, "  {} J", energy.joules).expect("writing to a String cannot fail");
-    }
     text
 }

@@ -1,7 +1,7 @@
 //! The terms that the car has signed for, by their hash, so that its owner can see what its receipts may earn.
 //!
-//! Written before a receipt that names them, read for the owner's page. They are the cluster's words and not the car's: what counts is
-//! the hash in the receipt, and a file whose text has another one is none.
+//! Written before a receipt that names them, read for the owner's page, the list of receipts and the export. They are the cluster's words and not
+//! the car's: what counts is the hash in the receipt, and a file whose text has another one is none.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -10,11 +10,12 @@ use std::path::{Path, PathBuf};
 use kerbside_core::attempt::Kind;
 use kerbside_core::ledger::{Standing, Terms, amount};
 use kerbside_core::receipt::{Usage, digest};
+use serde::Serialize;
 
 use crate::directory;
 
 /// Where they are, beside the ledger.
-const FOLDER: &str = "terms";
+pub(crate) const FOLDER: &str = "terms";
 /// No terms are longer.
 const LONGEST: usize = 4 << 10;
 
@@ -38,8 +39,9 @@ pub struct Kept {
     read: BTreeMap<String, Option<Terms>>,
 }
 
-/// What an attempt earns by its terms, if the cluster says the same of its end as the car does.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// An amount: what an attempt earns by its terms, if the cluster says the same of its end as the car does, or what its energy cost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Worth {
     /// The currency, `EUR`.
     pub currency: String,
@@ -54,6 +56,11 @@ impl Kept {
             root: root.to_owned(),
             read: BTreeMap::new(),
         }
+    }
+
+    /// The terms that a receipt names, as they came.
+    pub fn text(&self, usage: &Usage) -> Option<String> {
+        text(&self.root, usage.claim.terms_sha256.as_deref()?)
     }
 
     /// What a receipt may be worth. `None`: its attempt ran on no terms, or they are not known here any more.
@@ -78,10 +85,16 @@ impl Kept {
 
 /// The terms of this hash, if they are there and have it.
 fn read(root: &Path, hash: &str) -> Option<Terms> {
+    serde_json::from_str(&text(root, hash)?).ok()
+}
+
+/// The same as they came.
+fn text(root: &Path, hash: &str) -> Option<String> {
     let is_hash = hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let text = is_hash.then(|| std::fs::read(file(root, hash)).ok()).flatten()?;
-    let text = (digest(&text) == hash).then_some(text)?;
-    serde_json::from_slice(&text).ok()
+    let text = is_hash
+        .then(|| std::fs::read_to_string(file(root, hash)).ok())
+        .flatten()?;
+    (digest(text.as_bytes()) == hash).then_some(text)
 }
 
 #[cfg(test)]
@@ -106,6 +119,11 @@ mod tests {
         assert_eq!(kept.worth(&usage(2, Kind::Disrupted, hour, Some(TERMS))), worth(0));
         assert_eq!(kept.worth(&usage(3, Kind::Succeeded, hour, None)), None);
         assert_eq!(kept.worth(&usage(4, Kind::Succeeded, hour, Some("others"))), None);
+        let text = |terms| kept.text(&usage(5, Kind::Succeeded, hour, terms));
+        assert_eq!(
+            (text(Some(TERMS)).as_deref(), text(Some("others"))),
+            (Some(TERMS), None)
+        );
         let folder = std::fs::read_dir(temp.path().join(FOLDER)).unwrap();
         assert_eq!(folder.count(), 1, "no terms are no file");
     }

@@ -205,6 +205,7 @@ fn receipt_in_the_place_of_an_acceptance_is_found() {
     &[
         "receipt 2 is overstated: it claims 60000 ms of running, and at most 1000 were seen",
         "receipt 2 is overstated: it claims 90000 ms of processor time, and at most 2000 were seen",
+        "receipt 2 is overstated: it claims 5000 J, and at most 400 were seen",
         "it counts 90000 ms of processor time, and it should be 2000",
         "it counts 5000 J, and it should be 83",
         "its amount is 917 millionths, and it should be 18",
@@ -277,6 +278,24 @@ fn overstated_receipt_is_found_and_paid_as_far_as_it_was_seen() {
         ]
     );
     assert_eq!((report.lines[1].cpu_ms, report.lines[1].joules), (122_000, 4357));
+}
+
+/// A car's own word of its energy is paid no further than a car can have taken.
+#[test]
+fn energy_that_no_car_takes_is_found_and_paid_as_far_as_it_can_have_been() {
+    let overstated = Given {
+        standing: Standing::Failed,
+        joules: 1_000_000_000,
+        ..honest()
+    };
+    let (usages, acceptances) = both(&[overstated]);
+    let report = report(&usages, &acceptances);
+    // 61 s at 300 W and 50 W for each of two cores.
+    assert_eq!(
+        said(&report),
+        ["line 1: receipt 1 is overstated: it claims 1000000000 J, and at most 24400 were seen"]
+    );
+    assert_eq!((report.lines[0].joules, report.lines[0].amount_micro), (24_400, 2033));
 }
 
 #[test]
@@ -376,11 +395,12 @@ proptest! {
         let seen = u128::from(given.running_ms) * u128::from(given.milli_cpu) / 1000;
         let longer = u64::from(given.duration_ms) > given.running_ms;
         let more = u128::from(given.cpu_ms) > seen;
+        let hotter = given.joules > most_joules(given.running_ms, given.milli_cpu);
         let (usages, acceptances) = both(&[given]);
         let report = report(&usages, &acceptances);
         let overstated = |finding: &&Finding| matches!(finding.fault, Fault::Overstated { .. });
         let found = report.findings.iter().filter(overstated).count();
-        prop_assert_eq!(found, usize::from(longer) + usize::from(more));
+        prop_assert_eq!(found, usize::from(longer) + usize::from(more) + usize::from(hotter));
         prop_assert_eq!(report.findings.len(), found);
         prop_assert!(report.usage.findings.is_empty());
     }

@@ -66,10 +66,13 @@ fn attempt_is_paid_as_its_terms_say(#[case] standing: Standing, #[case] unaccept
 #[case::never_seen((0, 2000), (60_000, 90_000, 5000), (0, 0))]
 #[case::never_seen_and_in_no_time((0, 2000), (0, 90_000, 5000), (0, 0))]
 #[case::without_a_processor((61_000, 0), (60_000, 90_000, 5000), (0, 5000))]
-#[case::less_than_a_millisecond((1, 999), (1, 90_000, 5000), (0, 5000))]
+#[case::less_than_a_millisecond((1, 999), (1, 90_000, 5000), (0, 0))]
+#[case::all_the_energy_that_can_have_been((61_000, 2000), (60_000, 90_000, 24_400), (90_000, 24_400))]
+#[case::more_energy((61_000, 2000), (60_000, 90_000, 24_401), (90_000, 24_400))]
+#[case::more_energy_twice_as_long((61_000, 2000), (122_000, 90_000, 60_000), (90_000, 24_400))]
 #[case::in_no_time((61_000, 2000), (0, 1, 5000), (1, 5000))]
 #[case::the_most((u64::MAX, u64::MAX), (u32::MAX, u64::MAX, u64::MAX), (u64::MAX, u64::MAX))]
-#[case::the_most_in_a_second((1000, 1000), (u32::MAX, u64::MAX, u64::MAX), (1000, 4_294_967_297_000))]
+#[case::the_most_in_a_second((1000, 1000), (u32::MAX, u64::MAX, u64::MAX), (1000, 350))]
 fn claim_is_clipped_to_what_was_seen(
     #[case] seen: (u64, u64),
     #[case] claimed: (u32, u64, u64),
@@ -170,6 +173,7 @@ proptest! {
         let seen = u128::from(given.running_ms) * u128::from(given.milli_cpu) / 1000;
         prop_assert!(settled.cpu_ms <= given.cpu_ms && u128::from(settled.cpu_ms) <= seen);
         prop_assert!(settled.joules <= given.joules);
+        prop_assert!(settled.joules <= most_joules(given.running_ms, given.milli_cpu));
         let energy = u128::from(given.joules) * u128::from(given.running_ms);
         prop_assert!(u128::from(settled.joules) * u128::from(given.duration_ms) <= energy);
         let most = given.terms.as_ref().map(|terms| {

@@ -37,6 +37,7 @@ fn played(text: &str, terms: &str) -> Day {
         document: &document,
         terms: &Terms::default(),
         zone: Some(&zone),
+        milliwatts: None,
     };
     replay(&recording(text), car).unwrap()
 }
@@ -169,6 +170,7 @@ steps:
         document: &document,
         terms: &Terms::default(),
         zone: None,
+        milliwatts: None,
     };
     let day = replay(&recording(text), car).unwrap();
     assert_eq!(day.worked, Duration::from_millis(28 * 60_000 + 500));
@@ -190,6 +192,7 @@ fn hours_whose_zone_is_not_known_are_never() {
         document: &document,
         terms: &Terms::default(),
         zone: None,
+        milliwatts: None,
     };
     let text = "{startsAt: 2026-11-02T12:00:00Z, preset: parked}";
     assert_eq!(replay(&recording(text), car).unwrap().worked, Duration::ZERO);
@@ -214,6 +217,39 @@ fn spans_follow_each_other_and_times_add_up() {
     assert_eq!(json["lasts"], "24h");
 }
 
+/// 1 kW: a kilowatt-hour a day is an hour of work, counted anew from midnight by the owner's clock.
+#[test]
+fn energy_of_a_day_ends_work_until_the_next_day() {
+    let text = "{startsAt: 2026-11-02T12:00:00+01:00, lasts: 24h, preset: parked}";
+    let (zone, document) = (berlin(), document("maxKWhPerDay: 1"));
+    let car = Car {
+        document: &document,
+        terms: &Terms::default(),
+        zone: Some(&zone),
+        milliwatts: Some(1_000_000),
+    };
+    let day = replay(&recording(text), car).unwrap();
+    let worked: Vec<_> = day.spans.iter().filter(|span| span.works).collect();
+    let minutes = |from: Timestamp| (from.as_second() - day.from.as_second()) / 60;
+    let spans: Vec<_> = worked
+        .iter()
+        .map(|span| (minutes(span.from), minutes(span.to)))
+        .collect();
+    // After the dwell of two minutes; and the car stays parked over night.
+    assert_eq!(spans, [(2, 62), (12 * 60, 13 * 60)]);
+    let used_up = "the energy that the owner gives for today is used up";
+    assert!(day.not.iter().any(|not| not.why_not == used_up), "{:?}", day.not);
+    let unknown = replay(
+        &recording(text),
+        Car {
+            milliwatts: None,
+            ..car
+        },
+    )
+    .unwrap();
+    assert_eq!(unknown.worked, Duration::ZERO);
+}
+
 #[test]
 fn recording_that_cannot_be_played_is_refused_with_the_reason() {
     let document = document("");
@@ -221,6 +257,7 @@ fn recording_that_cannot_be_played_is_refused_with_the_reason() {
         document: &document,
         terms: &Terms::default(),
         zone: None,
+        milliwatts: None,
     };
     for (text, says) in [
         ("{preset: parked}", "startsAt"),

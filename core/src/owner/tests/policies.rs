@@ -44,6 +44,7 @@ fn played(document: &Document) -> Day {
         document,
         terms: &Terms::default(),
         zone: zone.as_ref(),
+        milliwatts: None,
     };
     replay(&recording, car).unwrap()
 }

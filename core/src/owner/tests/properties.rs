@@ -1,7 +1,7 @@
 //! Effective is what owner, maker and pool all allow: nothing that comes from the cluster ever turns a no of the owner or of the maker into
 //! a yes, and no car's yes ever outweighs the pool's no.
 //!
-//! The decisions are the ones that run: [`Grounds::look`] and [`Grounds::admit`], which the agent's policy loop and supervisor ask,
+//! The decisions are the ones that run: [`Grounds::look`], [`Grounds::admit`] and [`Grounds::weigh`], which the agent's policy loop and supervisor ask,
 //! [`admission::admit`] over what the owner's caps leave, which the supervisor asks next, and [`Facts::desired`], which the adapter
 //! writes to the Node. What they are held to is said again here in other words, from the same moves.
 
@@ -15,7 +15,8 @@ use proptest::prelude::*;
 use crate::admission;
 use crate::clock::Boottime;
 use crate::consent::Consents;
-use crate::owner::{ClockTrust, Command, Consent, Day, Document, Grounds, Hours, Remembered, Word};
+use crate::energy::Used;
+use crate::owner::{ClockTrust, Command, Consent, Day, Document, Draw, Grounds, Hours, Remembered, Word};
 use crate::parked::signals::{Value, path};
 use crate::parked::tests::parked_car;
 use crate::parked::{Snapshot, State, Terms, Tri};
@@ -23,6 +24,16 @@ use crate::quantity::{Quantity, Resources};
 use crate::vehicle::{self, Event, Facts, Judgement, NodeWish, Standing};
 
 const CLASSES: [&str; 4] = ["inference", "video", "unclassified", ""];
+/// Terms of attempts. A core hour costs 0.03 EUR in this car, so only the first leave a hundredth.
+const TERMS: [&str; 5] = [
+    r#"{"pool":"overnight","currency":"EUR","perCPUHour":"0.04","perKWh":"0","unaccepted":"EnergyOnly"}"#,
+    r#"{"pool":"overnight","currency":"EUR","perCPUHour":"0.0399","perKWh":"0","unaccepted":"EnergyOnly"}"#,
+    r#"{"pool":"overnight","currency":"USD","perCPUHour":"9","perKWh":"0","unaccepted":"EnergyOnly"}"#,
+    "{",
+    "",
+];
+/// The ones that pay.
+const PAY: usize = 0;
 /// Few are withdrawn for good.
 const WORDS: [Word; 7] = [
     Word::Pause,
@@ -60,6 +71,7 @@ struct Asked {
     cpu_millis: i64,
     used_millis: i64,
     pods: u32,
+    terms: usize,
 }
 
 #[derive(Debug, Clone)]
@@ -79,6 +91,8 @@ enum Move {
     Write(Box<Option<Document>>),
     /// A consent to one class is given, or taken back.
     Consent(usize, bool),
+    /// The car's meter knows that work has had so many watt-hours today, or knows nothing.
+    Energy(Option<u64>),
     /// Whether the car knows the time zone.
     Zone(bool),
     /// Somebody sets the wall clock, by so many minutes.
@@ -115,6 +129,10 @@ fn document() -> impl Strategy<Value = Document> {
         prop::collection::vec(hours(), 0..2),
     );
     let caps = prop::option::of((-10..2000_i64).prop_map(Quantity::from_millis));
+    let energy = (
+        prop::option::weighted(0.3, (1..3_i64).prop_map(Quantity::from_units)),
+        prop::bool::weighted(0.3),
+    );
     let generous = prop::bool::weighted(0.7);
     (
         consent,
@@ -123,6 +141,7 @@ fn document() -> impl Strategy<Value = Document> {
         prop::option::of(moment()),
         caps,
         any::<bool>(),
+        energy,
         generous,
     )
         .prop_map(
@@ -133,8 +152,10 @@ fn document() -> impl Strategy<Value = Document> {
                 pause_until,
                 max_cpu,
                 plug,
+                (max_kwh_per_day, has_floor),
                 generous,
             )| {
+                let paid = if has_floor { priced() } else { willing() };
                 let consent = Consent {
                     given_at,
                     expires_at,
@@ -149,7 +170,8 @@ fn document() -> impl Strategy<Value = Document> {
                     work_hours,
                     quiet_hours,
                     max_cpu,
-                    ..willing()
+                    max_kwh_per_day,
+                    ..paid
                 };
                 // Most of them have a consent that holds: else no car would ever work.
                 if generous {
@@ -177,6 +199,16 @@ timeZone: UTC
     serde_saphyr::from_str(yaml).unwrap()
 }
 
+/// The same of an owner who wants a hundredth for a core hour beyond its energy.
+fn priced() -> Document {
+    let energy = "{currency: EUR, perKWh: '0.3'}";
+    Document {
+        tariff: Some(serde_saphyr::from_str(energy).unwrap()),
+        price_floor: Some("0.01".parse().unwrap()),
+        ..willing()
+    }
+}
+
 fn moves() -> impl Strategy<Value = Move> {
     prop_oneof![
         4 => prop::sample::select(&[1, 29, 31, 300][..]).prop_map(Move::Wait),
@@ -189,6 +221,7 @@ fn moves() -> impl Strategy<Value = Move> {
         2 => prop::sample::select(&WORDS[..]).prop_map(Move::Owner),
         6 => prop::option::weighted(0.95, document()).prop_map(|document| Move::Write(Box::new(document))),
         2 => (0..2_usize, prop::bool::weighted(0.8)).prop_map(|(class, given)| Move::Consent(class, given)),
+        3 => prop::option::weighted(0.9, prop::sample::select(&[0, 999, 1000, 1999, 2000][..])).prop_map(Move::Energy),
         1 => prop::bool::weighted(0.8).prop_map(Move::Zone),
         3 => (-600..600_i64).prop_map(Move::Clock),
         1 => prop::bool::weighted(0.8).prop_map(Move::Connected),
@@ -200,12 +233,16 @@ fn moves() -> impl Strategy<Value = Move> {
 }
 
 fn asked() -> impl Strategy<Value = Asked> {
-    (0..CLASSES.len(), 0..2500_i64, 0..1000_i64, 0..9_u32).prop_map(|(class, cpu_millis, used_millis, pods)| Asked {
-        class,
-        cpu_millis,
-        used_millis,
-        pods,
-    })
+    let terms = prop_oneof![2 => Just(PAY), 1 => 0..TERMS.len()];
+    (0..CLASSES.len(), 0..2500_i64, 0..1000_i64, 0..9_u32, terms).prop_map(
+        |(class, cpu_millis, used_millis, pods, terms)| Asked {
+            class,
+            cpu_millis,
+            used_millis,
+            pods,
+            terms,
+        },
+    )
 }
 
 /// A Monday at noon.
@@ -229,6 +266,7 @@ struct World {
     /// The classes with a record of consent.
     consented: Vec<String>,
     consents: Consents,
+    energy: Option<Used>,
     zone: Option<TimeZone>,
     live: bool,
     facts: Facts,
@@ -265,6 +303,7 @@ impl World {
             },
             consented: Vec::new(),
             consents: Consents::default(),
+            energy: None,
             zone: Some(TimeZone::UTC),
             live: false,
             facts,
@@ -301,7 +340,15 @@ impl World {
             boot: self.boot,
             wall: self.wall(),
             trust: self.trust,
+            energy: self.energy,
         }
+    }
+
+    /// What a core takes, where it is known: 100 W.
+    fn draw(&self) -> Option<Draw> {
+        self.energy.map(|_| Draw {
+            per_core_milliwatts: 100_000,
+        })
     }
 
     fn say(&mut self, path: &str, value: Option<Value>) {
@@ -346,6 +393,12 @@ impl World {
                 }
                 let since = "2000-01-01T00:00:00Z".parse().unwrap();
                 self.consents = Consents::as_if_given(&self.consented, since);
+            }
+            Move::Energy(watt_hours) => {
+                self.energy = watt_hours.map(|watt_hours| Used {
+                    microjoules: watt_hours * 3_600_000_000,
+                    ..Used::default()
+                });
             }
             Move::Zone(known) => self.zone = known.then_some(TimeZone::UTC),
             Move::Clock(minutes) => {
@@ -479,6 +532,25 @@ impl World {
             && number(path::CHARGE).is_some_and(|percent| percent >= document.charge_floor_percent)
             && (!document.require_plugged_in || self.fresh(&cable()) == Some(&Value::Bool(true)))
             && self.hours_say_yes(document)
+            && self.day_has_energy(document)
+    }
+
+    fn day_has_energy(&self, document: &Document) -> bool {
+        let Some(most) = document.max_kwh_per_day else {
+            return true;
+        };
+        let Some(used) = self.energy else { return false };
+        // A microjoule is the 3,600th part of a billionth of a kilowatt-hour.
+        self.zone.is_some() && i128::from(used.microjoules) < most.nanos() * 3600
+    }
+
+    /// Whether an attempt on these terms pays what the owner wants.
+    fn pays(&self, terms: usize) -> bool {
+        let wants = self
+            .document
+            .as_ref()
+            .is_some_and(|document| document.price_floor.is_some());
+        !wants || (terms == PAY && self.energy.is_some())
     }
 
     fn hours_say_yes(&self, document: &Document) -> bool {
@@ -525,6 +597,7 @@ fn admitted(world: &World, asked: &Asked) -> bool {
     let cpu = |millis| Resources([("cpu".to_owned(), Quantity::from_millis(millis))].into());
     let (used, request) = (cpu(asked.used_millis), cpu(asked.cpu_millis));
     world.grounds().admit(CLASSES[asked.class]).is_ok()
+        && world.grounds().weigh(TERMS[asked.terms], world.draw()).is_ok()
         && admission::admit(&allocatable, &used, asked.pods, &request).is_ok()
 }
 
@@ -546,6 +619,7 @@ fn check(world: &mut World, asked: &[Asked]) -> Result<(), TestCaseError> {
             attempt.cpu_millis == 0 || attempt.used_millis + attempt.cpu_millis <= most.min(2000),
             "more than the owner gives"
         );
+        prop_assert!(world.pays(attempt.terms), "less than the owner wants");
     }
     if let State::Available { .. } = world.state {
         prop_assert!(maker, "it offers itself, and is not parked");
@@ -591,6 +665,7 @@ fn each_of_the_three_can_say_no() {
         cpu_millis: 1000,
         used_millis: 0,
         pods: 0,
+        terms: PAY,
     };
     let schedulable = |world: &mut World| {
         world.facts.settle(world.boot, |_| None);
@@ -609,5 +684,33 @@ fn each_of_the_three_can_say_no() {
         let mut world = World::new();
         world.step(no);
         assert_eq!((admitted(&world, &ask), schedulable(&mut world)), (car, node));
+    }
+}
+
+/// And so can the energy of the day, and what work pays.
+#[test]
+fn energy_and_pay_can_say_no() {
+    let ask = |terms| Asked {
+        class: 0,
+        cpu_millis: 1000,
+        used_millis: 0,
+        pods: 0,
+        terms,
+    };
+    let world = |watt_hours| {
+        let mut world = World::new();
+        world.step(Move::Energy(watt_hours));
+        world.step(Move::Write(Box::new(Some(Document {
+            max_kwh_per_day: Some(Quantity::from_units(1)),
+            ..priced()
+        }))));
+        world
+    };
+    let metered = world(Some(999));
+    for (terms, text) in TERMS.iter().enumerate() {
+        assert_eq!(admitted(&metered, &ask(terms)), terms == PAY, "{text}");
+    }
+    for used in [None, Some(1000)] {
+        assert!(!admitted(&world(used), &ask(PAY)), "{used:?}");
     }
 }

@@ -25,6 +25,9 @@ maxMemory: 1Gi
 maxCpu: 1500m
 maxDiskBytesPerSecond: 20Mi
 egress: {allow: [public], ports: [443], maxBytesPerSecond: 500Ki}
+maxKWhPerDay: 1500m
+tariff: {currency: EUR, perKWh: '0.30', windows: [{from: '22:00', to: '06:00', days: [Mon], perKWh: '0.2'}]}
+priceFloorPerCPUHour: '0.01'
 ";
 
 fn schema() -> Value {
@@ -135,10 +138,12 @@ fn accepts(value: &Value) -> Result<(), String> {
 }
 
 /// The objects of the document: where each is in a document, and in the schema.
-const OBJECTS: [(&str, &str); 5] = [
+const OBJECTS: [(&str, &str); 7] = [
     ("", ""),
     ("/consent", "/properties/consent"),
     ("/egress", "/properties/egress"),
+    ("/tariff", "/properties/tariff"),
+    ("/tariff/windows/0", "/properties/tariff/properties/windows/items"),
     ("/workHours/0", "/$defs/hours"),
     ("/quietHours/0", "/$defs/hours"),
 ];
@@ -212,6 +217,11 @@ fn schema_refuses_what_the_document_refuses() {
         ("/consent/classes", json!("inference")),
         ("/pauseUntil", json!(5)),
         ("/maxCpu", json!(null)),
+        ("/maxKWhPerDay", json!(null)),
+        ("/tariff", json!(null)),
+        ("/tariff/perKWh", json!(0.3)),
+        ("/tariff/windows/0/days", json!([])),
+        ("/priceFloorPerCPUHour", json!(1)),
         ("/egress/ports/0", json!(65_536)),
         ("/egress/allow", json!(null)),
     ];

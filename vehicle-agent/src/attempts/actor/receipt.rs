@@ -7,6 +7,7 @@
 use std::sync::atomic::Ordering;
 
 use kerbside_core::attempt::{Container, Kind, Outcome, Record};
+use tokio::time::Instant;
 
 use super::{Actor, Slot};
 use crate::cluster::Cluster;
@@ -28,15 +29,37 @@ impl<C: Cluster> Actor<C> {
         if let Some(since) = self.frozen_since.take() {
             self.frozen += now.since(since);
         }
-        self.frozen_since = (self.seed.attempt.frozen && self.lives()).then_some(now);
+        let lives = self.lives();
+        self.frozen_since = (self.seed.attempt.frozen && lives).then_some(now);
+        if self.metered.unwrap_or(false) != lives {
+            self.meter(lives);
+        }
+    }
+
+    /// Tells the meter what processor time the attempt has had.
+    pub(super) fn meter(&mut self, lives: bool) {
+        if self.metered.is_none() && !lives {
+            return;
+        }
+        self.metered = Some(lives);
+        self.heard = Instant::now();
+        let used = self.used();
+        self.context.energy.hear(&self.seed.uid, used.cpu_ms, lives);
+    }
+
+    fn used(&self) -> Usage {
+        self.slots.iter().map(Slot::usage).fold(Usage::default(), Usage::then)
     }
 
     /// Brings the tally up to what this record says, and to what programs have used so far.
     pub(super) fn tally(&mut self, record: &Record) {
         self.count_frozen();
         let now_ms = self.now().wall_ms;
-        let used = self.slots.iter().map(Slot::usage).fold(Usage::default(), Usage::then);
+        let used = self.used();
+        // Of an attempt that has not lived here there is nothing but what its journal knew.
+        let had = self.metered.and_then(|_| self.context.energy.of(&self.seed.uid));
         let tally = &mut self.seed.tally;
+        tally.energy = had.or_else(|| tally.energy.take());
         tally.see(record, now_ms);
         // In an attempt of a former run of the agent nothing runs any more, and what its journal knew stays.
         tally.cpu_ms = tally.cpu_ms.max(used.cpu_ms);

@@ -229,6 +229,35 @@ fn recorded_days_are_shown_as_core_decides_them() {
 }
 
 #[test]
+fn energy_of_a_day_is_played_by_the_figures_of_the_maker() {
+    let typed = Typed::new();
+    let document = "{consent: {givenAt: 2026-11-01T10:00:00Z, classes: [inference]}, requirePluggedIn: true, chargeFloorPercent: 50, timeZone: UTC, \
+                    maxKWhPerDay: 110m, tariff: {currency: EUR, perKWh: '0.3'}, priceFloorPerCPUHour: '0.01'}";
+    let file = typed.file("owner.yaml", document);
+    let recording = "{startsAt: 2026-11-24T00:00:00Z, lasts: 12h, preset: parked}";
+    let recording = typed.file("recording.yaml", recording);
+    assert_eq!(typed.policy(&["check", &file]).unwrap().lines().next(), Some("valid"));
+    let explained = typed.policy(&["explain", &file]).unwrap();
+    assert!(
+        explained.contains("at most 0.11 kWh in a day by the clock of UTC"),
+        "{explained}"
+    );
+    let json = ["simulate", "--recording", &recording, "--json"];
+    let worked = || {
+        let day: serde_json::Value = serde_json::from_str(&typed.policy(&json).unwrap()).unwrap();
+        day["worked"].clone()
+    };
+    assert_eq!(worked(), "0s", "the maker says nothing");
+    typed.file("car.yaml", "energy: {model: {wakeWatts: 100, wattsPerCore: 10}}");
+    assert_eq!(worked(), "1h");
+    let said = typed.policy(&["simulate", "--recording", &recording]).unwrap();
+    assert!(
+        said.contains("note: energy by the maker's figures") && said.contains("note: what work pays"),
+        "{said}"
+    );
+}
+
+#[test]
 fn looking_at_a_document_makes_no_directory() {
     let typed = Typed::new();
     let gone = typed.0.path().join("gone");

@@ -1,11 +1,13 @@
 //! What an owner takes away, and what is left, with no agent that runs.
 
 use clap::Parser as _;
+use kerbside_core::attempt::Kind;
+use kerbside_core::receipt::{Energy, digest};
 
 use super::*;
 use crate::cli::Cli;
 use crate::receipts::Receipts;
-use crate::receipts::tests::claim;
+use crate::receipts::tests::{TERMS, claim, usage};
 use crate::testing::{OWNER, consented};
 
 struct Typed {
@@ -55,6 +57,44 @@ async fn export_has_everything_that_the_car_holds_on_its_owner_and_no_key() {
     assert!(signals.contains(&"Vehicle.Speed".into()));
     assert!(export["receipts"]["receipts"][0]["payload"].is_string());
     assert!(!text.contains("PRIVATE KEY"));
+}
+
+#[tokio::test]
+async fn export_says_what_work_took_and_cost_and_has_the_terms() {
+    let typed = Typed::new();
+    let tariff = "tariff: {currency: EUR, perKWh: '0.34'}\n";
+    std::fs::write(typed.directory.owner(), OWNER.to_owned() + tariff).unwrap();
+    std::fs::write(typed.directory.energy(), "{\"of\":\"today\"}").unwrap();
+    std::fs::write(typed.directory.stays(), "stays").unwrap();
+    let receipts = Receipts::open(&typed.directory, &identity::read(&typed.directory).unwrap()).unwrap();
+    receipts.keep_terms_now(TERMS);
+    let mut paid = usage(2, Kind::Succeeded, 3_600_000, Some(TERMS)).claim;
+    paid.energy = Some(Energy {
+        joules: 360_000,
+        method: "model".to_owned(),
+        error_permille: Some(300),
+    });
+    receipts.give_now(paid).unwrap();
+    let export: Value = serde_json::from_str(&typed.says(&["export"]).await.unwrap()).unwrap();
+    let euro = |micro: u64| json!({"currency": "EUR", "micro": micro});
+    let ran = &export["whatRan"][1];
+    assert_eq!(
+        (&ran["energyJoules"], &ran["energyCost"]),
+        (&360_000.into(), &euro(34_000))
+    );
+    assert_eq!(
+        (&ran["energy"]["method"], &ran["mayEarn"]),
+        (&"model".into(), &euro(50_000))
+    );
+    // Of what was not measured there is no number.
+    let ran = &export["whatRan"][0];
+    assert_eq!((&ran["energyCost"], &ran["mayEarn"]), (&Value::Null, &Value::Null));
+    let hash = digest(TERMS.as_bytes());
+    assert_eq!(export["terms"], json!({hash: TERMS}));
+    assert_eq!(
+        (&export["energyOfTheDay"], &export["stays"]),
+        (&"{\"of\":\"today\"}".into(), &"stays".into())
+    );
 }
 
 #[tokio::test]

@@ -228,6 +228,8 @@ function sums(name, told) {
     lines.push(told.joules === null
       ? text("earned.unmeasured")
       : text("earned.energy", kilowattHours(told.joules), told.measured, told.count));
+    if (told.cost) lines.push(text("earned.cost", money(told.cost)), text("earned.left", money(told.left)));
+    else if (told.joules !== null) lines.push(text("earned.noTariff"));
   }
   return [item(name, "dt"), ...lines.map((line) => item(line, "dd"))];
 }

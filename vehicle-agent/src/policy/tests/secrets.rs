@@ -30,6 +30,7 @@ resumeWithin: 2m
 quietHours:
 - {from: \"03:17\", to: \"03:54\"}
 timeZone: Europe/Berlin
+tariff: {currency: EUR, perKWh: \"0.3471\"}
 ...
 ",
     vin: "WKB9ZQ7XJ4T508213",
@@ -53,6 +54,7 @@ resumeWithin: 4m
 quietHours:
 - {from: \"04:29\", to: \"05:01\", days: [Tue, Sun]}
 timeZone: Asia/Tokyo
+tariff: {currency: JPY, perKWh: \"31.62\", windows: [{from: \"23:10\", to: \"06:50\", perKWh: \"21.94\"}]}
 ...
 ",
     vin: "5YJ3E1EA7KF317449",

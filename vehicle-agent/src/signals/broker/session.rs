@@ -108,8 +108,8 @@ impl Session {
             .paths
             .into_iter()
             .partition(|path| first.entries.contains_key(path));
-        // An owner whose token keeps plans to itself has nothing amiss.
-        silent.retain(|path| !path::HINTS.contains(&path.as_str()));
+        // An owner whose token keeps plans to itself has nothing amiss, nor has a car that is not told the power of its computer.
+        silent.retain(|path| !path::HINTS.contains(&path.as_str()) && !terms.beside.contains(path));
         (wanted.paths, wanted.silent) = (told, silent);
         if wanted.paths.is_empty() {
             return Err(

@@ -47,7 +47,7 @@ const SINGLE: [&str; 14] = [
 const CABLE: &str = "IsChargingCableConnected";
 const CABLE_V4: &str = "Vehicle.Powertrain.TractionBattery.Charging.IsChargingCableConnected";
 
-/// The signals that a car with these terms is judged by, under their names of VSS 6: what an owner is told.
+/// The signals that a car with these terms is judged by, and what is heard beside, under their names of VSS 6: what an owner is told.
 pub fn signals_read(terms: &Terms) -> Vec<String> {
     let doors = terms
         .doors
@@ -63,6 +63,8 @@ pub fn signals_read(terms: &Terms) -> Vec<String> {
         .collect();
     read.push(cable);
     read.extend(terms.optional());
+    read.extend(path::HINTS.map(str::to_owned));
+    read.extend(terms.beside.iter().cloned());
     read
 }
 
@@ -96,6 +98,10 @@ pub(super) fn choose(known: &BTreeSet<String>, terms: &Terms) -> Wanted {
     // Nothing is amiss without them: a car is not judged by what its owner plans.
     let hints = path::HINTS.into_iter().filter(|path| known.contains(*path));
     wanted.paths.extend(hints.map(str::to_owned));
+    // What is heard beside is missed by nobody.
+    wanted
+        .paths
+        .extend(terms.beside.iter().filter(|path| known.contains(*path)).cloned());
     let ports = known
         .iter()
         .filter(|path| path.starts_with(path::CHARGING_PORTS) && path.ends_with(CABLE));
@@ -201,6 +207,20 @@ mod tests {
         let (with, without) = (chosen(&path::HINTS.map(str::to_owned)), chosen(&[]));
         assert_eq!(with.paths.len(), without.paths.len() + path::HINTS.len());
         assert_eq!(with.missing, without.missing);
+    }
+
+    #[test]
+    fn signal_that_is_heard_beside_is_chosen_where_there_is_one_and_never_missed() {
+        let power = "Vehicle.ControlUnit.Central.Health.Resources.Power";
+        let terms = Terms {
+            beside: vec![power.to_owned()],
+            ..Terms::default()
+        };
+        let without = choose(&known(&[]), &terms);
+        assert_eq!(without, choose(&known(&[]), &Terms::default()));
+        let with = choose(&known(&[power]), &terms);
+        assert_eq!(with.paths.len(), without.paths.len() + 1);
+        assert!(with.paths.contains(&power.to_owned()) && with.missing == without.missing);
     }
 
     #[test]
