@@ -13,5 +13,6 @@ pub mod election;
 pub mod eligibility;
 pub mod events;
 pub mod lease;
+pub mod stop;
 pub mod store;
 pub mod telemetry;

@@ -217,7 +217,8 @@ impl<C: Cluster> Policy<C> {
         }
         self.end_pause(now);
         let (motion, (state, effects)) = self.outlook.weigh(&*self.clock, |grounds| {
-            (Motion::from(&grounds.judgement()), grounds.look(ending, live))
+            let judgement = grounds.judgement();
+            (Motion::from(&judgement), grounds.look(&judgement, ending, live))
         });
         self.outlook.state = state;
         // The brake first: nothing below may hold it up.

@@ -4,27 +4,15 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Parser;
-use kerbside_k8s::telemetry;
+use kerbside_k8s::{stop, telemetry};
 use kerbside_link::SystemClock;
 use kerbside_virtual_kubelet::args::Args;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let log_level = telemetry::init(&args.log, args.log_format)?;
-    let stop = CancellationToken::new();
-    let mut terminate = signal(SignalKind::terminate()).context("failed to listen for SIGTERM")?;
-    let stopper = stop.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = tokio::signal::ctrl_c() => {}
-        }
-        tracing::info!("stopping");
-        stopper.cancel();
-    });
+    let stop = stop::on_signal().context("failed to listen for SIGTERM")?;
     kerbside_virtual_kubelet::run(args, log_level, Arc::new(SystemClock), stop).await?;
     Ok(())
 }

@@ -112,11 +112,11 @@ impl Grounds<'_> {
             .map_or(Ok(()), |document| weigh(document, terms, draw, self.civil()))
     }
 
-    /// Judges everything anew: where the car stands now, and what follows. `ending`: the agent ends. `live`: an attempt has a process.
-    pub fn look(&self, ending: bool, live: bool) -> (State, Vec<Effect>) {
+    /// Where the car stands now by this judgement of its signals, and what follows. `ending`: the agent ends. `live`: an attempt has a process.
+    pub fn look(&self, judgement: &Judgement, ending: bool, live: bool) -> (State, Vec<Effect>) {
         let (will, _) = self.will();
         let event = Event::Judged {
-            verdict: self.judgement().verdict(),
+            verdict: judgement.verdict(),
             // An agent that ends takes no work, whatever the owner says; nor does a car in which something lives that had to be dead long ago.
             will: if ending || (live && matches!(self.state, State::Away { .. })) {
                 Will::No

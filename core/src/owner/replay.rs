@@ -190,7 +190,8 @@ impl<'a> Player<'a> {
     fn look(&mut self) {
         self.turn_the_day();
         for _ in 0..2 {
-            let (state, _) = self.grounds().look(false, false);
+            let grounds = self.grounds();
+            let (state, _) = grounds.look(&grounds.judgement(), false, false);
             self.state = state;
         }
     }

@@ -5,11 +5,21 @@ use kerbside_api::v1alpha1::{Vehicle, VehiclePhase};
 use kerbside_core::names::{condition, reason};
 use kerbside_testbed::fleet::car::{Plan, Signals};
 use kerbside_testbed::wait;
-use kerbside_testbed::world::{self, phase};
+use kerbside_testbed::world::{self, World, phase};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
 use crate::support;
+
+/// Status and reason of the condition by which the Pod `byhand` is refused.
+async fn refused(world: &World) -> Result<(String, String)> {
+    world
+        .wait_pods("the Pod to be refused", |pods| {
+            let pod = pods.iter().find(|p| p.name_any() == "byhand")?;
+            world::condition(pod, condition::REFUSED).map(|c| (c.0.to_owned(), c.1.to_owned()))
+        })
+        .await
+}
 
 #[tokio::test]
 async fn car_without_an_owners_document_runs_nothing() -> Result<()> {
@@ -64,12 +74,7 @@ async fn consent_that_is_taken_back_on_record_ends_its_work_and_the_document_alo
         pod["metadata"]["labels"] = json!({"kerbside.dev/class": "inference"});
         pod["spec"]["nodeName"] = car.id.as_str().into();
         world.apply(&pod).await?;
-        let refused = world
-            .wait_pods("the Pod to be refused", |pods| {
-                let pod = pods.iter().find(|p| p.name_any() == "byhand")?;
-                world::condition(pod, condition::REFUSED).map(|c| (c.0.to_owned(), c.1.to_owned()))
-            })
-            .await?;
+        let refused = refused(world).await?;
         // The car does not offer the class any more, so the Pod does not get as far as the car.
         ensure!(
             refused == ("True".into(), reason::CLASS_NOT_ACCEPTED.into()),
@@ -133,12 +138,7 @@ async fn pod_bound_by_hand_to_a_car_that_does_not_accept_its_class_is_refused_wi
         pod["metadata"] = json!({"name": "byhand", "namespace": world.name, "labels": {"kerbside.dev/class": "video"}});
         pod["spec"]["nodeName"] = car.id.as_str().into();
         world.apply(&pod).await?;
-        let refused = world
-            .wait_pods("the Pod to be refused", |pods| {
-                let pod = pods.iter().find(|p| p.name_any() == "byhand")?;
-                world::condition(pod, condition::REFUSED).map(|c| (c.0.to_owned(), c.1.to_owned()))
-            })
-            .await?;
+        let refused = refused(world).await?;
         ensure!(
             refused == ("True".into(), reason::CLASS_NOT_ACCEPTED.into()),
             "{refused:?}"

@@ -13,7 +13,7 @@ use kerbside_core::receipt::{Energy, Usage};
 use serde::Serialize;
 
 use crate::outlook;
-use crate::receipts::terms::Kept;
+use crate::receipts::terms::{self, Kept};
 
 /// How many entries of the history are told at a time.
 const AT_ONCE: usize = 50;
@@ -76,10 +76,7 @@ impl<'a> Costs<'a> {
 
     /// What an attempt's energy cost, in 10^-6 of the tariff's currency; `None`: it was not measured, or nobody knows.
     fn of(&self, usage: &Usage) -> Option<u64> {
-        let claim = &usage.claim;
-        let joules = claim.energy.as_ref()?.joules;
-        let (from, to) = (claim.started_at_ms, claim.ended_at_ms);
-        self.tariff?.cost_micro(joules, from, to, self.zone.as_ref())
+        terms::cost_micro(usage, self.tariff?, self.zone.as_ref())
     }
 }
 

@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use jiff::tz::TimeZone;
 use kerbside_core::attempt::Kind;
 use kerbside_core::ledger::{Standing, Terms, amount};
+use kerbside_core::owner::tariff::Tariff;
 use kerbside_core::receipt::{Usage, digest};
 use serde::Serialize;
 
@@ -81,6 +83,13 @@ impl Kept {
             micro: amount(terms, standing, claim.cpu_ms, joules),
         })
     }
+}
+
+/// What an attempt's energy cost its owner by this tariff, in 10^-6 of its currency; `None`: it was not measured, or the tariff cannot tell.
+pub(crate) fn cost_micro(usage: &Usage, tariff: &Tariff, zone: Option<&TimeZone>) -> Option<u64> {
+    let claim = &usage.claim;
+    let joules = claim.energy.as_ref()?.joules;
+    tariff.cost_micro(joules, claim.started_at_ms, claim.ended_at_ms, zone)
 }
 
 /// The terms of this hash, if they are there and have it.

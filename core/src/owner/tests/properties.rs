@@ -451,7 +451,8 @@ impl World {
     /// The agent's loop, and its word to the adapter.
     fn look(&mut self) {
         self.trust.look(self.boot, self.wall());
-        let (state, _) = self.grounds().look(false, self.live);
+        let grounds = self.grounds();
+        let (state, _) = grounds.look(&grounds.judgement(), false, self.live);
         self.state = state;
         if !self.is_parked() {
             self.interrupted = self.boot;

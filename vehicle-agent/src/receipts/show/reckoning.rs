@@ -14,7 +14,7 @@ use kerbside_core::receipt::Usage;
 use crate::config;
 use crate::directory::Directory;
 use crate::outlook;
-use crate::receipts::terms::{Kept, Worth};
+use crate::receipts::terms::{self, Kept, Worth};
 
 /// Billionths in a millionth.
 const NANOS: u64 = 1000;
@@ -49,13 +49,10 @@ impl Reckoning {
 
     /// What an attempt's energy cost its owner, by the tariff of today; `None`: it was not measured, or nobody knows.
     pub(super) fn cost(&self, usage: &Usage) -> Option<Worth> {
-        let claim = &usage.claim;
-        let joules = claim.energy.as_ref()?.joules;
         let tariff = self.tariff.as_ref()?;
-        let micro = tariff.cost_micro(joules, claim.started_at_ms, claim.ended_at_ms, self.zone.as_ref())?;
         Some(Worth {
             currency: tariff.currency.clone(),
-            micro,
+            micro: terms::cost_micro(usage, tariff, self.zone.as_ref())?,
         })
     }
 
