@@ -15,6 +15,9 @@
 //! | Active | Prepared, its turn, not frozen | Active | Start |
 //! | Active | NotReady | Active | wait, Prepare again at a Tick, or when something was Provided |
 //! | Active | NotStarted | Active | as NotReady |
+//! | Active | Declined, nothing has begun | Ended (refused) | GiveUp, Report |
+//! | Active | Declined, something has | Stopping, or Ended if nothing lives | GiveUp, PreStop or Ask, Report |
+//! | Active | Declined, of a container that was added | Active | as NotReady, and not tried again |
 //! | Active | Exited, to be restarted | Active | wait, Start again at a Tick |
 //! | Active | Amended | Active | Prepare the containers that were added, Report |
 //! | Active | Started | Active | PostStart, Report |
@@ -54,6 +57,7 @@ pub use step::step;
 
 use crate::clock::Boottime;
 use crate::names::reason;
+use crate::owner::Refusal;
 
 /// The first and the longest wait between two tries, as in the kubelet.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(10), Duration::from_mins(5));
@@ -189,6 +193,13 @@ pub enum Event {
         container: usize,
         /// What.
         why: NotReady,
+    },
+    /// The owner's terms do not let a container begin, whatever the car tries.
+    Declined {
+        /// Which.
+        container: usize,
+        /// Which term, and what is missing.
+        why: Refusal,
     },
     /// What the Pod refers to has changed: what waits for a part of it need not wait longer.
     Provided,
@@ -531,6 +542,12 @@ impl Attempt {
     fn report(&mut self, effects: &mut Vec<Effect>) {
         self.revision += 1;
         effects.extend([Effect::WriteJournal, Effect::Report]);
+    }
+
+    /// Whether a program of it runs, or has run.
+    fn has_begun(&self) -> bool {
+        let begun = |c: &Container| c.restarts > 0 || c.is_alive() || matches!(c.life, Life::Terminated(_));
+        self.containers.iter().any(begun)
     }
 
     fn any_alive(&self) -> bool {

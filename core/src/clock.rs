@@ -29,4 +29,9 @@ pub trait Clock: Send + Sync + std::fmt::Debug {
     fn boottime(&self) -> Boottime;
     /// Wall-clock time: only ever shown.
     fn wall(&self) -> jiff::Timestamp;
+    /// For how long the computer has been awake since some moment, `CLOCK_MONOTONIC`: what has not run for that long has not slept but hung. A clock
+    /// that does not know of sleep says what it says of time.
+    fn awake(&self) -> Duration {
+        self.boottime().0
+    }
 }

@@ -21,7 +21,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-pub use day::{Found, Kept, MARGIN, Today, Used};
+pub use day::{ALL, Found, Kept, MARGIN, Today, Used};
 pub use meter::{Amount, GAP, Input, Meter};
 pub use reading::{Counter, Reading};
 
@@ -43,6 +43,13 @@ pub fn most_joules(running_ms: u64, milli_cpu: u64) -> u64 {
     let milliwatts = u128::from(MOST_AWAKE_MILLIWATTS) + cores;
     let microjoules = milliwatts.saturating_mul(u128::from(running_ms));
     saturated(microjoules / u128::from(MICRO))
+}
+
+/// The most that a core of an attempt with so many thousandths of one can have taken, its share of what the car takes to be awake included, in
+/// milliwatts, rounded down.
+pub fn most_per_core(milli_cpu: u64) -> u64 {
+    let awake = MOST_AWAKE_MILLIWATTS.saturating_mul(1000) / milli_cpu.max(1);
+    MOST_CORE_MILLIWATTS.saturating_add(awake)
 }
 
 /// How energy was found out.

@@ -12,6 +12,7 @@ mod comparable;
 pub mod hints;
 pub mod history;
 pub mod presence;
+pub mod published;
 
 use std::time::Duration;
 
@@ -23,12 +24,13 @@ use comparable::Here;
 pub use hints::Hints;
 pub use history::{History, HistoryError, Stay};
 pub use presence::{Change, Motion, Presence};
+pub use published::Published;
 
 /// Every band, in minutes.
 pub const BANDS: [u32; 6] = [0, 15, 60, 120, 240, 480];
 /// A band rises when the forecast is above it by a tenth of it, and falls at once: one that hovers about a border changes nothing.
 const RISES_ABOVE: (u32, u32) = (11, 10);
-/// How long an offer stands until it is made anew; so much less is promised.
+/// How long a forecast stands until it is made anew; so much less is promised.
 pub const STANDS_FOR: Duration = Duration::from_mins(5);
 
 /// Minutes by which owners leave before the departure that they set, as long as a car has no record of its own. A guess on the safe side
@@ -107,21 +109,40 @@ pub fn forecast(history: &History, now: Timestamp, zone: &TimeZone, situation: &
 }
 
 impl FreeFor {
-    /// What is published after this, if that is the forecast now.
+    /// What is published after this for so long, if that is the forecast now.
     #[must_use]
-    pub fn then(self, forecast: Forecast) -> Self {
-        let p50 = band(self.p50, forecast.p50);
-        let p90 = band(self.p90, forecast.p90).min(p50);
+    pub fn then(self, forecast: Forecast, stands: Duration) -> Self {
+        let p50 = band(self.p50, less(forecast.p50, stands));
+        let p90 = band(self.p90, less(forecast.p90, stands)).min(p50);
         Self { p50, p90 }
     }
+
+    /// The same, but no longer than the forecast now, until that is made anew.
+    #[must_use]
+    pub fn no_longer_than(self, forecast: Forecast) -> Self {
+        let shorter = |before: u32, minutes: u32| before.min(at_most(less(minutes, STANDS_FOR)));
+        Self {
+            p50: shorter(self.p50, forecast.p50),
+            p90: shorter(self.p90, forecast.p90),
+        }
+    }
+}
+
+/// What is left of these minutes when so much has passed, in whole minutes, rounded down.
+fn less(left: u32, passes: Duration) -> u32 {
+    let passes = u32::try_from(passes.as_secs().div_ceil(60)).unwrap_or(u32::MAX);
+    left.saturating_sub(passes)
+}
+
+/// The band below these minutes.
+fn at_most(minutes: u32) -> u32 {
+    BANDS.into_iter().rfind(|band| *band <= minutes).unwrap_or(0)
 }
 
 /// The band for these minutes, if `before` was published.
 fn band(before: u32, minutes: u32) -> u32 {
-    let stands = u32::try_from(STANDS_FOR.as_secs() / 60).unwrap_or(0);
-    let minutes = minutes.saturating_sub(stands);
     let reached = |by: &dyn Fn(u32) -> bool| BANDS.into_iter().rfind(|band| by(*band)).unwrap_or(0);
-    let most = reached(&|band| band <= minutes);
+    let most = at_most(minutes);
     if most <= before {
         return most;
     }

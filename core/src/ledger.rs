@@ -21,6 +21,7 @@ mod fault;
 mod price;
 mod sum;
 mod terms;
+mod turns;
 
 pub use amount::amount;
 pub use check::{Line, Report, check};
@@ -29,6 +30,7 @@ pub use fault::{Fault, Finding, Measure};
 pub use price::{Price, PriceError};
 pub use sum::Sum;
 pub use terms::{Terms, TermsError, Unaccepted, terms_annotation, terms_of_annotation};
+pub use turns::Turns;
 
 use std::fmt;
 

@@ -11,6 +11,7 @@ pub mod clock;
 pub mod consent;
 #[cfg(test)]
 mod coupled;
+pub mod data;
 pub mod departure;
 pub mod duration;
 pub mod energy;
@@ -24,5 +25,6 @@ pub mod names;
 pub mod owner;
 pub mod parked;
 pub mod quantity;
+pub mod rate;
 pub mod receipt;
 pub mod vehicle;

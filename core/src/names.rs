@@ -149,10 +149,16 @@ pub mod reason {
     pub const OWNER_PAUSED: &str = "OwnerPaused";
     /// Refusal: a term of the owner about energy is not met, or the car saves power.
     pub const ENERGY_TERMS: &str = "EnergyTerms";
+    /// Refusal: a term of the owner about the network is not met: that it costs by the byte, or the data of a month.
+    pub const NETWORK_TERMS: &str = "NetworkTerms";
+    /// Refusal: a term of the owner's own, an expression, is not met.
+    pub const OWNER_TERMS: &str = "OwnerTerms";
     /// Refusal: after the cost of energy the work pays less than the owner wants; the message has the numbers.
     pub const PAY_BELOW_FLOOR: &str = "PayBelowFloor";
     /// Refusal: the pool pays in another currency than the owner reckons in.
     pub const CURRENCY_DIFFERS: &str = "CurrencyDiffers";
+    /// Refusal: the owner wants images signed, and one of the Pod's is not. The kubelet's word for a runtime that wants so.
+    pub const SIGNATURE_VALIDATION_FAILED: &str = "SignatureValidationFailed";
     /// Refusal: the car has no runtime for the Pod.
     pub const RUNTIME_MISSING: &str = "RuntimeMissing";
     /// Refusal: the Pod asks for something that no car gives.
@@ -161,6 +167,8 @@ pub mod reason {
     pub const STATE_NOT_TRUSTED: &str = "StateNotTrusted";
     /// Not sound: the car's clock was set, or shows an earlier time than it has shown before.
     pub const CLOCK_NOT_TRUSTED: &str = "ClockNotTrusted";
+    /// Not sound: for a while nothing in the car judged it, so all work stood still.
+    pub const AGENT_STALLED: &str = "AgentStalled";
     /// Not sound, and a refusal: the cluster does not take the car's receipts.
     pub const RECEIPTS_REFUSED: &str = "ReceiptsRefused";
     /// Failure: the output exceeds the job's `maxBytes`.
@@ -193,6 +201,8 @@ pub mod store {
     pub const LEDGER: &str = "_ledger/vehicles";
     /// Below this are the keys that the operator has signed with.
     pub const LEDGER_OPERATOR_KEYS: &str = "_ledger/keys";
+    /// Below this are the certificates of all CAs that the link has had.
+    pub const LEDGER_CAS: &str = "_ledger/cas";
     /// Below this, by vehicle and Pod UID, is what of the ledger waits for the operator.
     pub const LEDGER_POINTERS: &str = "_ledger/unsettled";
 
@@ -227,7 +237,7 @@ pub mod store {
         format!("{LEDGER}/{vehicle}/acceptance")
     }
 
-    /// What the operator knew of an attempt when it let its Pod go, written once: `_ledger/closings/<podUID>.json`.
+    /// What the operator knew of an attempt when it closed it, written once: `_ledger/closings/<podUID>.json`.
     pub fn ledger_closing(pod_uid: &str) -> String {
         format!("_ledger/closings/{pod_uid}.json")
     }
@@ -236,6 +246,11 @@ pub mod store {
     /// can lead the operator away from another's receipt.
     pub fn ledger_pointer(vehicle: &str, pod_uid: &str) -> String {
         format!("{LEDGER_POINTERS}/{vehicle}/{pod_uid}.json")
+    }
+
+    /// The certificate of a CA, written once: `_ledger/cas/<sha256>.pem`, by the SHA-256 of its DER.
+    pub fn ledger_ca(sha256: &str) -> String {
+        format!("{LEDGER_CAS}/{sha256}.pem")
     }
 
     /// The public key of one key of the operator: `_ledger/keys/<keyid>.pem`.
@@ -267,6 +282,7 @@ mod tests {
             "_ledger/unsettled/car-1/u-1.json"
         );
         assert_eq!(store::ledger_operator_key("9b1c"), "_ledger/keys/9b1c.pem");
+        assert_eq!(store::ledger_ca("0c1d"), "_ledger/cas/0c1d.pem");
         for (path, prefix) in [
             (usage, store::ledger_usages("car-a")),
             (acceptance, store::ledger_acceptances("car-a")),

@@ -11,7 +11,10 @@
 //! | `explain` | a document in plain words |
 //! | `hours` | times of the week |
 //! | `egress` | what of the world work may reach |
+//! | `publisher` | whose signatures under images count |
+//! | `network` | networks that cost by the byte, and the data of a month |
 //! | `tariff` | what energy costs, and what work must pay beyond it |
+//! | `when` | an expression of the owner's own |
 //! | `command` | what the owner says in the car |
 //! | `trust` | whether the wall clock can be believed |
 //! | `grounds` | all of it at one moment, with the maker's terms: the car's standing |
@@ -24,9 +27,12 @@ pub mod egress;
 mod explain;
 mod grounds;
 mod hours;
+pub mod network;
+mod publisher;
 pub mod replay;
 pub mod tariff;
 mod trust;
+pub mod when;
 mod whole;
 
 #[cfg(test)]
@@ -41,8 +47,11 @@ pub use egress::{Egress, Reach, ReachError};
 pub use explain::explain;
 pub use grounds::Grounds;
 pub use hours::{Day, Hours};
+pub use network::{Data, Metered, Network, Uplink, may_move};
+pub use publisher::{PublicKey, Publisher};
 pub use tariff::{Draw, Tariff, Window, Worth, weigh};
 pub use trust::ClockTrust;
+pub use when::When;
 
 use crate::consent::Consents;
 use crate::energy::Used;
@@ -89,6 +98,8 @@ pub struct Situation<'a> {
     pub consents: &'a Consents,
     /// The energy that work has had today; `None`: nothing measures it in this car.
     pub energy: Option<Used>,
+    /// The car's way to the world, and what went by it this month.
+    pub uplink: Uplink,
     /// The car has work: numeric gates use the level at which they stop.
     pub held: bool,
 }
@@ -138,6 +149,7 @@ fn verdict(document: Option<&Document>, command: Command, now: &Situation<'_>) -
         }
     }
     day_of_energy(document, now)?;
+    network::month_of_data(document, now.uplink, false)?;
     let margin = if now.held {
         0.0
     } else {
@@ -172,6 +184,8 @@ fn verdict(document: Option<&Document>, command: Command, now: &Situation<'_>) -
             }
         }
     }
+    network::way(document, now.uplink, false)?;
+    when::holds_for_any(document, now)?;
     if command == Command::Pause {
         return pause(reason::OWNER_PAUSED, "the owner has paused the car");
     }
@@ -199,6 +213,13 @@ fn day_of_energy(document: &Document, now: &Situation<'_>) -> Result<(), (Will, 
     Err((Will::No, Refusal::new(reason::ENERGY_TERMS, why)))
 }
 
+/// Whether the owner lets anything begin: more is asked than of what runs.
+fn begins(document: Option<&Document>, now: &Situation<'_>) -> Result<(), (Will, Refusal)> {
+    let Some(document) = document else { return Ok(()) };
+    network::month_of_data(document, now.uplink, true)?;
+    network::way(document, now.uplink, true)
+}
+
 /// What an attempt is, as far as the owner's terms ask.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked<'a> {
@@ -215,7 +236,9 @@ pub fn admit(
     situation: &Situation<'_>,
     asked: Asked<'_>,
 ) -> Result<(), Refusal> {
-    verdict(document, command, situation).map_err(|(_, refusal)| refusal)?;
+    verdict(document, command, situation)
+        .and_then(|()| begins(document, situation))
+        .map_err(|(_, refusal)| network::said_outside(refusal))?;
     let classes = document.map_or(&[][..], |document| &document.consent.classes);
     if !classes.iter().any(|class| class == asked.class) {
         let message = format!("the owner has not consented to work of class '{}'", asked.class);
@@ -228,6 +251,10 @@ pub fn admit(
             asked.class
         );
         return Err(Refusal::new(reason::OWNER_CONSENT_MISSING, message));
+    }
+    if let Some(document) = document {
+        let holds = when::holds(document, situation, asked.class);
+        holds.map_err(|(_, refusal)| network::said_outside(refusal))?;
     }
     if !asked.available {
         return Err(Refusal::new(

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use futures::future::{OptionFuture, try_join};
+use futures::future::{OptionFuture, try_join_all, try_join3};
 use jiff::Timestamp;
 use kerbside_databroker::vss::{self, Release};
 use kerbside_databroker::{Admits, Databroker};
@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 
-/// A databroker with the protocol kuksa.val.v2 and the signals of one car, which nobody has set.
+/// A databroker with the protocol kuksa.val.v2 and the signals of a car, which nobody has set.
 #[derive(Debug, Parser)]
 #[command(name = "kerbside-databroker", version)]
 struct Arguments {
@@ -38,6 +38,17 @@ struct Arguments {
     /// The release of VSS whose names it has: 4, 5 or 6
     #[arg(long, default_value = "6")]
     vss: Release,
+    /// Is the broker of one car more, on a Unix socket of its own and with the names of this release; may be given for each of many cars
+    #[arg(long = "car", value_name = "PATH=RELEASE", value_parser = car)]
+    cars: Vec<(PathBuf, Release)>,
+}
+
+/// A socket, and the release that is spoken there.
+fn car(text: &str) -> Result<(PathBuf, Release), String> {
+    let Some((path, release)) = text.rsplit_once('=') else {
+        return Err(format!("'{text}' does not say which release of VSS: PATH=6"));
+    };
+    Ok((path.into(), release.parse()?))
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -52,9 +63,28 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> Result<()> {
-    if arguments.unix_socket.is_none() && arguments.address.is_none() {
-        bail!("say where to listen: --unix-socket PATH, --address ADDRESS, or both");
+    if arguments.unix_socket.is_none() && arguments.address.is_none() && arguments.cars.is_empty() {
+        bail!("say where to listen: --unix-socket PATH, --address ADDRESS, --car PATH=RELEASE, or several of them");
     }
+    let own = broker(&arguments, arguments.vss);
+    let unix = arguments.unix_socket.as_deref().map(|path| by_unix(&own, path));
+    let address = arguments.address.map(|address| by_tcp(&own, address, &arguments));
+    let cars: Vec<_> = arguments
+        .cars
+        .iter()
+        .map(|(path, release)| (path, broker(&arguments, *release)))
+        .collect();
+    let cars = cars.iter().map(|(path, broker)| by_unix(broker, path));
+    let served = try_join3(
+        async { OptionFuture::from(unix).await.transpose() },
+        async { OptionFuture::from(address).await.transpose() },
+        try_join_all(cars),
+    );
+    served.await.map(drop)
+}
+
+/// The broker of one car.
+fn broker(arguments: &Arguments, release: Release) -> Databroker {
     // Numbers of signals are others after each start, as a real broker's may be.
     let first = i32::try_from(std::process::id() % 100_000).unwrap_or_default();
     #[expect(
@@ -62,14 +92,9 @@ async fn run(arguments: Arguments) -> Result<()> {
         reason = "this is where the broker's clock is injected; it uses nothing else of Kerbside's"
     )]
     let wall = Arc::new(Timestamp::now);
-    let broker = Databroker::new(vss::unset(arguments.vss), first, wall);
+    let broker = Databroker::new(vss::unset(release), first, wall);
     broker.admit(arguments.tokens.clone().map_or(Admits::All, Admits::File));
-    let unix = arguments.unix_socket.as_deref().map(|path| by_unix(&broker, path));
-    let address = arguments.address.map(|address| by_tcp(&broker, address, &arguments));
-    let served = try_join(async { OptionFuture::from(unix).await.transpose() }, async {
-        OptionFuture::from(address).await.transpose()
-    });
-    served.await.map(drop)
+    broker
 }
 
 async fn by_unix(broker: &Databroker, path: &Path) -> Result<()> {
@@ -109,4 +134,18 @@ async fn by_tcp(broker: &Databroker, address: SocketAddr, arguments: &Arguments)
         .serve_with_incoming(TcpListenerStream::new(listener))
         .await
         .context("failed to serve")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn socket_of_a_car_is_said_with_its_release() {
+        assert_eq!(car("cars/a=b/s=5"), Ok(("cars/a=b/s".into(), Release::V5)));
+        for (text, says) in [("cars/ada", "which release"), ("cars/ada=7", "'7' is no release")] {
+            let why = car(text).unwrap_err();
+            assert!(why.contains(says), "{why}");
+        }
+    }
 }

@@ -21,6 +21,8 @@ type object struct {
 		Template struct {
 			Spec podSpec `json:"spec"`
 		} `json:"template"`
+		PolicyName        string   `json:"policyName"`
+		ValidationActions []string `json:"validationActions"`
 	} `json:"spec"`
 	Rules   []rule `json:"rules"`
 	RoleRef struct {
@@ -87,6 +89,7 @@ func checkRendered(path string) error {
 		return err
 	}
 	problems := append(placement(objects), pods(objects)...)
+	problems = append(problems, narrowed(objects)...)
 	if problems = append(problems, rights(objects)...); len(problems) > 0 {
 		return fmt.Errorf("%s:\n  %s", path, strings.Join(problems, "\n  "))
 	}
@@ -198,6 +201,41 @@ func rights(objects []object) []string {
 			for _, never := range neverClusterWide {
 				if contains(r.Resources, never) {
 					problems = append(problems, name+" is bound in the whole cluster and grants "+never)
+				}
+			}
+		}
+	}
+	return problems
+}
+
+// Rights that RBAC gives for every Vehicle, by role and resource, and the policy that leaves of them what is needed.
+var narrowedBy = map[[2]string]string{
+	{"kerbside-operator", "vehicles/status"}:          "kerbside-operator-says-nothing-of-cars-with-agents",
+	{"kerbside-telemetry-gateway", "vehicles"}:        "kerbside-gateway-writes-cars-without-agents-only",
+	{"kerbside-telemetry-gateway", "vehicles/status"}: "kerbside-gateway-writes-cars-without-agents-only",
+}
+
+// narrowed says which of these rights are given without a policy that denies: one that is bound, and not one that is only there.
+func narrowed(objects []object) []string {
+	var problems []string
+	there, denies := map[string]bool{}, map[string]bool{}
+	for _, o := range objects {
+		switch o.Kind {
+		case "ValidatingAdmissionPolicy":
+			there[o.Metadata.Name] = true
+		case "ValidatingAdmissionPolicyBinding":
+			denies[o.Spec.PolicyName] = contains(o.Spec.ValidationActions, "Deny")
+		}
+	}
+	for _, o := range objects {
+		if o.Kind != "ClusterRole" {
+			continue
+		}
+		for _, r := range o.Rules {
+			for _, resource := range r.Resources {
+				policy, wanted := narrowedBy[[2]string{o.Metadata.Name, resource}]
+				if wanted && contains(r.Verbs, "patch") && !(there[policy] && denies[policy]) {
+					problems = append(problems, fmt.Sprintf("%s/%s grants %s and is not narrowed by %s", o.Kind, o.Metadata.Name, resource, policy))
 				}
 			}
 		}

@@ -29,6 +29,10 @@ func TestRenderedManifestThatBreaksAPromiseIsRefused(t *testing.T) {
 			"kind: Deployment\n" + labels + ", namespace: n}\nspec: {template: {spec: {terminationGracePeriodSeconds: 30, containers: [{name: c, args: [--drain=20s], lifecycle: {preStop: {sleep: {seconds: 5}}}}]}}}\n",
 			"needs 35 s to end, and has 30",
 		},
+		"every Vehicle's status": {
+			"kind: ClusterRole\nmetadata: {name: kerbside-operator, labels: {app.kubernetes.io/part-of: kerbside}}\nrules: [{apiGroups: [kerbside.dev], resources: [vehicles/status], verbs: [patch]}]\n---\nkind: ValidatingAdmissionPolicy\nmetadata: {name: kerbside-operator-says-nothing-of-cars-with-agents, labels: {app.kubernetes.io/part-of: kerbside}}\n---\nkind: ValidatingAdmissionPolicyBinding\n" + labels + "}\nspec: {policyName: kerbside-operator-says-nothing-of-cars-with-agents, validationActions: [Audit]}\n",
+			"is not narrowed by kerbside-operator-says-nothing-of-cars-with-agents",
+		},
 		"nothing": {"# empty\n", "holds no object"},
 	}
 	for name, c := range cases {

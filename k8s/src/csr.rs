@@ -1,7 +1,8 @@
 //! Asks for a certificate through the ordinary CertificateSigningRequest API and waits for the answer.
 //!
 //! Called by the adapter, for its own serving certificate and on behalf of cars. It decides nothing: the operator, which holds the
-//! CA, does, and its words come back in [`CsrError::Denied`].
+//! CA, does, and its words come back in [`CsrError::Denied`]. What must never happen: a request that has been made is given up because
+//! the API server was busy for a moment; whoever asks anew makes another one, which somebody must answer as well.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,7 +12,10 @@ use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateS
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use kube::api::{Api, PostParams};
-use kube::runtime::wait::await_condition;
+use kube::runtime::wait::{self, await_condition};
+use kube::runtime::watcher;
+
+use crate::client::{insist_for, is_for_now, is_refused_for_now, pause};
 
 /// The signer of cars' client certificates.
 pub const VEHICLE_SIGNER: &str = "kerbside.dev/vehicle";
@@ -69,12 +73,14 @@ pub enum CsrError {
     NotPem,
 }
 
-/// Creates the request and waits up to `timeout` for the certificate chain (PEM).
+/// Creates the request and waits up to `timeout` for the certificate chain (PEM). What the API server refuses for now is asked again
+/// in that time.
 pub async fn request(client: &Client, request: Request, timeout: Duration) -> Result<String, CsrError> {
     let api: Api<CertificateSigningRequest> = Api::all(client.clone());
+    let name = request.name;
     let object = CertificateSigningRequest {
         metadata: ObjectMeta {
-            name: Some(request.name.clone()),
+            name: Some(name.clone()),
             annotations: Some(request.annotations),
             ..ObjectMeta::default()
         },
@@ -86,23 +92,20 @@ pub async fn request(client: &Client, request: Request, timeout: Duration) -> Re
         },
         ..CertificateSigningRequest::default()
     };
-    match api.create(&PostParams::default(), &object).await {
-        Ok(_) => {}
-        Err(kube::Error::Api(s)) if s.is_already_exists() => {}
-        Err(e) => return Err(CsrError::Api(Box::new(e))),
-    }
-    let answered = await_condition(api, &request.name, |c: Option<&CertificateSigningRequest>| {
-        c.is_none_or(|c| answer(c).is_some())
-    });
+    let params = PostParams::default();
+    let answered = async {
+        match insist_for(timeout, || api.create(&params, &object)).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(s)) if s.is_already_exists() => {}
+            Err(e) => return Err(CsrError::Api(Box::new(e))),
+        }
+        wait_for_answer(&api, &name).await
+    };
     let found = match tokio::time::timeout(timeout, answered).await {
         Err(_) => {
-            return Err(CsrError::Timeout {
-                name: request.name,
-                timeout,
-            });
+            return Err(CsrError::Timeout { name, timeout });
         }
-        Ok(Err(e)) => return Err(CsrError::Wait(Box::new(e))),
-        Ok(Ok(found)) => found,
+        Ok(found) => found?,
     };
     match found.as_ref().and_then(answer) {
         Some(Ok(pem)) => String::from_utf8(pem).map_err(|_| CsrError::NotPem),
@@ -111,6 +114,39 @@ pub async fn request(client: &Client, request: Request, timeout: Duration) -> Re
             reason: "Deleted".into(),
             message: "somebody deleted the request before it was answered".into(),
         }),
+    }
+}
+
+/// The request when it is answered; None: it is gone. A watch that the API server refuses for now is begun anew.
+async fn wait_for_answer(
+    api: &Api<CertificateSigningRequest>,
+    name: &str,
+) -> Result<Option<CertificateSigningRequest>, CsrError> {
+    let mut times = 0_u32;
+    loop {
+        let answered = await_condition(api.clone(), name, |c: Option<&CertificateSigningRequest>| {
+            c.is_none_or(|c| answer(c).is_some())
+        });
+        match answered.await {
+            Err(error) if is_watch_refused(&error) => {
+                times = times.saturating_add(1);
+                tracing::info!(%error, times, "the API server refuses for now; waiting on for a certificate");
+                tokio::time::sleep(pause(times)).await;
+            }
+            Err(error) => return Err(CsrError::Wait(Box::new(error))),
+            Ok(found) => return Ok(found),
+        }
+    }
+}
+
+fn is_watch_refused(error: &wait::Error) -> bool {
+    let wait::Error::ProbeFailed(error) = error;
+    match error {
+        watcher::Error::InitialListFailed(e) | watcher::Error::WatchStartFailed(e) | watcher::Error::WatchFailed(e) => {
+            is_refused_for_now(e)
+        }
+        watcher::Error::WatchError(status) => is_for_now(status),
+        watcher::Error::NoResourceVersion => false,
     }
 }
 
@@ -136,7 +172,87 @@ fn answer(csr: &CertificateSigningRequest) -> Option<Result<Vec<u8>, (String, St
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::{Request as HttpRequest, Response};
     use k8s_openapi::api::certificates::v1::{CertificateSigningRequestCondition, CertificateSigningRequestStatus};
+    use kube::client::Body;
+    use serde_json::{Value, json};
+    use tower_test::mock;
+
+    type Server = mock::Handle<HttpRequest<Body>, Response<Body>>;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    fn wanted() -> Request {
+        Request {
+            name: "r".into(),
+            signer: VEHICLE_SIGNER,
+            csr_pem: "CSR".into(),
+            usage: "client auth",
+            annotations: BTreeMap::new(),
+        }
+    }
+
+    fn refusal(code: u16) -> Value {
+        json!({"kind": "Status", "status": "Failure", "code": code, "reason": "Refused", "message": "not now"})
+    }
+
+    /// Answers the next request; its method.
+    async fn respond(server: &mut Server, code: u16, body: &Value) -> String {
+        let next = tokio::time::timeout(Duration::from_secs(5), server.next_request()).await;
+        let (asked, reply) = next.expect("a request in time").expect("a client that is there");
+        let body = Body::from(body.to_string().into_bytes());
+        reply.send_response(Response::builder().status(code).body(body).unwrap());
+        asked.method().to_string()
+    }
+
+    /// Refuses whatever is asked, as long as there is a client.
+    async fn refuse_all(server: &mut Server) {
+        while let Some((_, reply)) = server.next_request().await {
+            let body = Body::from(refusal(429).to_string().into_bytes());
+            reply.send_response(Response::builder().status(429).body(body).unwrap());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn request_that_is_refused_for_now_is_made_again_and_waited_for_again() {
+        let (service, mut server) = mock::pair::<HttpRequest<Body>, Response<Body>>();
+        let client = Client::new(service, "default");
+        let answered = json!({
+            "apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequestList",
+            "metadata": {"resourceVersion": "1"}, "items": [csr(None, Some("PEM"))],
+        });
+        let made = serde_json::to_value(csr(None, None)).unwrap();
+        let answers = async {
+            let mut asked = Vec::new();
+            for (code, body) in [
+                (429, &refusal(429)),
+                (503, &refusal(503)),
+                (201, &made),
+                (429, &refusal(429)),
+                (504, &refusal(504)),
+                (200, &answered),
+            ] {
+                asked.push(respond(&mut server, code, body).await);
+            }
+            asked
+        };
+        let (pem, asked) = futures::join!(request(&client, wanted(), PATIENCE), answers);
+        assert_eq!(pem.unwrap(), "PEM");
+        assert_eq!(asked, ["POST", "POST", "POST", "GET", "GET", "GET"], "made once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn request_that_is_refused_all_the_time_ends_in_time_with_what_the_api_server_said() {
+        let (service, mut server) = mock::pair::<HttpRequest<Body>, Response<Body>>();
+        let client = Client::new(service, "default");
+        let began = tokio::time::Instant::now();
+        let error = tokio::select! {
+            answer = request(&client, wanted(), PATIENCE) => answer.unwrap_err(),
+            () = refuse_all(&mut server) => unreachable!("it refuses for ever"),
+        };
+        assert!(matches!(&error, CsrError::Api(e) if is_refused_for_now(e)), "{error:?}");
+        assert!(began.elapsed() <= PATIENCE + Duration::from_millis(10));
+    }
 
     fn csr(condition: Option<(&str, &str)>, certificate: Option<&str>) -> CertificateSigningRequest {
         let conditions = condition.map(|(type_, reason)| {

@@ -19,6 +19,8 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::client::{BRIEFLY, insist_for};
+
 /// A Lease not renewed for this long may be taken over.
 pub const LEASE_DURATION: Duration = Duration::from_secs(15);
 /// A leader that could not renew for this long gives up; shorter than [`LEASE_DURATION`], so that two never overlap.
@@ -178,15 +180,18 @@ impl Candidate {
         }
     }
 
+    /// Tried for some seconds: a successor would wait for longer.
     async fn give_back(&self) {
-        let Ok(Some(mut lease)) = self.api.get_opt(&self.name).await else {
+        let Ok(Some(mut lease)) = insist_for(BRIEFLY, || self.api.get_opt(&self.name)).await else {
             return;
         };
         if let Some(spec) = lease.spec.as_mut()
             && spec.holder_identity.as_deref() == Some(self.me.as_str())
         {
             spec.holder_identity = None;
-            if let Err(error) = self.api.replace(&self.name, &PostParams::default(), &lease).await {
+            let params = PostParams::default();
+            let given = insist_for(BRIEFLY, || self.api.replace(&self.name, &params, &lease)).await;
+            if let Err(error) = given {
                 tracing::debug!(%error, "failed to give the lease back; it will expire");
             }
         }
@@ -204,6 +209,63 @@ fn won(result: Result<Lease, kube::Error>) -> Result<bool, kube::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::{Request, Response};
+    use kube::client::Body;
+    use serde_json::{Value, json};
+    use tower_test::mock;
+
+    type Server = mock::Handle<Request<Body>, Response<Body>>;
+
+    #[derive(Debug)]
+    struct Epoch;
+
+    impl Clock for Epoch {
+        fn boottime(&self) -> kerbside_core::clock::Boottime {
+            kerbside_core::clock::Boottime::default()
+        }
+
+        fn wall(&self) -> Timestamp {
+            Timestamp::UNIX_EPOCH
+        }
+    }
+
+    /// Answers the next request; its method and the holder that it names.
+    async fn respond(server: &mut Server, code: u16, body: &Value) -> (String, Value) {
+        let next = tokio::time::timeout(Duration::from_secs(5), server.next_request()).await;
+        let (asked, reply) = next.expect("a request in time").expect("a client that is there");
+        let body = Body::from(body.to_string().into_bytes());
+        reply.send_response(Response::builder().status(code).body(body).unwrap());
+        let method = asked.method().to_string();
+        let sent = asked.into_body().collect_bytes().await.unwrap();
+        let sent: Value = serde_json::from_slice(&sent).unwrap_or_default();
+        (method, sent["spec"]["holderIdentity"].clone())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lease_is_given_back_to_an_api_server_that_refuses_for_a_moment() {
+        let (service, mut server) = mock::pair::<Request<Body>, Response<Body>>();
+        let candidate = Candidate {
+            api: Api::namespaced(Client::new(service, "default"), "kerbside-system"),
+            name: "operator".into(),
+            me: "me".into(),
+            clock: Arc::new(Epoch),
+            seen: Seen {
+                version: None,
+                at: Instant::now(),
+            },
+        };
+        let busy = |code: u16| json!({"kind": "Status", "status": "Failure", "code": code, "reason": "Refused", "message": "no"});
+        let held = json!({"metadata": {"name": "operator", "resourceVersion": "7"}, "spec": {"holderIdentity": "me"}});
+        let answers = async {
+            respond(&mut server, 429, &busy(429)).await;
+            respond(&mut server, 200, &held).await;
+            let (_, refused) = respond(&mut server, 503, &busy(503)).await;
+            let (method, given) = respond(&mut server, 200, &held).await;
+            (method, refused, given)
+        };
+        let ((), (method, refused, given)) = futures::join!(candidate.give_back(), answers);
+        assert_eq!((method.as_str(), refused, given), ("PUT", Value::Null, Value::Null));
+    }
 
     const S: Duration = Duration::from_secs(1);
 

@@ -141,7 +141,7 @@ pub struct LedgerFrom {
     /// Only the ledger of this Vehicle, car-…
     #[arg(long, value_name = "NAME")]
     pub vehicle: Option<String>,
-    /// Certificates, PEM, of the CAs that are believed; otherwise the one that the cluster or the export names
+    /// Certificates, PEM, of the CAs that are believed; otherwise those that the operator says it has had
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
     /// Read an export instead of asking the operator; no cluster is needed

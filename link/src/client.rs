@@ -14,6 +14,7 @@ mod gather;
 mod network;
 mod renewal;
 mod session;
+mod tunnel;
 
 use std::io;
 use std::sync::Arc;
@@ -29,6 +30,7 @@ pub use connect::ConnectError;
 pub use enrol::{EnrolError, enrol, enrol_over};
 pub use events::{Event, Events};
 pub use network::{Io, Network, Tcp};
+pub use tunnel::Tunnel;
 
 use crate::handshake::{SUPPORTED, VersionRange};
 use crate::heartbeat::BUSY;

@@ -18,7 +18,7 @@ pub use certificate::{chain_from_pem, not_after, pem_of, renew_at, sha256, vehic
 pub use request::{KeyAndCsr, csr_from_pem, csr_pem, new_key_and_csr, sans_of_csr};
 pub use signing::{PublicKey, Signer, key_id};
 pub use token::{EnrolmentToken, TokenError, secret_hash};
-pub use trust::check_chain;
+pub use trust::{cas_from_pem, check_chain};
 
 use jiff::Timestamp;
 use kerbside_core::ids::VehicleId;

@@ -33,3 +33,9 @@ pub const MESSAGE_LIMIT: usize = 1024 * 1024 + 64 * 1024;
 
 /// The most bytes of a file in one message: a bulk transfer yields to the session between two.
 pub const CHUNK_LIMIT: usize = 256 * 1024;
+
+/// The most bytes of one part of a tunnel: a key that is pressed waits behind little.
+pub const TUNNEL_LIMIT: usize = 64 * 1024;
+
+/// Parts of a tunnel that wait for a slow reader, at each end.
+pub const TUNNEL_PARTS: usize = 8;

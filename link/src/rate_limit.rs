@@ -1,13 +1,13 @@
-//! How often one address may ask: token buckets in bounded memory.
+//! How often one address, and all together, may ask.
 //!
 //! Pure; the adapter asks it before it looks at an enrolment. It protects the API server from strangers, not the tokens, which
 //! are too long to guess. Never: more memory than `addresses` buckets, whatever comes.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use kerbside_core::clock::Boottime;
+use kerbside_core::rate::{Bucket, Buckets, Rate};
 
 /// How often one address, and all together, may ask.
 #[derive(Debug, Clone, Copy)]
@@ -62,72 +62,41 @@ pub struct TooOften {
 /// The buckets.
 #[derive(Debug)]
 pub struct RateLimit {
-    rates: Rates,
+    rate_of_all: Rate,
     all: Bucket,
-    by_address: HashMap<IpAddr, Bucket>,
-}
-
-/// Holds the moment at which the bucket is full again: one number instead of a count and a moment.
-#[derive(Debug, Clone, Copy, Default)]
-struct Bucket {
-    full_at: Duration,
-}
-
-impl Bucket {
-    /// How long one must wait before one more fits.
-    fn wait(self, burst: u32, every: Duration, now: Duration) -> Duration {
-        let missing = self.full_at.saturating_sub(now).saturating_add(every);
-        missing.saturating_sub(every.saturating_mul(burst))
-    }
-
-    fn take(&mut self, every: Duration, now: Duration) {
-        self.full_at = self.full_at.max(now).saturating_add(every);
-    }
+    by_address: Buckets<IpAddr>,
 }
 
 impl RateLimit {
     /// Full buckets.
     pub fn new(rates: Rates) -> Self {
+        let of_one = Rate {
+            burst: rates.burst,
+            every: rates.every,
+        };
         Self {
-            rates,
+            rate_of_all: Rate {
+                burst: rates.burst_of_all,
+                every: rates.every_of_all,
+            },
             all: Bucket::default(),
-            by_address: HashMap::new(),
+            by_address: Buckets::new(of_one, rates.addresses),
         }
     }
 
-    /// Lets one request of `address` through, or says when to come again.
+    /// Lets one request of `address` through, or says when to come again. A stranger with many addresses is still held by the bucket of all.
     pub fn allow(&mut self, address: IpAddr, now: Boottime) -> Result<(), TooOften> {
-        let (rates, now, key) = (self.rates, now.0, network(address));
-        let held = self.by_address.get(&key).copied().unwrap_or_default();
-        let after =
-            held.wait(rates.burst, rates.every, now)
-                .max(self.all.wait(rates.burst_of_all, rates.every_of_all, now));
+        let key = network(address);
+        let after = self
+            .by_address
+            .wait(&key, now)
+            .max(self.all.wait(self.rate_of_all, now));
         if !after.is_zero() {
             return Err(TooOften { after });
         }
-        if !self.by_address.contains_key(&key) && self.by_address.len() >= rates.addresses {
-            self.make_room(now);
-        }
-        self.all.take(rates.every_of_all, now);
-        self.by_address.entry(key).or_default().take(rates.every, now);
+        self.all.take(self.rate_of_all, now);
+        self.by_address.take(key, now);
         Ok(())
-    }
-
-    /// Full buckets say nothing and go; if there are none, the one that is full soonest goes. A stranger with many addresses
-    /// is still held by the bucket of all.
-    fn make_room(&mut self, now: Duration) {
-        self.by_address.retain(|_, bucket| bucket.full_at > now);
-        if self.by_address.len() < self.rates.addresses {
-            return;
-        }
-        if let Some(soonest) = self
-            .by_address
-            .iter()
-            .min_by_key(|(_, b)| b.full_at)
-            .map(|(key, _)| *key)
-        {
-            self.by_address.remove(&soonest);
-        }
     }
 }
 

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kerbside_core::clock::Clock;
+use kerbside_core::rate::{Buckets, Rate, session as session_rate};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -23,8 +24,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 
 pub use adapter::{
-    Adapter, Arrival, Ended, EnrolmentRequest, FromCar, Greeting, Issued, LogStream, OutputStream, Refusal,
-    SignedReceipt,
+    Adapter, Arrival, Ended, EnrolmentRequest, FromCar, Greeting, Held, Issued, LogStream, OutputStream, Refusal,
+    SignedReceipt, TunnelEnds, TunnelStream,
 };
 pub use handle::SessionHandle;
 
@@ -52,6 +53,9 @@ const CONNECTION_WINDOW: u32 = 64 * 1024 * 1024;
 /// Headers of ours are far smaller.
 const HEADER_LIMIT: u32 = 16 * 1024;
 
+/// Cars whose receipts are counted: more than an adapter has. About 64 bytes each.
+const CARS_COUNTED: usize = 65_536;
+
 /// How long calls may take to end after the last session has.
 const LAST_CALLS: Duration = Duration::from_secs(5);
 
@@ -71,6 +75,10 @@ pub struct Options {
     pub handshakes: usize,
     /// Enrolments per address.
     pub enrolments: Rates,
+    /// What a car may say in its session. What is more waits in its stream, and ends the session if it goes on.
+    pub session: session_rate::Rates,
+    /// Receipts per car.
+    pub receipts: Rate,
     /// How long cars have to go elsewhere when the adapter shuts down.
     pub drain: Duration,
 }
@@ -85,6 +93,12 @@ impl Options {
             silence: Duration::from_secs(70),
             handshakes: 4096,
             enrolments: Rates::default(),
+            session: session_rate::Rates::default(),
+            // One per attempt: what a car that comes back after weeks brings, and then more than it can work.
+            receipts: Rate {
+                burst: 1_000,
+                every: Duration::from_millis(200),
+            },
             drain: Duration::from_secs(20),
         }
     }
@@ -107,6 +121,7 @@ pub async fn serve<A: Adapter>(
     let shared = Arc::new(services::Shared {
         adapter,
         enrolments: Mutex::new(RateLimit::new(options.enrolments)),
+        receipts: Mutex::new(Buckets::new(options.receipts, CARS_COUNTED)),
         options: options.clone(),
         registry: registry::Registry::default(),
     });

@@ -17,6 +17,11 @@ impl Clock for SystemClock {
         Boottime(Duration::from(now))
     }
 
+    fn awake(&self) -> Duration {
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("every Linux has CLOCK_MONOTONIC");
+        Duration::from(now)
+    }
+
     #[expect(
         clippy::disallowed_methods,
         reason = "this is the injected clock that everything else takes its time from"
@@ -35,5 +40,7 @@ mod tests {
         let first = SystemClock.boottime();
         assert!(SystemClock.boottime() >= first);
         assert!(first > Boottime::default());
+        let awake = SystemClock.awake();
+        assert!(awake > Duration::ZERO && SystemClock.awake() >= awake);
     }
 }

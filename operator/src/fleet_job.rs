@@ -134,12 +134,11 @@ async fn turn(cached: &Arc<FleetJob>, ctx: &Context) -> Result<Turn, Error> {
                 .into_iter()
                 .flatten()
                 .min();
-            let written = Box::pin(apply::apply(ctx, *resources)).await?;
-            let seen_again = written.is_stale().then_some(STALE_RETRY);
+            let again = Box::pin(apply::apply(ctx, *resources)).await?;
             Ok(if wrote {
                 Turn::Again
             } else {
-                Turn::Done(wait.into_iter().chain(seen_again).min())
+                Turn::Done(wait.into_iter().chain(again).min())
             })
         }
     }

@@ -16,6 +16,7 @@ mod results;
 mod retry;
 mod run;
 mod signer;
+mod silence;
 mod vehicle_pool;
 mod watches;
 

@@ -13,7 +13,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 /// Reasons that Pods may bring; anything else counts as `Other`, so that nobody can fill the metrics by inventing some.
-const REASONS: [&str; 23] = [
+const REASONS: [&str; 26] = [
     reason::VEHICLE_DEPARTED,
     reason::VEHICLE_LOST,
     reason::OWNER_CONSENT_MISSING,
@@ -21,8 +21,11 @@ const REASONS: [&str; 23] = [
     reason::NOT_PARKED,
     reason::OWNER_PAUSED,
     reason::ENERGY_TERMS,
+    reason::NETWORK_TERMS,
+    reason::OWNER_TERMS,
     reason::PAY_BELOW_FLOOR,
     reason::CURRENCY_DIFFERS,
+    reason::SIGNATURE_VALIDATION_FAILED,
     reason::RUNTIME_MISSING,
     reason::NOT_SUPPORTED,
     reason::VEHICLE_PAUSED,

@@ -30,6 +30,7 @@ use crate::orphans::Orphans;
 use crate::results::Results;
 use crate::retry::Failures;
 use crate::signer::{AuthorityError, Signer};
+use crate::silence::Silence;
 use crate::watches::Watching;
 use crate::{FIELD_MANAGER, fleet_job, ledger, report, vehicle_pool, watches};
 
@@ -236,6 +237,8 @@ impl Leader {
         let (events, broadcaster) = events::queue(recorder);
         tasks.spawn(broadcaster.run(stop.clone()));
         let vehicles = Arc::clone(&caches.vehicles);
+        let silence = Silence::new(self.client.clone(), Arc::clone(&vehicles), Arc::clone(&self.clock));
+        tasks.spawn(silence.run(stop.clone()));
         let closings = Closings::new(self.store.clone(), vehicles, Arc::clone(&self.clock));
         let jobs = Arc::new(fleet_job::Context {
             client: self.client.clone(),

@@ -23,7 +23,11 @@ use kube::runtime::watcher;
 use kube::{Client, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use authority::{AuthorityError, NAME as CA, PUBLISHED as CA_CERTIFICATE, ensure as ensure_ca};
+#[cfg(test)]
+pub(crate) use authority::KNOWN as KNOWN_CAS;
+pub(crate) use authority::{
+    AuthorityError, NAME as CA, PUBLISHED as CA_CERTIFICATE, Published, ensure as ensure_ca, known_cas,
+};
 
 use crate::metrics::Metrics;
 use crate::retry::Failures;

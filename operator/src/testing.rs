@@ -3,7 +3,7 @@
 pub(crate) mod fake_api;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -73,12 +73,15 @@ pub(crate) async fn store_with_attempt(namespace: &str, uid: &str, content: &[u8
     store
 }
 
-/// A store that answers every request with an error while it is down, or that ignores the condition of a put as some S3 look-alikes
-/// do.
+/// A store that answers every request with an error while it is down, that does not answer puts at all while it hangs, or that ignores the
+/// condition of a put as some S3 look-alikes do.
 #[derive(Debug)]
 pub(crate) struct DownStore {
     inner: InMemory,
     down: AtomicBool,
+    /// No put is answered, and none is done.
+    hangs: AtomicBool,
+    puts: AtomicUsize,
     /// Nothing can be deleted, as if whoever wants to had died just before.
     keeps: AtomicBool,
     overwrites: bool,
@@ -89,6 +92,8 @@ impl Default for DownStore {
         Self {
             inner: InMemory::new(),
             down: AtomicBool::new(true),
+            hangs: AtomicBool::new(false),
+            puts: AtomicUsize::new(0),
             keeps: AtomicBool::new(false),
             overwrites: false,
         }
@@ -115,6 +120,15 @@ impl DownStore {
         self.down.store(down, Ordering::SeqCst);
     }
 
+    pub(crate) fn set_hangs(&self, hangs: bool) {
+        self.hangs.store(hangs, Ordering::SeqCst);
+    }
+
+    /// How many puts were asked for.
+    pub(crate) fn puts(&self) -> usize {
+        self.puts.load(Ordering::SeqCst)
+    }
+
     pub(crate) fn set_keeps(&self, keeps: bool) {
         self.keeps.store(keeps, Ordering::SeqCst);
     }
@@ -138,6 +152,10 @@ impl DownStore {
 #[async_trait::async_trait]
 impl ObjectStore for DownStore {
     async fn put_opts(&self, p: &Path, data: PutPayload, o: PutOptions) -> object_store::Result<PutResult> {
+        self.puts.fetch_add(1, Ordering::SeqCst);
+        if self.hangs.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
         self.check()?;
         let o = if self.overwrites { PutOptions::default() } else { o };
         self.inner.put_opts(p, data, o).await

@@ -22,7 +22,7 @@ use kube::runtime::controller::Action;
 use kube::{Client, Resource};
 use tokio::time::Instant;
 
-pub(crate) use index::VehicleIndex;
+pub(crate) use index::{VehicleIndex, over};
 
 use crate::metrics::Metrics;
 use crate::report;

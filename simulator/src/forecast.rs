@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use kerbside_core::forecast::{FreeFor, History, STANDS_FOR, Situation, Stay, forecast};
+use kerbside_core::forecast::{FreeFor, History, Published, STANDS_FOR, Situation, Stay, forecast};
 pub use slices::{Mix, Slice, slices, tuning};
 
 use crate::traces::{Car, Interval, Place, Session, Trace};
@@ -215,9 +215,11 @@ pub(crate) fn live(lives: &[Life], zone: &TimeZone, window: &Range<Timestamp>, p
         while at < stood.until && at < window.end {
             if at >= stood.from {
                 let minutes = forecast(&history, at, zone, &stood.situation(at));
+                let mut published = Published::default();
+                published.hear(minutes, at);
                 let said = Said {
                     minutes,
-                    band: FreeFor::default().then(minutes),
+                    band: published.free_for(),
                 };
                 let rest = u32::try_from(passed(at, stood.until).as_secs() / 60).unwrap_or(u32::MAX);
                 tally.count(&said, rest);
@@ -236,15 +238,15 @@ pub fn changes_a_day(slice: &Slice) -> f64 {
         let mut history = History::default();
         let stays = car.iter().flat_map(Life::stays);
         for stood in stays.take_while(|stood| stood.from < slice.window().end) {
-            let mut published = FreeFor::default();
+            let mut published = Published::default();
             let mut at = stood.from;
             while at < stood.until && at < slice.window().end {
                 if at >= slice.window().start {
                     let minutes = forecast(&history, at, &slice.calendar.zone, &stood.situation(at));
-                    let next = published.then(minutes);
-                    changes += u32::from(next != published);
+                    let before = published.free_for();
+                    published.hear(minutes, at);
+                    changes += u32::from(published.free_for() != before);
                     asked += 1;
-                    published = next;
                 }
                 at = at.saturating_add(STANDS_FOR).unwrap_or(Timestamp::MAX);
             }

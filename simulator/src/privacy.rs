@@ -1,10 +1,12 @@
 //! How well somebody who has the cluster's data knows when a car will leave: a test attacker, and what lowers its score.
 //!
 //! Called by the testbed's `bench-privacy`. All of it is pure: a fleet of traces lives for five weeks, [`seen`] is what the cluster sees of
-//! a car, [`held`] what is left of that in somebody's hands after four weeks, [`attacker`] predicts the departures of the fifth, and
-//! [`score`] holds them against the trace. What must never happen: the attacker is told anything of a car that is not in what is held.
+//! a car, [`fell`] what it sees of the car's own forecasts, [`held`] what is left of that in somebody's hands after four weeks, [`attacker`]
+//! predicts the departures of the fifth, and [`score`] holds them against the trace. What must never happen: the attacker is told anything
+//! of a car that is not in what is held.
 
 pub mod attacker;
+pub mod fell;
 pub mod held;
 pub mod score;
 pub mod seen;
@@ -15,7 +17,7 @@ mod tests;
 use std::time::Duration;
 
 use crate::traces::{DAY, Fleet, Trace};
-use attacker::Habits;
+use attacker::{Habits, Lags};
 use held::{Held, Source};
 use score::{Score, Tally};
 
@@ -48,11 +50,18 @@ pub fn try_all(fleet: &Fleet, cars: u32, needs_cable: bool, sources: &[Source]) 
     let traces: Vec<Trace> = fleet.traces(cars).collect();
     let public = attacker::published(fleet, &traces);
     let seen: Vec<Vec<seen::Seen>> = traces.iter().map(|trace| seen::seen(trace, needs_cable)).collect();
+    let asked = sources.iter().any(|source| source.kind.has_falls());
+    let fell = if asked {
+        falls(fleet, &traces)
+    } else {
+        vec![Vec::new(); traces.len()]
+    };
+    let lags = Lags::of(traces.iter().zip(fell.iter().map(Vec::as_slice)));
     let row = |source: &Source| {
         let mut tally = Tally::default();
-        for (trace, seen) in traces.iter().zip(&seen) {
-            let held = Held::of(source, trace, seen, fleet.seed);
-            let habits = Habits::learn(fleet, &held, &public);
+        for ((trace, seen), fell) in traces.iter().zip(&seen).zip(&fell) {
+            let held = Held::of(source, trace, seen, fell, fleet.seed);
+            let habits = Habits::learn(fleet, &held, &public, &lags);
             tally.add(fleet, trace, &habits);
         }
         Row {
@@ -61,6 +70,16 @@ pub fn try_all(fleet: &Fleet, cars: u32, needs_cable: bool, sources: &[Source]) 
         }
     };
     sources.iter().map(row).collect()
+}
+
+/// What falls of what each car says; the slowest part by far, for each car makes thousands of forecasts.
+fn falls(fleet: &Fleet, traces: &[Trace]) -> Vec<Vec<fell::Fall>> {
+    let longer = Fleet {
+        days: fleet.days.saturating_add(fell::LEARNT),
+        ..fleet.clone()
+    };
+    let of = |trace: &Trace| fell::fell(trace, &longer.trace(trace.car.index));
+    traces.iter().map(of).collect()
 }
 
 /// The first departure of a day in the trace, in hours after midnight.

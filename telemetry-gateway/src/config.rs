@@ -50,6 +50,22 @@ pub enum ConfigError {
         #[source]
         source: PseudonymError,
     },
+    /// The list of the fleet's cars has lost more of them than one reading may take off.
+    #[error(
+        "failed to use {}: {lost} of the fleet's {of} cars are not on it any more, and one reading takes off {percent} % at most; if that is \
+         meant, take them off in smaller steps, or set mayLosePercent and start the gateway anew",
+        path.display()
+    )]
+    Lost {
+        /// The file.
+        path: PathBuf,
+        /// So many cars.
+        lost: usize,
+        /// Of so many.
+        of: usize,
+        /// What is let.
+        percent: usize,
+    },
 }
 
 /// The document.
@@ -73,12 +89,18 @@ pub struct Config {
     /// A signal that was not said for so long is unknown. At least 10 s, at most an hour.
     #[serde(with = "kerbside_core::duration::text", default = "stale_after")]
     pub stale_after: Duration,
-    /// A car's Vehicle is written at most this often, so that it does not tell the minute in which somebody comes or goes.
+    /// A car's Vehicle is written at fixed times, this far apart, so that it does not tell the minute in which somebody comes or goes.
     #[serde(with = "kerbside_core::duration::text", default = "publish_every")]
     pub publish_every: Duration,
+    /// What a Vehicle says may be believed for so long without being said anew; then it is Unknown, although the gateway be gone.
+    #[serde(with = "kerbside_core::duration::text", default = "good_for")]
+    pub good_for: Duration,
     /// The Vehicle of a car that was silent for so long is deleted.
     #[serde(with = "kerbside_core::duration::text", default = "retain_for")]
     pub retain_for: Duration,
+    /// Of the cars on the list one reading of it takes off at most this many percent (or one car); a list that has lost more is held.
+    #[serde(default = "may_lose_percent")]
+    pub may_lose_percent: usize,
     /// Writes to the API server in a second, of all cars together, 1 to 100.
     #[serde(default = "writes_per_second")]
     pub writes_per_second: u32,
@@ -105,6 +127,14 @@ fn stale_after() -> Duration {
 
 fn publish_every() -> Duration {
     Duration::from_mins(5)
+}
+
+fn good_for() -> Duration {
+    Duration::from_hours(1)
+}
+
+fn may_lose_percent() -> usize {
+    20
 }
 
 fn retain_for() -> Duration {
@@ -153,6 +183,12 @@ impl Config {
         if !(Duration::from_secs(1)..=hour).contains(&self.publish_every) {
             return Err("publishEvery is 1s to 1h".to_owned());
         }
+        if self.good_for / 2 < self.publish_every || self.good_for > Duration::from_hours(24) {
+            return Err("goodFor is at least twice publishEvery, and at most 24h".to_owned());
+        }
+        if self.may_lose_percent > 100 {
+            return Err("mayLosePercent is 0 to 100".to_owned());
+        }
         if self.retain_for < self.stale_after {
             return Err("retainFor is at least staleAfter: a car that is only unknown must not go".to_owned());
         }
@@ -163,6 +199,20 @@ impl Config {
             return Err("messagesPerMinute is 1 to 6000".to_owned());
         }
         Ok(self)
+    }
+
+    /// Whether one reading of the list may take off `lost` of `of` cars. One always goes: else a small fleet could take off none.
+    pub(crate) fn may_lose(&self, lost: usize, of: usize) -> bool {
+        lost <= 1 || lost.saturating_mul(100) <= of.saturating_mul(self.may_lose_percent)
+    }
+
+    /// The writes in a second, rounded up, that it takes to say anew in time what so many cars are: each once in as many slots as half of
+    /// `goodFor` has. What changes comes on top.
+    pub(crate) fn renewals_per_second(&self, cars: usize) -> u128 {
+        let (half, every) = ((self.good_for / 2).as_millis(), self.publish_every.as_millis().max(1));
+        let between = half.div_ceil(every).max(1).saturating_mul(every);
+        let cars = u128::try_from(cars).unwrap_or(u128::MAX);
+        cars.saturating_mul(1000).div_ceil(between)
     }
 
     /// The fleet's pseudonyms.
@@ -223,6 +273,10 @@ vinsFile: /etc/vins
             (Duration::from_mins(15), Duration::from_mins(5))
         );
         assert_eq!(config.retain_for, Duration::from_hours(72));
+        assert_eq!(
+            (config.good_for, config.may_lose_percent),
+            (Duration::from_hours(1), 20)
+        );
         assert_eq!((config.writes_per_second, config.messages_per_minute), (5, 120));
         assert_eq!(config.key_file, Path::new("key"), "it is beside the document");
         assert_eq!(config.tls.client_ca_file, Path::new("cars.pem"));
@@ -233,6 +287,9 @@ vinsFile: /etc/vins
     #[case::unknown_word("vin: 5", "vin")]
     #[case::fresh("staleAfter: 2h", "staleAfter is 10s to 1h")]
     #[case::slow("publishEvery: 2h", "publishEvery is 1s to 1h")]
+    #[case::believed_for_too_short("goodFor: 9m", "goodFor is at least twice publishEvery")]
+    #[case::believed_for_too_long("goodFor: 25h", "at most 24h")]
+    #[case::more_than_all("mayLosePercent: 101", "mayLosePercent is 0 to 100")]
     #[case::forgetful("retainFor: 1m", "retainFor is at least staleAfter")]
     #[case::flood("writesPerSecond: 0", "writesPerSecond is 1 to 100")]
     #[case::deaf("messagesPerMinute: 0", "messagesPerMinute is 1 to 6000")]
@@ -240,6 +297,28 @@ vinsFile: /etc/vins
     fn document_that_cannot_be_says_which_word_is_wrong(#[case] more: &str, #[case] says: &str) {
         let message = read(more).unwrap_err().to_string();
         assert!(message.contains("gateway.yaml") && message.contains(says), "{message}");
+    }
+
+    #[rstest::rstest]
+    #[case::one_of_two(1, 2, true)]
+    #[case::the_only_one(1, 1, true)]
+    #[case::just_as_many(20, 100, true)]
+    #[case::one_more(21, 100, false)]
+    #[case::all(100, 100, false)]
+    fn list_may_lose_a_share_at_a_time(#[case] lost: usize, #[case] of: usize, #[case] may: bool) {
+        assert_eq!(read("").unwrap().may_lose(lost, of), may);
+        assert!(read("mayLosePercent: 100").unwrap().may_lose(lost, of));
+    }
+
+    #[rstest::rstest]
+    #[case::parked_and_few("", 1, 1)]
+    #[case::as_documented("", 1_000, 1)]
+    #[case::just_as_many_as_the_default("", 9_000, 5)]
+    #[case::one_more("", 9_001, 6)]
+    #[case::believed_for_longer("goodFor: 4h", 20_000, 3)]
+    #[case::half_is_no_whole_number_of_slots("goodFor: 12m", 6_000, 10)]
+    fn fleet_needs_so_many_writes_a_second(#[case] more: &str, #[case] cars: usize, #[case] needs: u128) {
+        assert_eq!(read(more).unwrap().renewals_per_second(cars), needs);
     }
 
     #[test]

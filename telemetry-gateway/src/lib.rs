@@ -23,6 +23,7 @@ pub mod publish;
 mod run;
 pub mod server;
 pub mod signals;
+pub mod slots;
 pub mod websocket;
 
 pub use run::{RunError, run};

@@ -5,12 +5,15 @@
 //! nobody without the key can tell which car is which, nor that two names are one car.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use kerbside_core::ids::VehicleId;
 use rustls_pki_types::CertificateDer;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer as _;
+
+use crate::slots::Slots;
 
 /// Mixed into each hash, so that the key gives nothing away if the fleet uses it elsewhere.
 const CONTEXT: &[u8] = b"kerbside vehicle id\0";
@@ -31,6 +34,12 @@ pub enum PseudonymError {
     /// A line of the list is not a VIN.
     #[error("failed to read the list of the fleet's cars: line {0} is not a VIN of 17 letters and digits")]
     Line(usize),
+    /// The list has no car in it. A file that is just being written, or was cut off, looks like that.
+    #[error(
+        "failed to use the list of the fleet's cars: there is no VIN in it; to show no car any more, end the gateway and delete its Vehicles by \
+         their label"
+    )]
+    Empty,
 }
 
 /// A vehicle identification number.
@@ -95,17 +104,26 @@ impl Pseudonyms {
         VehicleId::from_random(bytes)
     }
 
-    /// The names of a list of VINs, one a line; empty lines and those that begin with `#` are skipped.
+    /// When each car's Vehicle may be written, once in `every`.
+    pub fn slots(&self, every: Duration) -> Slots {
+        Slots::new(self.0.clone(), every)
+    }
+
+    /// The names of a list of VINs, one a line; empty lines and those that begin with `#` are skipped. A list of none is no list.
     pub fn of_list(&self, list: &str) -> Result<HashSet<VehicleId>, PseudonymError> {
         let lines = list.lines().map(str::trim).enumerate();
-        lines
+        let ids: HashSet<_> = lines
             .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
             .map(|(at, line)| {
                 Vin::parse(line)
                     .map(|vin| self.of(&vin))
                     .ok_or(PseudonymError::Line(at + 1))
             })
-            .collect()
+            .collect::<Result<_, _>>()?;
+        if ids.is_empty() {
+            return Err(PseudonymError::Empty);
+        }
+        Ok(ids)
     }
 }
 
@@ -172,6 +190,15 @@ mod tests {
         assert_eq!(ids, ["car-4xdze5jdkgvy4vhf".parse().unwrap()].into());
         let message = pseudonyms.of_list(&format!("{list}{VIN}x\n")).unwrap_err().to_string();
         assert!(message.contains("line 4") && !message.contains(VIN), "{message}");
+    }
+
+    #[rstest::rstest]
+    #[case::nothing("")]
+    #[case::cut_off_after_its_head("# the depot\n\n")]
+    fn list_without_a_car_is_refused(#[case] list: &str) {
+        let refused = Pseudonyms::new(KEY).unwrap().of_list(list).unwrap_err();
+        assert_eq!(refused, PseudonymError::Empty);
+        assert!(refused.to_string().contains("there is no VIN in it"), "{refused}");
     }
 
     #[test]

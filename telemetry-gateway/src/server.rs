@@ -3,9 +3,10 @@
 //! One task per connection. It is here that a car is known by its VIN, for as long as it is connected; all that leaves this module is the
 //! pseudonym and what [`Cars`] takes of a payload. Nothing that a car sends can make it wait, grow or log: bad messages are
 //! counted. Who has no certificate of the fleet's authorities does not get past TLS; who is not on the fleet's list not past the
-//! first answer.
+//! first answer; and until then nobody has one of the places that are for cars ([`Places`]).
 
 mod allowance;
+mod places;
 mod session;
 
 use std::convert::Infallible;
@@ -24,7 +25,6 @@ use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -35,14 +35,16 @@ use crate::config::{ConfigError, Tls, bytes};
 use crate::metrics::Metrics;
 use crate::pseudonym::{Pseudonyms, Vin};
 use crate::websocket;
+use places::Stranger;
+pub use places::{Places, TooFewFiles};
 use session::Session;
 
-/// From the first byte to the handshake's answer.
+/// Until TLS is done: somebody who says nothing keeps a place for no longer.
+const GREETING: Duration = Duration::from_secs(10);
+/// From there to the handshake's answer.
 const HANDSHAKE: Duration = Duration::from_secs(15);
 /// Of the head of a request.
 const HEAD: usize = 16 * 1024;
-/// Connections at a time. A fleet has one per car; more than this is a flood.
-const CONNECTIONS: usize = 20_000;
 
 /// Files that TLS cannot use.
 #[derive(Debug, thiserror::Error)]
@@ -103,6 +105,8 @@ pub struct Server {
     pub clock: Arc<dyn Clock>,
     /// What is counted.
     pub metrics: Metrics,
+    /// How many may be connected, and as what.
+    pub places: Arc<Places>,
     /// Of one car; what is beyond is not read.
     pub messages_per_minute: u32,
     /// A connection on which nothing comes for so long is ended: nothing that was said on it counts any more.
@@ -112,21 +116,27 @@ pub struct Server {
 impl Server {
     /// Serves cars until `stop`, and then sends them away.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, tls: Arc<ServerConfig>, stop: CancellationToken) {
-        let (acceptor, room) = (TlsAcceptor::from(tls), Arc::new(Semaphore::new(CONNECTIONS)));
+        let acceptor = TlsAcceptor::from(tls);
         let mut tasks = JoinSet::new();
         loop {
-            let Ok(place) = Arc::clone(&room).acquire_owned().await else {
-                break;
+            let next = async {
+                let place = self.places.free().await;
+                (place, listener.accept().await)
             };
-            let accepted = tokio::select! {
+            let (place, accepted) = tokio::select! {
                 () = stop.cancelled() => break,
                 Some(_) = tasks.join_next() => continue,
-                accepted = listener.accept() => accepted,
+                (Some(place), accepted) = next => (place, accepted),
+                else => break,
             };
             match accepted {
-                Ok((stream, _)) => {
+                Ok((stream, from)) => {
+                    let Some(stranger) = self.places.come(from.ip(), place) else {
+                        tracing::debug!("a client was sent away: too many of its address are in their handshakes");
+                        continue;
+                    };
                     let (server, acceptor, stop) = (Arc::clone(&self), acceptor.clone(), stop.clone());
-                    tasks.spawn(async move { server.connection(stream, acceptor, place, stop).await });
+                    tasks.spawn(async move { server.connection(stream, acceptor, stranger, stop).await });
                 }
                 // Too many open files, most likely: others end meanwhile.
                 Err(error) => {
@@ -142,10 +152,10 @@ impl Server {
         self: Arc<Self>,
         stream: TcpStream,
         acceptor: TlsAcceptor,
-        place: OwnedSemaphorePermit,
+        stranger: Stranger,
         stop: CancellationToken,
     ) {
-        let Ok(Ok(stream)) = timeout(HANDSHAKE, acceptor.accept(stream)).await else {
+        let Ok(Ok(stream)) = timeout(GREETING, acceptor.accept(stream)).await else {
             // What TLS says of a certificate may have parts of it.
             tracing::debug!("a client did not get past TLS");
             return;
@@ -177,9 +187,15 @@ impl Server {
             }
         }
         let begun = sessions.lock().await.take();
-        if let Some((upgrade, session)) = begun
-            && let Ok(upgraded) = upgrade.await
-        {
+        let Some((upgrade, session)) = begun else { return };
+        let Some(place) = self.places.is_car(stranger) else {
+            tracing::warn!(
+                places = self.places.for_cars(),
+                "a car of the fleet was sent away: the limit on open files lets no more be connected"
+            );
+            return;
+        };
+        if let Ok(upgraded) = upgrade.await {
             session.run(TokioIo::new(upgraded), stop).await;
         }
         drop(place);
@@ -199,7 +215,8 @@ impl Server {
             Err(why) => return (says(StatusCode::BAD_REQUEST, why), None),
         };
         let id = self.pseudonyms.of(vin);
-        let Some(ended) = self.cars.connect(&id, self.clock.boottime()) else {
+        let now = (self.clock.boottime(), self.clock.wall());
+        let Some(ended) = self.cars.connect(&id, now) else {
             tracing::info!("a client was sent away: its car is not on the list of the fleet");
             return (
                 says(StatusCode::FORBIDDEN, "this car is not on the list of the fleet"),

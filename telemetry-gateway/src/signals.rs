@@ -127,18 +127,18 @@ impl Signals {
     /// As the judgement reads it.
     fn snapshot(&self) -> Snapshot {
         let mut snapshot = Snapshot::default();
-        let rail_off = self
-            .0
-            .get(&Field::DriveRail)
-            .filter(|rail| rail.fact == Some(Fact::Is(false)));
+        let said = |field: Field, fact: Fact| {
+            let reading = self.0.get(&field);
+            reading.filter(|reading| reading.fact == Some(fact))
+        };
+        let locked = said(Field::DriveRail, Fact::Is(false)).zip(said(Field::Gear, Fact::Park(true)));
         for (field, reading) in &self.0 {
-            let (fact, at) = match (reading.fact, rail_off) {
-                // A car whose drive is off neither measures a speed nor has a gear: it is in Park and stands. That holds for as long as both
-                // words do.
-                (None, Some(rail)) if *field == Field::VehicleSpeed => {
-                    (Some(Fact::Number(0.0)), rail.at.min(reading.at))
+            let (fact, at) = match (reading.fact, locked) {
+                // A car whose drive is off measures no speed. In Park it stands all the same, for as long as all three words hold. A gear that
+                // is not told stays unknown: a drive that is off holds no wheel.
+                (None, Some((rail, gear))) if *field == Field::VehicleSpeed => {
+                    (Some(Fact::Number(0.0)), rail.at.min(gear.at).min(reading.at))
                 }
-                (None, Some(rail)) if *field == Field::Gear => (Some(Fact::Park(true)), rail.at.min(reading.at)),
                 (fact, _) => (fact, reading.at),
             };
             set(&mut snapshot, *field, fact, at);

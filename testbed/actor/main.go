@@ -3,6 +3,8 @@
 //
 //	actor ACT [; ACT]...
 //
+// Under the name tar it is as much of one as `kubectl cp` needs (tar.go).
+//
 // An act that fails ends it with code 1 and its error on standard error; `try ACT` prints the error and goes on.
 package main
 
@@ -29,9 +31,17 @@ import (
 	"sync"
 	"syscall"
 	"time"
+	"unsafe"
 )
 
 func main() {
+	if filepath.Base(os.Args[0]) == "tar" {
+		if err := tarOf(os.Args[1:]); err != nil {
+			fmt.Fprintf(os.Stderr, "tar: %v\n", err)
+			os.Exit(2)
+		}
+		return
+	}
 	for _, act := range split(os.Args[1:]) {
 		if err := do(act); err != nil {
 			var code exitCode
@@ -105,6 +115,8 @@ func init() {
 		"kill":    func(a []string) error { n, _ := strconv.Atoi(a[0]); return syscall.Kill(n, syscall.SIGKILL) },
 		"ps":      ps,
 		"host":    func([]string) error { name, err := os.Hostname(); fmt.Println(name); return err },
+		"listen":  listen,
+		"size":    size,
 		"resolve": func(a []string) error { found, err := net.LookupHost(a[0]); fmt.Println(found); return err },
 		"unshare": func([]string) error { return syscall.Unshare(syscall.CLONE_NEWUSER) },
 		"routes":  func([]string) error { return cat([]string{"/proc/self/net/route"}) },
@@ -491,6 +503,29 @@ func serveGRPC(a []string) error {
 	server.Protocols.SetUnencryptedHTTP2(true)
 	go server.Serve(listener)
 	return wait(nil)
+}
+
+// listen: says back what it hears until there is no more, and how many bytes that were.
+func listen([]string) error {
+	n, err := io.Copy(os.Stdout, os.Stdin)
+	fmt.Println("heard", n)
+	return err
+}
+
+// size ROWS COLUMNS: waits until its terminal has this size, and says so.
+func size(a []string) error {
+	for {
+		var is struct{ rows, columns, x, y uint16 }
+		_, _, errno := syscall.Syscall(syscall.SYS_IOCTL, 0, syscall.TIOCGWINSZ, uintptr(unsafe.Pointer(&is)))
+		if errno != 0 {
+			return errno
+		}
+		if fmt.Sprint(is.rows) == a[0] && fmt.Sprint(is.columns) == a[1] {
+			fmt.Println("size", is.rows, is.columns)
+			return nil
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
 }
 
 func ps([]string) error {

@@ -8,6 +8,7 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use tokio::time::Instant;
 
+use crate::databroker::played;
 use crate::endpoints::Endpoints;
 use crate::engine::Kind;
 use crate::layout::Layout;
@@ -34,6 +35,9 @@ enum Command {
     Publish(Publish),
     /// Run the demo: everything that `up` does, eight cars, one job, the comparison of its results
     Demo(demo::Options),
+    /// Play cars' scenarios into their databrokers, until it is ended; the demo starts one
+    #[command(hide = true)]
+    Provide(played::Options),
     /// Measure how long Pods take from being bound to running in a car; the last line is one JSON object of figures
     BenchPods(bench::pods::Options),
     /// Measure how soon a car's work stands still when its driver returns; the last line is one JSON object of figures
@@ -94,6 +98,7 @@ pub async fn run(arguments: Arguments) -> Result<()> {
             Ok(())
         }
         Command::Demo(options) => demo::run(&options).await,
+        Command::Provide(options) => played::provide(&options).await,
         Command::BenchPods(options) => bench::pods::command(&options).await,
         Command::BenchReturn(options) => bench::returns::command(&options).await,
         Command::BenchPrivacy(options) => bench::privacy::command(&options),

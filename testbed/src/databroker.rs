@@ -1,7 +1,9 @@
 //! A databroker for one car, as a process of its own, and who tells it what the car's signals are.
 //!
 //! Used by tests of cars that listen to a broker as real ones do, and by the benchmark of a driver's return. A broker can be stopped, killed and
-//! started again; a provider can die, which a broker does not tell anybody.
+//! started again; a provider can die, which a broker does not tell anybody. `played` has the brokers of cars that play scenarios.
+
+pub mod played;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -78,14 +80,7 @@ impl Databroker {
         let mut program = Program::new(&process, tools::own("kerbside-databroker")?)
             .args(["--unix-socket".to_owned(), text(&broker.socket())])
             .args(["--address".to_owned(), format!("127.0.0.1:{}", broker.port)])
-            .args([
-                "--vss",
-                match release {
-                    Release::V4 => "4",
-                    Release::V5 => "5",
-                    Release::V6 => "6",
-                },
-            ]);
+            .args(["--vss", number(release)]);
         if way == Way::Tls {
             let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]);
             let made = made.context("failed to make a certificate")?;
@@ -214,6 +209,15 @@ pub fn socket_fits(path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// As the broker's program is told.
+fn number(release: Release) -> &'static str {
+    match release {
+        Release::V4 => "4",
+        Release::V5 => "5",
+        Release::V6 => "6",
+    }
+}
+
 fn providers_token() -> String {
     kerbside_databroker::unsigned("provider", None, "provide")
 }
@@ -233,7 +237,7 @@ impl Provider {
         // Held until it is said: what was said before must not be said again after it.
         let mut values = self.values.lock().await;
         values.insert(path.to_owned(), value.clone());
-        self.says.one(&mut client, path, value).await
+        self.says.one(&mut client, path, Some(value)).await
     }
 }
 
@@ -281,20 +285,21 @@ impl Says {
         for path in paths {
             let values = values.lock().await;
             if let Some(value) = values.get(&path) {
-                self.one(client, &path, value.clone()).await?;
+                self.one(client, &path, Some(value.clone())).await?;
             }
         }
         Ok(())
     }
 
-    async fn one(&self, client: &mut ValClient<Channel>, path: &str, value: TypedValue) -> Result<()> {
+    /// Says a value; without one, takes back what was said.
+    async fn one(&self, client: &mut ValClient<Channel>, path: &str, value: Option<TypedValue>) -> Result<()> {
         let mut request = Request::new(PublishValueRequest {
             signal_id: Some(SignalId {
                 signal: Some(signal_id::Signal::Path(path.to_owned())),
             }),
             data_point: Some(Datapoint {
                 timestamp: None,
-                value: Some(Value {
+                value: value.map(|value| Value {
                     typed_value: Some(value),
                 }),
             }),

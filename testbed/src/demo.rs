@@ -24,6 +24,7 @@ use tokio::time::{Instant, interval, timeout_at};
 
 use crate::bed::Bed;
 use crate::control_plane::{self, kubeconfig};
+use crate::databroker::played;
 use crate::digits;
 use crate::install::documents;
 use crate::install::footprint::{Footprint, Object};
@@ -88,6 +89,8 @@ pub async fn run(options: &Options) -> Result<()> {
     up::up(&layout, &request, &mut |text| screen.news(text)).await?;
 
     let bed = Bed::open(layout).await?;
+    screen.news("starting a databroker for each of eight cars: VSS 4, 5 and 6");
+    played::start(&bed.layout, &cast::listeners()).await?;
     screen.news("enrolling eight cars");
     apply(&bed, POOL_FILE).await?;
     // All of them, also when one fails: a car that was stopped on its way in would have a Vehicle that nobody knows of.
@@ -120,6 +123,10 @@ async fn apply(bed: &Bed, file: &str) -> Result<()> {
 struct Show {
     board: Board,
     memory: Memory,
+    /// So many cars know by a databroker how they stand.
+    heard: usize,
+    /// What one of them says of itself.
+    account: String,
     seconds: f64,
 }
 
@@ -164,7 +171,13 @@ impl Show {
         memory.sample(&bed.layout)?;
         drop(watching);
         let seconds = applied.map_or(0.0, |a| a.elapsed().as_secs_f64());
-        Ok(Self { board, memory, seconds })
+        Ok(Self {
+            board,
+            memory,
+            heard: cast::heard(&actors).await,
+            account: cast::account(&actors).await?,
+            seconds,
+        })
     }
 }
 
@@ -202,7 +215,7 @@ async fn conclude(bed: &Bed, show: &Show) -> Result<()> {
     bed.results(NAMESPACE, JOB, &results).await?;
     let verdict = digits::compare(&tools::checkout()?, &results)?;
     let paid = Paid::read(bed, NAMESPACE, JOB, u64::from(show.board.completed())).await?;
-    let figures = Figures::of(&show.board, &verdict, &show.memory, &paid, show.seconds);
+    let figures = Figures::of(&show.board, &verdict, &show.memory, &paid, show.heard, show.seconds);
     for kind in ["fleetjobs", "vehicles", "nodes", "events"] {
         let objects = bed.kubectl.run(&["get", kind, "-A", "-o", "json"], "").await?;
         std::fs::write(bed.layout.path(&format!("{kind}.json")), objects).context("failed to write raw data")?;
@@ -240,7 +253,9 @@ fn tell(bed: &Bed, show: &Show, verdict: &digits::Verdict, paid: &Paid, figures:
     );
     println!("{}", show.board.summary());
     println!("{}", figures.about_owners());
+    println!("{}", figures.about_signals());
     println!("{}", paid.text());
+    println!("\n{}", show.account);
     println!("\nLook around (it all stays up until `make demo-down`):");
     println!("  export KUBECONFIG={}", bed.endpoints.kubeconfig.display());
     println!("  alias kubectl={}", kubectl.display());

@@ -53,6 +53,16 @@ impl Tool {
         })
     }
 
+    /// The program.
+    pub fn program(&self) -> &Path {
+        &self.binary
+    }
+
+    /// Which cluster it is aimed at.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
     /// Runs it; its failing is not an error here.
     pub async fn attempt(&self, args: &[&str], stdin: &str) -> Result<Output> {
         let name = self.binary.display();

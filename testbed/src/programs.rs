@@ -133,8 +133,9 @@ pub async fn publish_actor(layout: &Layout, registry: &str) -> Result<String> {
         );
     }
     let program = std::fs::read(&path).with_context(|| format!("failed to read {}", path.display()))?;
-    let config = json!({"Entrypoint": [format!("/{ACTOR}")]});
-    push(registry, ACTOR, TAG, &Artifact::program(ACTOR, &program, &config)?).await
+    let config = json!({"Entrypoint": [format!("/{ACTOR}")], "Env": ["PATH=/:/bin"]});
+    let image = Artifact::programs(&[(ACTOR, &program), ("bin/tar", &program)], &config)?;
+    push(registry, ACTOR, TAG, &image).await
 }
 
 async fn build(out: &Path) -> Result<()> {

@@ -6,6 +6,7 @@
 pub mod artifact;
 pub mod guarded;
 pub mod push;
+pub mod sign;
 
 use std::time::Duration;
 

@@ -43,11 +43,11 @@ pub struct Place {
     pub environment: BTreeMap<String, String>,
 }
 
-/// Makes the store, empty or as an earlier testbed in `layout` left it.
+/// Makes the store, empty: what an earlier testbed in `layout` left is of a cluster that is gone, and its ledger of a link CA that is.
 pub async fn start(layout: &Layout, kind: Kind) -> Result<Place> {
     match kind {
         Kind::Directory => {
-            let directory = layout.dir("store")?;
+            let directory = emptied(layout, "store")?;
             Ok(Place {
                 url: format!("file://{}", directory.display()),
                 directory,
@@ -58,12 +58,20 @@ pub async fn start(layout: &Layout, kind: Kind) -> Result<Place> {
     }
 }
 
+fn emptied(layout: &Layout, name: &str) -> Result<PathBuf> {
+    let path = layout.path(name);
+    if path.exists() {
+        std::fs::remove_dir_all(&path).with_context(|| format!("failed to remove {}", path.display()))?;
+    }
+    layout.dir(name)
+}
+
 async fn s3(layout: &Layout) -> Result<Place> {
-    let buckets = layout.dir("buckets")?;
+    let buckets = emptied(layout, "buckets")?;
     let directory = buckets.join(BUCKET).join(PREFIX);
     std::fs::create_dir_all(&directory).context("failed to make the bucket")?;
     // Not among the buckets, each of which is a directory; by its name too, for the server compares beginnings.
-    let metadata = layout.dir("s3-metadata")?;
+    let metadata = emptied(layout, "s3-metadata")?;
     let address = format!("127.0.0.1:{}", ports::free()?);
     let secret = || HEXLOWER.encode(&rand::random::<[u8; 16]>());
     let (access, secret) = (secret(), secret());
@@ -90,4 +98,20 @@ async fn s3(layout: &Layout) -> Result<Place> {
         directory,
         environment: environment.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn ledger_of_a_testbed_that_is_gone_is_gone_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::create(dir.path()).unwrap();
+        let first = start(&layout, Kind::Directory).await.unwrap();
+        std::fs::create_dir_all(first.directory.join("_ledger")).unwrap();
+        let again = start(&layout, Kind::Directory).await.unwrap();
+        assert_eq!(again.directory, first.directory);
+        assert_eq!(std::fs::read_dir(again.directory).unwrap().count(), 0);
+    }
 }

@@ -30,11 +30,18 @@ pub struct Gateway {
     pub account: PathBuf,
     /// Where its log is.
     pub log: PathBuf,
+    /// The name of its process.
+    pub process: String,
 }
 
 impl Gateway {
     /// Starts a gateway with the test's name, which shows the cars of these VINs in the test's pool.
     pub async fn start(world: &mut World, vins: &[&str]) -> Result<Self> {
+        Self::start_good_for(world, vins, "1h").await
+    }
+
+    /// As [`Self::start`]; what it says of a car may be believed for so long.
+    pub async fn start_good_for(world: &mut World, vins: &[&str], good_for: &str) -> Result<Self> {
         let (layout, name) = (world.bed.layout.clone(), world.name.clone());
         let dir = layout.dir(&format!("gateways/{name}"))?;
         let (cars, own) = (Authority::new("cars")?, Authority::new("gateways")?);
@@ -47,7 +54,8 @@ impl Gateway {
         let config = json!({
             "name": name, "pool": name, "listen": format!("127.0.0.1:{port}"),
             "tls": {"certificateFile": "tls.crt", "privateKeyFile": "tls.key", "clientCaFile": "cars.pem"},
-            "keyFile": "key", "vinsFile": "vins", "publishEvery": "1s",
+            "keyFile": "key", "vinsFile": "vins", "publishEvery": "1s", "goodFor": good_for,
+            "mayLosePercent": 100,
         });
         let file = dir.join("gateway.yaml");
         std::fs::write(&file, config.to_string()).context("failed to write a gateway's configuration")?;
@@ -71,6 +79,7 @@ impl Gateway {
             own,
             account,
             log: record.log,
+            process: program.name,
         })
     }
 

@@ -135,7 +135,8 @@ impl World {
             .await?;
         self.cars.push(car.clone());
         car.start()?;
-        if plan.consent.is_some() && plan.signals == crate::fleet::car::Signals::Parked {
+        let works = plan.consent.is_some() && !plan.metered;
+        if works && plan.signals == crate::fleet::car::Signals::Parked {
             self.phase(&car, VehiclePhase::Available).await?;
         }
         Ok(car)

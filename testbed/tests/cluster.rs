@@ -24,6 +24,8 @@ mod deletion;
 mod departure;
 #[path = "cluster/doctor.rs"]
 mod doctor;
+#[path = "cluster/energy.rs"]
+mod energy;
 #[path = "cluster/engine.rs"]
 mod engine;
 #[path = "cluster/examples.rs"]
@@ -54,6 +56,8 @@ mod others;
 mod page;
 #[path = "cluster/privacy.rs"]
 mod privacy;
+#[path = "cluster/publishers.rs"]
+mod publishers;
 #[path = "cluster/refusals.rs"]
 mod refusals;
 #[path = "cluster/rules.rs"]

@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use kerbside_core::clock::Clock;
 use kerbside_link::SystemClock;
-use kerbside_link::client::{self, Tcp};
+use kerbside_link::client;
 use kerbside_link::open_files;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::boot::{self, BootError, Parts};
 use crate::config::{Car, ConfigError};
@@ -35,6 +35,7 @@ use crate::signals::broker::{self, Broker};
 use crate::signals::memory::WithMemory;
 use crate::signals::scenario::{Scenario, ScenarioError};
 use crate::signals::{Signals, Silent};
+use crate::uplink::Uplink;
 
 /// An agent that cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +76,9 @@ pub enum AgentError {
     /// Its parts do not come together.
     #[error(transparent)]
     Boot(#[from] BootError),
+    /// Nobody judges the car any more.
+    #[error("the loop that judges the car has ended by itself, so the agent does: start it again")]
+    Ended,
     /// It was to forget its owner.
     #[error("failed to forget the owner; the next start tries again")]
     Forget(#[source] io::Error),
@@ -123,48 +127,77 @@ pub async fn run(options: Options) -> Result<(), AgentError> {
     let source = WithMemory::new(source, car.parked.memory_full_percent_max);
     let cache_bytes = u64::try_from(car.cache_bytes.units()).unwrap_or(0);
     let images = Images::open(&directory.cache(), options.registry_http, cache_bytes)?;
+    let uplink = Uplink::open(&car, &directory, &clock);
+    images.count_by(&uplink);
     let vehicle = identity.vehicle().clone();
     let page = car.page.clone();
     let (requests, requested) = mpsc::channel(4);
     let parts = Parts {
         directory: directory.clone(),
         link: options.link,
-        network: Arc::new(Tcp),
+        network: uplink.tcp(),
         clock: Arc::clone(&clock),
         identity,
         car,
         images,
         signals: Box::new(source),
         requests: requested,
+        uplink,
     };
     let compiled = directory.cache().join("compiled");
-    let running = boot::boot(parts, |given| Runtimes {
-        wasm: Arc::new(Wasm::new(&compiled, Compiler::own(), given.brake.clone())),
-        containers: engine.map(|engine| {
+    let mut containers = None;
+    let mut running = boot::boot(parts, |given| {
+        let wasm = Arc::new(Wasm::new(&compiled, Compiler::own(), given.brake.clone()));
+        containers = engine.map(|engine| {
             let (images, proxies) = (given.images.clone(), given.proxies);
             Cri::new(&engine, directory.root(), images, proxies, given.brake)
-        }),
+        });
+        Runtimes {
+            wasm,
+            containers: containers.clone(),
+        }
     })
     .await?;
+    running.watch(Arc::clone(&clock))?;
     tokio::spawn(guard.keep(running.fence()));
-    let open = |settings: crate::config::Page| page::open(&settings, directory.clone(), clock, requests.clone());
+    let outlook = running.outlook();
+    let open =
+        |settings: crate::config::Page| page::open(&settings, directory.clone(), clock, requests.clone(), outlook);
     let door = page.map(open);
     tokio::spawn(control::serve(control::listen(&directory.socket())?, requests, door));
     tracing::info!(vehicle.id = %vehicle, directory = %options.directory.display(), "agent runs");
 
     let owes = running.owes();
-    let forgets = tokio::select! {
-        ended = end_signal() => ended.map(|()| false)?,
-        () = forget::due(&directory, &owes) => true,
+    let (forgets, result) = tokio::select! {
+        ended = end_signal() => (false, ended.map_err(AgentError::from)),
+        () = forget::due(&directory, &owes) => (true, Ok(())),
+        // The cluster would believe what it said last, and the owner would hear nothing.
+        () = running.ended() => (false, Err(AgentError::Ended)),
     };
     tracing::info!(forgets, "agent ends");
     running.end().await;
     let _ = std::fs::remove_file(directory.socket());
     if forgets {
-        forget::finish(&directory).map_err(AgentError::Forget)?;
-        tracing::warn!("the car has forgotten its owner; it has to be enrolled anew");
+        if let Some(containers) = containers {
+            forget_images(&containers).await;
+        }
+        if forget::finish(&directory).map_err(AgentError::Forget)? {
+            tracing::warn!("the car has forgotten its owner; it has to be enrolled anew");
+        } else {
+            tracing::error!("nothing says any more that the car is to forget its owner, so nothing is deleted");
+        }
     }
-    Ok(())
+    result
+}
+
+/// The images that the car gave its engine go, too, if the engine is there to be asked: nothing else waits for it.
+async fn forget_images(containers: &Cri) {
+    match timeout(ENGINE_PATIENCE, containers.forget_images()).await {
+        Ok(Ok(0)) => {}
+        Ok(Ok(left)) => tracing::warn!(left, "the container engine keeps images of this car"),
+        Ok(Err(error)) => tracing::warn!(%error, "the container engine may keep images of this car"),
+        Err(_) => tracing::warn!("the container engine does not answer, and may keep images of this car"),
+    }
 }
 
 /// Where the car's own signals come from.
@@ -181,7 +214,12 @@ fn source_of(car: &Car, clock: &Arc<dyn Clock>) -> Result<Box<dyn Signals>, Agen
 /// Trades a token for an identity and keeps it.
 pub async fn enrol(path: &std::path::Path, link: &str, token: &str) -> Result<String, EnrolError> {
     let directory = open(path)?;
-    if identity::exists(&directory) {
+    let somebody = identity::exists(&directory);
+    // What is enrolled now would be forgotten in the next moment, or not be told apart from what is to be.
+    if forget::is_pending(&directory) {
+        return Err(EnrolError::Forgetting { somebody });
+    }
+    if somebody {
         return Err(EnrolError::Already(directory.identity()));
     }
     let token = token.parse().map_err(|e| EnrolError::Token(format!("{e}")))?;
@@ -201,6 +239,12 @@ pub enum EnrolError {
     /// It is somebody already.
     #[error("failed to enrol: the car has an identity in {0}; remove it to enrol anew under a new name")]
     Already(PathBuf),
+    /// It has not forgotten yet whose it was.
+    #[error("failed to enrol: {}", forget::MEANWHILE)]
+    Forgetting {
+        /// It still is who it was.
+        somebody: bool,
+    },
     /// The token is none.
     #[error("failed to enrol: {0}")]
     Token(String),
@@ -234,6 +278,8 @@ fn open(path: &std::path::Path) -> Result<Directory, AgentError> {
 /// for its end has started the next one.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 const LOCK_RETRY: Duration = Duration::from_millis(50);
+/// To remove an image takes an engine a moment, and there may be many.
+const ENGINE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// The lock of the directory for a command that must not find an agent running; `None`: one runs.
 pub fn lock_if_free(directory: &Directory) -> io::Result<Option<Flock<std::fs::File>>> {

@@ -6,10 +6,13 @@
 
 mod actor;
 mod files;
+mod living;
 mod parts;
+mod pins;
 mod prepare;
 mod quota;
 mod status;
+mod tunnels;
 pub(crate) mod volumes;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -31,13 +34,15 @@ use kerbside_core::owner::Refusal;
 use kerbside_core::quantity::Resources;
 use kerbside_core::receipt::Tally;
 use kerbside_link::client::Event;
-use kerbside_link::proto::{AttemptPhase, AttemptStatus, Provide, ReadLogs, Run, Stop};
+use kerbside_link::proto::{AttemptPhase, AttemptStatus, OpenTunnel, Provide, ReadLogs, Run, Stop};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 use self::actor::{Actor, Kept, Order, Seed, Wires, Wish};
+pub use self::living::Living;
+use self::tunnels::{Asked, Gate, Guests};
 use crate::cluster::Cluster;
-use crate::control::Held;
+use crate::control::{Held, Visit};
 use crate::directory::Directory;
 use crate::energy::Energy;
 use crate::images::Images;
@@ -72,6 +77,8 @@ pub struct Context<C> {
     pub images: Images,
     /// What the car may do.
     pub outlook: watch::Receiver<Outlook>,
+    /// The programs that run, for the policy loop.
+    pub living: Living,
     /// What measures the car's energy.
     pub energy: Energy,
     /// The way to the supervisor.
@@ -209,6 +216,7 @@ pub struct Supervisor<C> {
     /// Stopped before they were known, or forgotten.
     taken: VecDeque<PodUid>,
     readers: BTreeMap<String, AbortHandle>,
+    guests: Guests,
     tasks: JoinSet<()>,
     live: watch::Sender<usize>,
     turn: watch::Sender<Turn>,
@@ -229,12 +237,14 @@ impl<C: Cluster> Supervisor<C> {
         revived: Vec<Revived>,
         live: watch::Sender<usize>,
     ) -> Self {
+        let guests = Guests::new(Arc::clone(&context.clock));
         let mut supervisor = Self {
             context,
             notes,
             attempts: HashMap::new(),
             taken: VecDeque::new(),
             readers: BTreeMap::new(),
+            guests,
             tasks: JoinSet::new(),
             live,
             turn: watch::Sender::new(Turn::default()),
@@ -293,6 +303,8 @@ impl<C: Cluster> Supervisor<C> {
                     reader.abort();
                 }
             }
+            Event::OpenTunnel(request) => self.open_tunnel(request),
+            Event::CloseTunnel(request) => self.guests.leave(&request),
             Event::Heard(heard) => {
                 self.heard.send_replace(heard);
             }
@@ -398,6 +410,7 @@ impl<C: Cluster> Supervisor<C> {
             .admit(&run.class, &**clock)
             .and_then(|()| read.as_ref().map_err(Clone::clone))
             .and_then(|work| self.runs(work))
+            .and_then(|work| self.signed(&outlook, work))
             .and_then(|work| self.pays(&outlook, &run.terms, work))
             .and_then(|work| self.fits(&outlook, &work.requests));
         let work = read.ok().map(Arc::new);
@@ -447,6 +460,16 @@ impl<C: Cluster> Supervisor<C> {
             (Engine::Container, Some(_)) => "the vehicle's container engine is not ready".to_owned(),
         };
         Err(Refusal::new(reason::RUNTIME_MISSING, message))
+    }
+
+    /// Whether its images may have the signatures that the owner wants: that one has none is known if it was found out a short while ago.
+    fn signed<'a>(&self, outlook: &Outlook, work: &'a Work) -> Result<&'a Work, Refusal> {
+        let publishers = outlook
+            .document
+            .as_ref()
+            .map_or(&[][..], |document| document.publishers());
+        pins::admit(work, &self.context.images, publishers)?;
+        Ok(work)
     }
 
     /// Whether it pays what the owner wants beyond its energy. One that asks for no processor is weighed as if it had a core.
@@ -558,6 +581,26 @@ impl<C: Cluster> Supervisor<C> {
         if self.taken.len() > REMEMBERED {
             self.taken.pop_front();
         }
+    }
+
+    /// Only its task waits for the attempt.
+    fn open_tunnel(&mut self, request: OpenTunnel) {
+        let uid = request.uid.parse::<PodUid>().ok();
+        let handle = uid.and_then(|uid| self.attempts.get(&uid));
+        let (orders, pod) = handle.map(|h| (h.orders.clone(), h.held.pod.clone())).unzip();
+        let asked = Asked {
+            request,
+            pod: pod.unwrap_or_default(),
+            orders,
+            gate: Gate::new(self.context.outlook.clone()),
+            now: self.context.clock.wall(),
+        };
+        self.guests.enter(self.context.cluster.clone(), asked);
+    }
+
+    /// Who is in the car's Pods, and who was lately.
+    pub fn visits(&self) -> watch::Receiver<Vec<Visit>> {
+        self.guests.visits()
     }
 
     /// Only the task waits for the attempt.

@@ -16,7 +16,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::attempts::{self, Context, Supervisor};
+use crate::attempts::{self, Context, Living, Supervisor};
+use crate::brake::{self, Brake, Watched};
 use crate::config::Car;
 use crate::consents::Reader;
 use crate::control::{self, Held, Request};
@@ -31,7 +32,9 @@ use crate::outlook::Outlook;
 use crate::policy::{Policy, Wires, nothing_known};
 use crate::receipts::{self, ReceiptError, Receipts};
 use crate::runtime::Runtimes;
+use crate::runtime::cri::Cri;
 use crate::signals::Signals;
+use crate::uplink::Uplink;
 
 /// After a car was told to end: as long as attempts may take to stop and the last words to leave.
 const GOODBYE: Duration = Duration::from_secs(3);
@@ -73,6 +76,8 @@ pub struct Parts {
     pub signals: Box<dyn Signals>,
     /// The owner's commands.
     pub requests: mpsc::Receiver<Request>,
+    /// What counts the data of a month. `network` and `images` count by it.
+    pub uplink: Uplink,
 }
 
 /// A car that is away says nothing of itself before it is connected; all others know themselves sooner.
@@ -80,6 +85,7 @@ const FIRST_WORD: Duration = Duration::from_secs(1);
 
 /// A car that runs. Dropping it leaves it running.
 pub struct Running {
+    outlook: watch::Receiver<Outlook>,
     fence: watch::Receiver<Option<Boottime>>,
     live: watch::Receiver<usize>,
     held: watch::Receiver<Vec<Held>>,
@@ -87,6 +93,10 @@ pub struct Running {
     client: Client,
     receipts: Receipts,
     energy: Energy,
+    watched: Watched,
+    engine: Option<Cri>,
+    uplink: Uplink,
+    words_kept: watch::Receiver<bool>,
     policy: JoinHandle<()>,
     supervisor: JoinHandle<()>,
     link_ended: JoinHandle<()>,
@@ -115,6 +125,7 @@ pub async fn boot(parts: Parts, runtimes: impl FnOnce(Given<'_>) -> Runtimes) ->
         images,
         signals,
         requests,
+        uplink,
     } = parts;
     let (journal, recovered) = Journal::open(&directory.journal())?;
     let receipts = Receipts::open(&directory, &identity)?;
@@ -130,32 +141,26 @@ pub async fn boot(parts: Parts, runtimes: impl FnOnce(Given<'_>) -> Runtimes) ->
     let terms = Arc::new(Terms::from(car.parked.clone()));
     let command = control::remembered(&directory.command(), clock.wall()).command(None);
     let (outlook, outlook_seen) = watch::channel(Outlook::initial(terms, command));
-    let (brake, braked) = watch::channel(true);
-    let passed = Arc::new(Totals::default());
+    let brake = Brake::pulled();
+    let (braked, watched) = (brake.follow(), brake.watched());
+    let passed = Arc::new(Totals::by(uplink.clone()));
     let proxies = Proxies::new(outlook_seen.clone(), braked.clone(), Arc::clone(&passed));
     let runtimes = runtimes(Given {
         brake: braked,
         images: &images,
         proxies,
     });
-    let containers = match &runtimes.containers {
-        Some(containers) => {
-            containers.looked().await;
-            containers.ready()
-        }
-        None => watch::channel(false).1,
-    };
+    let engine = runtimes.containers.clone();
+    let containers = looked_at(engine.as_ref()).await;
 
-    let instance = format!("{:016x}", rand::random::<u64>());
-    let mut config = Config::new(link, env!("CARGO_PKG_VERSION"), instance, identity, Arc::clone(&clock));
-    config.network = network;
-    config.first_word = FIRST_WORD;
+    let config = reached_by(link, network, identity, Arc::clone(&clock));
     let on_renewed = renewed(directory.clone(), receipts.clone());
     let (client, events) = Client::start(config, nothing_known(), statuses, on_renewed)?;
 
     let delivery = tokio::spawn(receipts::deliver(receipts.clone(), client.clone()));
     let (live, lives) = watch::channel(0);
     let (notes, to_note) = mpsc::unbounded_channel();
+    let (living, outlook_too) = (Living::default(), outlook_seen.clone());
     let context = Arc::new(Context {
         directory: directory.clone(),
         clock: Arc::clone(&clock),
@@ -165,31 +170,36 @@ pub async fn boot(parts: Parts, runtimes: impl FnOnce(Given<'_>) -> Runtimes) ->
         runtimes,
         images,
         outlook: outlook_seen,
+        living: living.clone(),
         energy: energy.clone(),
         notes,
     });
     let (from_link, to_supervisor) = mpsc::channel(1);
     let supervisor = Supervisor::new(context, to_note, revived, live);
-    let (held, held_too, fence) = (supervisor.held(), supervisor.held(), supervisor.fence());
+    let (held, held_too) = (supervisor.held(), supervisor.held());
+    let (visits, fence) = (supervisor.visits(), supervisor.fence());
     let supervisor = tokio::spawn(supervisor.run(to_supervisor));
-    let link_ended = tokio::spawn(hand_on(events, from_link));
     let (ending, ends) = watch::channel(false);
     let wires = Wires {
         outlook,
         brake,
+        living,
         live: lives.clone(),
         held,
+        visits,
         requests,
         containers,
         connection: client.connection(),
         passed,
         receipts: receipts.standing(),
         energy: energy.clone(),
+        uplink: uplink.clone(),
         ending: ends,
     };
     let policy = Policy::new(car, directory, consents, clock, client.clone(), wires);
-    let policy = tokio::spawn(policy.run(signals));
+    let (words_kept, policy) = (policy.kept(), tokio::spawn(policy.run(signals)));
     Ok(Running {
+        outlook: outlook_too,
         fence,
         live: lives,
         held: held_too,
@@ -197,11 +207,35 @@ pub async fn boot(parts: Parts, runtimes: impl FnOnce(Given<'_>) -> Runtimes) ->
         client,
         receipts,
         energy,
+        watched,
+        engine,
+        uplink,
+        words_kept,
         policy,
         supervisor,
-        link_ended,
+        link_ended: tokio::spawn(hand_on(events, from_link)),
         delivery,
     })
+}
+
+/// How the cluster is reached; the instance is another one for each start.
+fn reached_by(link: String, network: Arc<dyn Network>, identity: Identity, clock: Arc<dyn Clock>) -> Config {
+    let instance = format!("{:016x}", rand::random::<u64>());
+    let mut config = Config::new(link, env!("CARGO_PKG_VERSION"), instance, identity, clock);
+    config.network = network;
+    config.first_word = FIRST_WORD;
+    config
+}
+
+/// Whether the engine can run containers, once it was looked at; without one never.
+async fn looked_at(engine: Option<&Cri>) -> watch::Receiver<bool> {
+    match engine {
+        Some(containers) => {
+            containers.looked().await;
+            containers.ready()
+        }
+        None => watch::channel(false).1,
+    }
 }
 
 /// What the cluster says goes to the supervisor, in order, until one of them ends.
@@ -230,14 +264,38 @@ impl Running {
         self.fence.clone()
     }
 
+    /// From now on the brake is pulled also when the policy loop hangs. For a car in a process of its own: it takes a thread.
+    pub fn watch(&self, clock: Arc<dyn Clock>) -> io::Result<()> {
+        let engine = self.engine.clone();
+        brake::watch(self.watched.clone(), clock, move || {
+            if let Some(engine) = &engine {
+                engine.follow_brake();
+            }
+        })
+    }
+
+    /// Returns when the policy loop has ended, which it does by itself only if something is broken: its papers are gone, or it has panicked. Nobody
+    /// judges the car from then on, and what the cluster was told last is true no more: whoever runs it ends it. Call it once.
+    pub async fn ended(&mut self) {
+        if let Err(error) = (&mut self.policy).await {
+            tracing::error!(%error, "the policy loop has ended");
+        }
+    }
+
     /// How many attempts have a live process.
     pub fn live(&self) -> watch::Receiver<usize> {
         self.live.clone()
     }
 
+    /// What the policy loop knows.
+    pub fn outlook(&self) -> watch::Receiver<Outlook> {
+        self.outlook.clone()
+    }
+
     /// How the car stands with what it owes.
     pub fn owes(&self) -> Owes {
         Owes {
+            outlook: self.outlook(),
             live: self.live.clone(),
             held: self.held.clone(),
             standing: self.receipts.standing(),
@@ -256,7 +314,15 @@ impl Running {
         let _ = timeout(GOODBYE, self.live.wait_for(|live| *live == 0)).await;
         self.client.shutdown();
         let _ = timeout(GOODBYE, self.link_ended).await;
+        // Nobody waits for a thread of the process that ends, and what the owner said has to be known to the next one.
+        if !matches!(
+            timeout(GOODBYE, self.words_kept.wait_for(|kept| *kept)).await,
+            Ok(Ok(_))
+        ) {
+            tracing::error!("the owner's newest command may not be written down: the disk did not take it in time");
+        }
         self.energy.close();
+        self.uplink.close();
         // What is not delivered goes out after the next boot.
         self.delivery.abort();
     }

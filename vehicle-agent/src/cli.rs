@@ -15,7 +15,7 @@ use kerbside_core::owner::Word;
 use kerbside_link::SystemClock;
 
 use crate::agent::{self, Options};
-use crate::control::{self, Answer, Ask, Consents, Energy, Held, Network, Receipts};
+use crate::control::{self, Answer, Ask, Consents, Data, Energy, Held, Network, Receipts, Visit};
 use crate::directory::Directory;
 use crate::forget::Reason;
 use crate::receipts::show;
@@ -210,7 +210,12 @@ impl Cli {
                 };
                 match agent::enrol(&place.dir, &link, token.trim()).await {
                     Ok(vehicle) => Ok(format!("enrolled as {vehicle}\n")),
-                    Err(agent::EnrolError::Already(_)) if unless_enrolled => Ok("enrolled already\n".to_owned()),
+                    // The agent that is started next delivers, and forgets.
+                    Err(agent::EnrolError::Already(_) | agent::EnrolError::Forgetting { somebody: true })
+                        if unless_enrolled =>
+                    {
+                        Ok("enrolled already\n".to_owned())
+                    }
                     Err(error) => Err(error.into()),
                 }
             }
@@ -258,19 +263,25 @@ async fn asked(place: &Place, ask: Ask) -> anyhow::Result<Answer> {
     answer.with_context(|| format!("no agent runs in {}", place.dir.display()))
 }
 
-/// Tells a running agent, or writes down what the next one has to know.
+/// Tells a running agent, or writes down what the next one has to know; also where one runs that does not answer in time, as long as that can only end
+/// work: nothing is resumed behind an agent's back.
 async fn tell(dir: &Path, word: Word) -> anyhow::Result<String> {
     let directory = Directory::open(dir)?;
     let now = SystemClock.wall();
-    if let Some(answer) = control::ask(&directory.socket(), word.into()).await? {
-        // Work stands still already; what follows is for the record.
-        let record = if word == Word::Withdraw {
-            consent::record_withdrawal(&directory, now).await
-        } else {
-            String::new()
-        };
-        return Ok(format!("{}{record}\n", answer.text));
-    }
+    let how = match control::ask(&directory.socket(), word.into()).await {
+        Ok(Some(answer)) => {
+            // Work stands still already; what follows is for the record.
+            let record = if word == Word::Withdraw {
+                consent::record_withdrawal(&directory, now).await
+            } else {
+                String::new()
+            };
+            return Ok(format!("{}{record}\n", answer.text));
+        }
+        Ok(None) => "no agent runs; this holds when one starts".to_owned(),
+        Err(error) if word == Word::Resume => return Err(error.into()),
+        Err(error) => format!("{error}: this may hold already, and it does when an agent starts"),
+    };
     let owner = crate::config::owner(&directory.owner()).ok().flatten();
     let at = control::said_at(now, owner.as_ref().map(|owner| &owner.document));
     let (remembered, says) = control::remembered(&directory.command(), now).after(word, at);
@@ -280,7 +291,7 @@ async fn tell(dir: &Path, word: Word) -> anyhow::Result<String> {
     } else {
         String::new()
     };
-    Ok(format!("{says}{record} (no agent runs; this holds when one starts)\n"))
+    Ok(format!("{says}{record} ({how})\n"))
 }
 
 async fn receipts(verb: ReceiptsVerb) -> anyhow::Result<String> {
@@ -311,15 +322,66 @@ fn describe(answer: &Answer) -> String {
     writeln!(text, "network   {}", network(status.network.as_ref())).expect("writing to a String cannot fail");
     writeln!(text, "receipts  {}", signed_for(&status.receipts)).expect("writing to a String cannot fail");
     writeln!(text, "consents  {}", on_record(&status.consents)).expect("writing to a String cannot fail");
+    if !status.stalled.is_empty() {
+        writeln!(text, "stalled   {}", status.stalled).expect("writing to a String cannot fail");
+    }
     if let Some(energy) = &status.energy {
         writeln!(text, "energy    {}", taken(energy)).expect("writing to a String cannot fail");
+    }
+    if let Some(data) = &status.data {
+        writeln!(text, "data      {}", moved(data)).expect("writing to a String cannot fail");
     }
     // Indented: a line that begins with a word of the above is read by programs.
     for held in &status.held {
         writeln!(text, "  {}", attempt(held)).expect("writing to a String cannot fail");
     }
+    for visit in &status.visits {
+        writeln!(text, "  {}", visited(visit)).expect("writing to a String cannot fail");
+    }
     for (factor, value) in &status.factors {
         writeln!(text, "{value:<9} {factor}").expect("writing to a String cannot fail");
+    }
+    text
+}
+
+/// Somebody from elsewhere who is, was or wanted to be in a Pod.
+fn visited(visit: &Visit) -> String {
+    let Visit {
+        user,
+        pod,
+        what,
+        from,
+        to,
+        refused,
+    } = visit;
+    if !refused.is_empty() {
+        return format!("NOT LET IN  {user}  {pod}  {what}  at {from}: {refused}");
+    }
+    match to {
+        None => format!("IS IN  {user}  {pod}  {what}  since {from}"),
+        Some(to) => format!("was in  {user}  {pod}  {what}  from {from} to {to}"),
+    }
+}
+
+fn moved(data: &Data) -> String {
+    let mut text = format!(
+        "{} B this month, {} B of them by networks that cost by the byte",
+        data.month_bytes, data.month_metered_bytes
+    );
+    if let Some(most) = data.per_month {
+        let of_them = if data.metered_only { " of these" } else { "" };
+        write!(text, "; at most {most} B{of_them}").expect("writing to a String cannot fail");
+    }
+    if let Some(interface) = &data.interface {
+        write!(text, "; by {interface}").expect("writing to a String cannot fail");
+    }
+    text.push_str(match data.metered.as_str() {
+        "yes" => ", which costs by the byte",
+        "no" => ", which costs nothing by the byte",
+        _ => "; whether the network costs by the byte is not known",
+    });
+    if data.lost {
+        text.push_str("; WHAT THIS MONTH HAS HAD IS NOT KNOWN, AND COUNTS AS ALL OF IT");
     }
     text
 }
@@ -473,6 +535,42 @@ mod tests {
     }
 
     #[test]
+    fn owner_is_told_who_is_in_a_pod_who_was_and_who_wanted_to_be() {
+        let is_in = Visit {
+            user: "ann".to_owned(),
+            pod: "link/plain".to_owned(),
+            what: "runs \"sh\" in main".to_owned(),
+            from: "2026-11-22T10:00:00Z".parse().unwrap(),
+            to: None,
+            refused: String::new(),
+        };
+        let was_in = Visit {
+            to: Some("2026-11-22T10:05:00Z".parse().unwrap()),
+            ..is_in.clone()
+        };
+        let refused = Visit {
+            refused: "the owner does not allow it".to_owned(),
+            ..was_in.clone()
+        };
+        let status = control::Status {
+            visits: vec![refused, was_in, is_in],
+            ..control::Status::default()
+        };
+        let text = describe(&Answer {
+            text: String::new(),
+            status,
+        });
+        assert!(
+            text.ends_with(
+                "  NOT LET IN  ann  link/plain  runs \"sh\" in main  at 2026-11-22T10:00:00Z: the owner does not allow it\n  \
+                 was in  ann  link/plain  runs \"sh\" in main  from 2026-11-22T10:00:00Z to 2026-11-22T10:05:00Z\n  \
+                 IS IN  ann  link/plain  runs \"sh\" in main  since 2026-11-22T10:00:00Z\n"
+            ),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn owner_is_told_what_work_may_reach_and_did() {
         let told = network(Some(&Network {
             allow: vec!["public".to_owned(), "192.168.7.0/24".to_owned()],
@@ -484,6 +582,34 @@ mod tests {
         }));
         let says = "work reaches public 192.168.7.0/24 at 80 443, 1048576 B/s; 3 B sent, 12 B received, 1 refused";
         assert_eq!(told, says);
+    }
+
+    #[test]
+    fn owner_is_told_what_this_month_has_moved() {
+        let mut data = Data {
+            month_bytes: 12,
+            month_metered_bytes: 3,
+            interface: Some("wwan0".to_owned()),
+            metered: "yes".to_owned(),
+            ..Data::default()
+        };
+        let month = "12 B this month, 3 B of them by networks that cost by the byte";
+        assert_eq!(moved(&data), format!("{month}; by wwan0, which costs by the byte"));
+        data = Data {
+            lost: true,
+            per_month: Some(1024),
+            metered_only: true,
+            interface: None,
+            metered: "unknown".to_owned(),
+            ..data
+        };
+        assert_eq!(
+            moved(&data),
+            format!(
+                "{month}; at most 1024 B of these; whether the network costs by the byte is not known; \
+                 WHAT THIS MONTH HAS HAD IS NOT KNOWN, AND COUNTS AS ALL OF IT"
+            )
+        );
     }
 
     #[test]
@@ -617,5 +743,26 @@ mod tests {
             run("resume").await.unwrap().contains("owner.yaml"),
             "a withdrawal is not resumed"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn word_that_the_agent_does_not_answer_is_written_down_unless_it_lets_work_go_on() {
+        let temp = tempfile::tempdir().unwrap();
+        let directory = Directory::open(temp.path()).unwrap();
+        let _deaf = control::listen(&directory.socket()).unwrap();
+        let dir = temp.path().to_str().unwrap();
+        let run = |verb: &str| Cli::parse_from(["kerbside-agent", verb, "--dir", dir]).run();
+        let kept = || std::fs::read_to_string(directory.command()).unwrap();
+        let resumed = run("resume").await.unwrap_err().to_string();
+        assert!(resumed.contains("does not answer"), "{resumed}");
+        assert!(!directory.command().exists());
+        for verb in ["pause", "withdraw"] {
+            let said = run(verb).await.unwrap();
+            assert!(
+                said.contains("does not answer") && said.contains("may hold already"),
+                "{said}"
+            );
+            assert!(kept().contains(verb), "{}", kept());
+        }
     }
 }

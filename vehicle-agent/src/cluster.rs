@@ -9,7 +9,8 @@ use futures::stream::BoxStream;
 use kerbside_core::ids::PodUid;
 use kerbside_link::client::{Client, UploadError};
 use kerbside_link::fault::Fault;
-use kerbside_link::proto::{AttemptStatus, CarState, OutputFile};
+use kerbside_link::proto::{AttemptStatus, CarState, OutputFile, TunnelPart};
+use tokio::sync::mpsc;
 
 /// The cluster, seen from an attempt.
 pub trait Cluster: Clone + Send + Sync + 'static {
@@ -46,7 +47,14 @@ pub trait Cluster: Clone + Send + Sync + 'static {
         request_id: &str,
         chunks: BoxStream<'static, Result<Bytes, String>>,
     ) -> impl Future<Output = Result<(), Fault>> + Send;
+    /// Answers a request for a tunnel: what the cluster sends, and what goes to it.
+    fn tunnel(&self, request_id: &str) -> impl Future<Output = Result<TunnelEnds, Fault>> + Send;
+    /// Says why there is no tunnel.
+    fn refuse_tunnel(&self, request_id: &str, why: Fault) -> impl Future<Output = Result<(), Fault>> + Send;
 }
+
+/// Both directions of a tunnel, at the car.
+pub type TunnelEnds = (BoxStream<'static, TunnelPart>, mpsc::Sender<TunnelPart>);
 
 impl Cluster for Client {
     fn set_state(&self, state: CarState) {
@@ -81,5 +89,13 @@ impl Cluster for Client {
     ) -> impl Future<Output = Result<(), Fault>> + Send {
         let (client, request_id) = (self.clone(), request_id.to_owned());
         async move { Self::send_logs(&client, &request_id, chunks).await }
+    }
+
+    async fn tunnel(&self, request_id: &str) -> Result<TunnelEnds, Fault> {
+        Ok(Self::tunnel(self, request_id).await?.split())
+    }
+
+    async fn refuse_tunnel(&self, request_id: &str, why: Fault) -> Result<(), Fault> {
+        Self::refuse_tunnel(self, request_id, why).await
     }
 }

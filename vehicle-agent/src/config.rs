@@ -20,6 +20,7 @@ use serde::de::DeserializeOwned;
 
 use crate::addresses::is_near;
 use crate::energy::config::EnergyConfig;
+use crate::images::is_usable;
 use crate::runtime::cri::Settings;
 use crate::signals::broker;
 
@@ -51,6 +52,16 @@ pub enum ConfigError {
         /// What.
         #[source]
         source: DocumentError,
+    },
+    /// It names a key that no signature can be checked by.
+    #[error(
+        "failed to accept {path}: the public key of publisher '{name}' is not on its curve, so that no signature could be checked by it: copy it once more"
+    )]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// Whose key.
+        name: String,
     },
 }
 
@@ -100,10 +111,19 @@ pub struct Owner {
 /// The owner's document in a text that came from `path`.
 pub fn owner_in(text: &str, path: &Path) -> Result<Document, ConfigError> {
     let document: Document = parse(text, path)?;
-    document.check_in(text).map_err(|source| ConfigError::Owner {
+    let document = document.check_in(text).map_err(|source| ConfigError::Owner {
         path: path.to_owned(),
         source,
-    })
+    })?;
+    let mut publishers = document.publishers().iter();
+    let unusable = publishers.find(|publisher| !is_usable(&publisher.public_key));
+    if let Some(publisher) = unusable {
+        return Err(ConfigError::Key {
+            path: path.to_owned(),
+            name: publisher.name.clone(),
+        });
+    }
+    Ok(document)
 }
 
 /// What the maker or installer says of the car.
@@ -126,7 +146,50 @@ pub struct Car {
     pub page: Option<Page>,
     /// How the energy of work is known; without it, it is not.
     pub energy: Option<EnergyConfig>,
+    /// The car's interfaces that cost by the byte.
+    pub metered_interfaces: Vec<Interface>,
+    /// Those that do not, unless they are among the others. One that is in neither list costs.
+    pub unmetered_interfaces: Vec<Interface>,
 }
+
+/// The name of a network interface as the kernel has it, or the beginning of some, as in `wwan*`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Interface(String);
+
+impl Interface {
+    /// Whether this is the name, or one of the names.
+    pub fn is(&self, name: &str) -> bool {
+        match self.0.strip_suffix('*') {
+            Some(begins) => name.starts_with(begins),
+            None => name == self.0,
+        }
+    }
+}
+
+/// The kernel's names have at most so many bytes.
+const INTERFACE_MAX: usize = 15;
+
+impl TryFrom<String> for Interface {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let name = text.strip_suffix('*').unwrap_or(&text);
+        let plain = |b: u8| b.is_ascii_graphic() && !matches!(b, b'*' | b'/');
+        if !text.is_empty() && name.len() <= INTERFACE_MAX && name.bytes().all(plain) {
+            return Ok(Self(text));
+        }
+        Err(format!(
+            "'{text}' is no interface such as wwan0, nor the beginning of some such as wwan*, with a star at its end only"
+        ))
+    }
+}
+
+/// How modems are called by the kernel's drivers, and by what they are spoken to; and tunnels, which go by who knows what.
+const METERED: [&str; 6] = ["wwan*", "ppp*", "rmnet*", "usb*", "tun*", "wg*"];
+
+/// The loopback and Wi-Fi. No wire: a car's computer often sits behind its modem by one.
+const UNMETERED: [&str; 2] = ["lo", "wl*"];
 
 /// Where the owner's page is, on the car's own network.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -309,7 +372,8 @@ impl Parked {
         if self.stale_after.is_zero() || self.stale_after > STALE_AFTER_MAX {
             return Err("parked.staleAfter must be longer than 0s and at most 60s".to_owned());
         }
-        if !self.overlay.starts_with("Vehicle.") || self.overlay.ends_with('.') {
+        let plain = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        if !self.overlay.starts_with("Vehicle.") || !self.overlay.split('.').all(plain) {
             return Err(format!(
                 "parked.overlay: '{}' is no branch such as {}",
                 self.overlay,
@@ -375,11 +439,22 @@ impl Default for Car {
             signals: None,
             page: None,
             energy: None,
+            metered_interfaces: METERED.map(|name| Interface(name.to_owned())).into(),
+            unmetered_interfaces: UNMETERED.map(|name| Interface(name.to_owned())).into(),
         }
     }
 }
 
 impl Car {
+    /// Whether an interface costs by the byte; `None`: the maker says nothing of it.
+    pub fn costs(&self, name: &str) -> Option<bool> {
+        let among = |all: &[Interface]| all.iter().any(|interface| interface.is(name));
+        if among(&self.metered_interfaces) {
+            return Some(true);
+        }
+        among(&self.unmetered_interfaces).then_some(false)
+    }
+
     /// The document, or what holds without one.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let mut car: Self = read(path)?.unwrap_or_default();
@@ -417,6 +492,16 @@ impl Car {
         Ok(car)
     }
 
+    /// The files that it names beside itself: they are the maker's, wherever they lie.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let signals = self.signals.iter();
+        let named = signals
+            .flat_map(|source| [&source.token_file, &source.ca_file])
+            .flatten();
+        let sockets = self.containers.iter().map(|containers| &containers.socket);
+        named.chain(sockets).cloned().collect()
+    }
+
     /// What the car is judged by, and what is heard beside.
     pub fn terms(&self) -> Terms {
         let meter = self.energy.as_ref().and_then(EnergyConfig::signal);
@@ -449,6 +534,59 @@ mod tests {
         let path = temp.path().join("car.yaml");
         fs::write(&path, yaml).unwrap();
         Car::read(&path).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn interfaces_that_cost_by_the_byte_are_modems_and_what_is_not_known_unless_the_maker_says_more() {
+        let default = car("{}").unwrap();
+        for (names, costs) in [
+            (&["wwan0", "rmnet_data0", "ppp0", "usb0", "tun0", "wg0"][..], Some(true)),
+            (&["lo", "wlan0", "wlp3s0"][..], Some(false)),
+            (&["eth0", "enp1s0", "br0", "lo1"][..], None),
+        ] {
+            for name in names {
+                assert_eq!(default.costs(name), costs, "{name}");
+            }
+        }
+        let said = car("{meteredInterfaces: [usb0, 'w*'], unmeteredInterfaces: ['*0']}");
+        assert!(said.unwrap_err().contains("is no interface such as wwan0"));
+        let said = car("{meteredInterfaces: [usb0, 'w*'], unmeteredInterfaces: ['eth*', usb0, wlan0]}").unwrap();
+        for (name, costs) in [
+            ("usb0", Some(true)),
+            ("usb01", None),
+            ("wlan0", Some(true)),
+            ("ppp0", None),
+            ("eth1", Some(false)),
+            ("lo", None),
+        ] {
+            assert_eq!(said.costs(name), costs, "{name}");
+        }
+        for field in ["meteredInterfaces", "unmeteredInterfaces"] {
+            for wrong in ["w*n", "''", "a/b", "'a name'", "abcdefghijklmnop"] {
+                let message = car(&format!("{field}: [{wrong}]")).unwrap_err();
+                assert!(message.contains("is no interface such as wwan0"), "{message}");
+            }
+        }
+    }
+
+    #[test]
+    fn publishers_key_that_is_not_on_its_curve_is_refused_by_its_name() {
+        let document = |key: &str| {
+            let key = format!("-----BEGIN PUBLIC KEY----- {key} -----END PUBLIC KEY-----");
+            let text = serde_json::json!({
+                "consent": {"givenAt": "2026-01-01T00:00:00Z", "classes": ["inference"]},
+                "requirePluggedIn": true, "chargeFloorPercent": 50,
+                "publishers": [{"name": "our render farm", "publicKey": key}],
+            });
+            owner_in(&text.to_string(), Path::new("owner.yaml"))
+        };
+        let key = "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE89SDSAdCxR0qhnI1slfD2jXI3UmuZw4/GWQWPQgc7bGym5SiVM/fuoywuXA6RCmfcPeLvVpa8mKakWIQlczkPQ==";
+        document(key).unwrap();
+        // One digit was copied wrongly.
+        let message = document(&key.replace("89SD", "89SE")).unwrap_err().to_string();
+        for part in ["owner.yaml", "our render farm", "not on its curve"] {
+            assert!(message.contains(part), "{message}");
+        }
     }
 
     #[test]
@@ -534,6 +672,8 @@ parked:
             (said.allocatable, said.free_for, said.cache_bytes),
             (default.allocatable, default.free_for, default.cache_bytes)
         );
+        assert_eq!(said.metered_interfaces, default.metered_interfaces);
+        assert_eq!(said.unmetered_interfaces, default.unmetered_interfaces);
         let limit = |parked: &Parked| parked.memory_full_percent_max.to_bits();
         assert_eq!(limit(&said.parked), limit(&default.parked));
         assert_eq!(Terms::from(said.parked), Terms::default());
@@ -568,6 +708,8 @@ parked:
             ),
             ("parked: {overlay: Acme}", "no branch"),
             ("parked: {overlay: Vehicle.Acme.}", "no branch"),
+            ("parked: {overlay: Vehicle..Acme}", "no branch"),
+            ("parked: {overlay: 'Vehicle.Acme Car'}", "no branch"),
             ("parked: {lowVoltageStop: 0}", "from 9 to 60"),
             ("parked: {lowVoltageStop: .nan}", "from 9 to 60"),
             (

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `consents/consents.jsonl` | the chain: one envelope a line |
 //! | `consents/consents.jsonl.broken-1` … | chains that could not be gone on with when the owner said something new |
+//! | `consents/withdrawn.json` | what the owner took back while the chain could not be gone on with |
 //! | `consents/sealed.jsonl` | of chains that were deleted: that there was one, how long, and its last hash |
 //! | `consents/lock` | held while somebody writes |
 //! | `receipts/consents.json` | how far the chain had come, kept apart from it |
@@ -20,9 +21,11 @@ mod reader;
 mod seal;
 #[cfg(test)]
 mod tests;
+mod withdrawn;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use kerbside_core::consent::{Notice, Unusable};
 use kerbside_link::identity::IdentityError;
@@ -32,12 +35,18 @@ use nix::fcntl::{Flock, FlockArg};
 pub use self::book::{Book, Giving};
 pub use self::gathered::{Gathered, named};
 pub use self::reader::{News, Reader};
-pub use self::seal::{Sealed, sealed};
+pub use self::seal::{Sealed, seal_all, sealed};
 use crate::directory::Directory;
+use crate::forget;
 use crate::identity;
 
 const CHAIN: &str = "consents.jsonl";
 const BROKEN: &str = "consents.jsonl.broken";
+
+/// So often one who waits asks for the lock, which is for five seconds: who writes has it for as long as a disk takes, and one that hangs may
+/// have it for ever.
+const TRIES: u32 = 50;
+const BETWEEN_TRIES: Duration = Duration::from_millis(100);
 
 /// A word of the owner's that was not kept.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +64,7 @@ pub enum ConsentError {
         source: io::Error,
     },
     /// Somebody else is writing.
-    #[error("failed to open the consents: another command is writing them")]
+    #[error("failed to open the consents: another command is writing them; try again")]
     Busy,
     /// Their notice or their files cannot be read.
     #[error("failed to read the consents: {0}")]
@@ -74,6 +83,9 @@ pub enum ConsentError {
         "failed to give a consent: '{0}' is not a job class: it has 1 to 63 characters of a-z, 0-9 and '-' and starts and ends with a letter or digit"
     )]
     Purpose(String),
+    /// The car has not forgotten yet whose it was.
+    #[error("failed to give a consent: {}", forget::MEANWHILE)]
+    Forgetting,
     /// There is none to take back.
     #[error("failed to withdraw: there is no consent to '{0}'")]
     NotGiven(String),
@@ -101,8 +113,8 @@ pub fn notice(directory: &Directory) -> Result<Notice, Unusable> {
     notice.check().map_err(|error| unusable(error.to_string()))
 }
 
-/// Whoever holds it is the only one who writes. `wait`: for as long as it takes; else there is an answer at once.
-fn lock(root: &Path, wait: bool) -> Result<Flock<std::fs::File>, ConsentError> {
+/// Whoever holds it is the only one who writes. It is asked for so often; who asks once has an answer at once. Blocks.
+fn lock(root: &Path, tries: u32) -> Result<Flock<std::fs::File>, ConsentError> {
     let path = root.join("lock");
     let error = |source: io::Error| ConsentError::Open {
         path: path.clone(),
@@ -110,14 +122,16 @@ fn lock(root: &Path, wait: bool) -> Result<Flock<std::fs::File>, ConsentError> {
     };
     let mut options = std::fs::OpenOptions::new();
     let file = options.write(true).create(true).truncate(false).open(&path);
-    let how = if wait {
-        FlockArg::LockExclusive
-    } else {
-        FlockArg::LockExclusiveNonblock
-    };
-    match Flock::lock(file.map_err(error)?, how) {
-        Ok(lock) => Ok(lock),
-        Err((_, Errno::EWOULDBLOCK)) => Err(ConsentError::Busy),
-        Err((_, errno)) => Err(error(errno.into())),
+    let mut file = file.map_err(error)?;
+    for more in (0..tries).rev() {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((same, Errno::EWOULDBLOCK)) => file = same,
+            Err((_, errno)) => return Err(error(errno.into())),
+        }
+        if more > 0 {
+            std::thread::sleep(BETWEEN_TRIES);
+        }
     }
+    Err(ConsentError::Busy)
 }

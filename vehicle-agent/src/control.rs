@@ -75,6 +75,9 @@ pub struct Status {
     /// When a pause of the owner's ends by itself.
     #[serde(default)]
     pub paused_until: Option<Timestamp>,
+    /// That the agent did not look at the car for a while, and when; empty: it has looked ever since it runs.
+    #[serde(default)]
+    pub stalled: String,
     /// Whether the owner is willing, and if not, why.
     pub owner: String,
     /// What must hold for the car to be parked, and whether it does: yes, no or unknown.
@@ -98,6 +101,32 @@ pub struct Status {
     /// What work has had of the owner's energy; `None`: nothing measures it in this car.
     #[serde(default)]
     pub energy: Option<Energy>,
+    /// Who is in the car's Pods from elsewhere, and who was lately.
+    #[serde(default)]
+    pub visits: Vec<Visit>,
+    /// What this month has had of the owner's data; `None`: nothing counts it.
+    #[serde(default)]
+    pub data: Option<Data>,
+}
+
+/// What has been moved this month, both ways together, and by which network.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Data {
+    /// Bytes of this month.
+    pub month_bytes: u64,
+    /// Those of them that went by a network that costs by the byte.
+    pub month_metered_bytes: u64,
+    /// What this month has had is not known, or would not be after a restart: it counts as all that the owner gives.
+    pub lost: bool,
+    /// The most bytes that the owner gives for a month.
+    pub per_month: Option<u64>,
+    /// Only what goes by a network that costs by the byte counts.
+    pub metered_only: bool,
+    /// The interface by which the cluster was reached last.
+    pub interface: Option<String>,
+    /// Whether that costs by the byte: yes, no or unknown.
+    pub metered: String,
 }
 
 /// How the owner's consents stand.
@@ -194,6 +223,24 @@ pub struct Held {
     pub state: String,
     /// Why, where there is something to say.
     pub reason: String,
+}
+
+/// Somebody who is not in the car and was in one of its Pods, or wanted to be.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Visit {
+    /// Who, as the cluster knows them.
+    pub user: String,
+    /// Where: `namespace/name`.
+    pub pod: String,
+    /// What they do.
+    pub what: String,
+    /// Since when.
+    pub from: Timestamp,
+    /// Until when; `None`: they are there.
+    pub to: Option<Timestamp>,
+    /// Why they were not let in; empty: they were.
+    pub refused: String,
 }
 
 /// A question and where the answer goes.

@@ -74,9 +74,19 @@ impl Directory {
         self.root.join("consents")
     }
 
+    /// That there were records, which were deleted.
+    pub fn sealed(&self) -> PathBuf {
+        self.consents().join("sealed.jsonl")
+    }
+
     /// How far those records had come: kept apart from them, so that records which were set back are found.
     pub fn consents_mark(&self) -> PathBuf {
         self.receipts().join("consents.json")
+    }
+
+    /// What the owner took back while those records could not be gone on with.
+    pub fn consents_withdrawn(&self) -> PathBuf {
+        self.consents().join("withdrawn.json")
     }
 
     /// What the fleet or the maker tells an owner before a consent counts; optional.
@@ -102,6 +112,11 @@ impl Directory {
     /// What work has had today of the owner's energy.
     pub fn energy(&self) -> PathBuf {
         self.root.join("energy.json")
+    }
+
+    /// What work has moved this month of the owner's data.
+    pub fn data(&self) -> PathBuf {
+        self.root.join("data.json")
     }
 
     /// Where a running agent takes commands.
@@ -133,23 +148,29 @@ impl Directory {
         self.root.join("attempts")
     }
 
-    /// Everything in it that is the owner's or comes of the owner's having it, but for single attempts: what a car forgets with its owner. Whoever
-    /// adds a file adds it here, unless it is the maker's.
-    pub fn of_the_owner(&self) -> [PathBuf; 11] {
-        [
-            self.owner(),
-            self.command(),
-            self.said(),
-            self.stays(),
-            self.energy(),
-            self.consents().join("lock"),
-            self.journal(),
-            self.receipts(),
-            self.cache(),
-            self.attempts(),
-            // Last of all: without it nothing of the above can be delivered.
+    /// Everything that lies in it and goes with the owner, whoever put it there: all but what is named here. `makers`: files of the maker's that may lie
+    /// in it, too. Who the car is, and that it is to forget, go last, and by themselves.
+    pub fn of_the_owner(&self, makers: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
+        let stays = [
+            self.car(),
+            self.notice(),
+            self.consents(),
             self.identity(),
-        ]
+            self.forgetting(),
+            // Held by who asks, and empty.
+            self.lock(),
+            // Of the file system, where all of it is the agent's.
+            self.root.join("lost+found"),
+        ];
+        // Also by their true names: this directory has its own.
+        let true_names: Vec<_> = makers.iter().filter_map(|file| fs::canonicalize(file).ok()).collect();
+        let is_makers = |path: &PathBuf| makers.iter().chain(&true_names).any(|file| file.starts_with(path));
+        let mut goes = entries(&self.root)?;
+        goes.retain(|path| !stays.contains(path) && !is_makers(path));
+        let mut consents = entries(&self.consents())?;
+        consents.retain(|path| *path != self.sealed());
+        goes.append(&mut consents);
+        Ok(goes)
     }
 
     /// The files of one attempt.
@@ -246,7 +267,7 @@ pub fn make_private(path: &Path) -> io::Result<()> {
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     make_private(directory)?;
-    let new = path.with_extension("new");
+    let new = new_of(path);
     let mut file = OpenOptions::new()
         .write(true)
         .create(true)
@@ -257,6 +278,20 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     file.sync_all()?;
     fs::rename(&new, path)?;
     sync_directory(directory)
+}
+
+/// Where the new content of a file lies until it is whole.
+pub fn new_of(path: &Path) -> PathBuf {
+    path.with_extension("new")
+}
+
+/// What lies in a directory, if there is one.
+fn entries(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    match fs::read_dir(directory) {
+        Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Makes a rename or a new file in a directory durable.

@@ -19,12 +19,12 @@ mod tests;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::civil::Date;
 use kerbside_core::clock::{Boottime, Clock};
-use kerbside_core::energy::{Found, Input, Kept, Meter, Reading, Source, Today, Used};
+use kerbside_core::energy::{Found, Input, Kept, Meter, Reading, Source, Today, Used, most_per_core};
 use kerbside_core::ids::PodUid;
 use kerbside_core::ledger::Price;
 use kerbside_core::owner::Draw;
@@ -41,6 +41,8 @@ const LOOK: Duration = Duration::from_secs(1);
 const HEARD: Duration = Duration::from_secs(2);
 /// A disk that is full is no emptier a moment later.
 const AGAIN: Duration = Duration::from_secs(10);
+/// So long an agent that ends waits for a count that is being written; a disk that takes longer hangs.
+const LAST: Duration = Duration::from_secs(2);
 
 /// What the policy loop knows and the meter needs.
 #[derive(Debug, Clone, Copy, Default)]
@@ -69,6 +71,8 @@ struct Inner {
     rapl: Option<Rapl>,
     stat: PathBuf,
     state: Mutex<State>,
+    /// A write is over.
+    written: Condvar,
 }
 
 struct State {
@@ -78,7 +82,7 @@ struct State {
     power: Option<(u64, Boottime)>,
     plugged_in: bool,
     price: Price,
-    /// When the instruments were looked at last.
+    /// When the policy loop had the instruments looked at last.
     looked: Boottime,
     source: Source,
     /// The count is being written.
@@ -140,6 +144,7 @@ impl Energy {
                 rapl,
                 stat: stat.to_owned(),
                 state: Mutex::new(state),
+                written: Condvar::new(),
             })),
         }
     }
@@ -167,6 +172,8 @@ impl Energy {
             state.today.is(date);
         }
         if state.meter.living() > 0 && now.since(state.looked) >= LOOK {
+            // Not with what is heard: attempts that are heard twice a second together would have nothing divided.
+            state.looked = now;
             inner.step(&mut state, now, |meter, input| meter.step(now, input));
         }
         inner.keep(&mut state, now);
@@ -208,8 +215,10 @@ impl Energy {
         let state = inner.state();
         let anyway = inner.config.is_awake_anyway(state.plugged_in);
         let attempts = state.meter.living().saturating_add(1);
+        let per_core_milliwatts = state.meter.figures().per_core(milli_cpu, attempts, anyway);
         Some(Draw {
-            per_core_milliwatts: state.meter.figures().per_core(milli_cpu, attempts, anyway),
+            per_core_milliwatts,
+            paid_milliwatts: per_core_milliwatts.min(most_per_core(milli_cpu)),
         })
     }
 
@@ -219,13 +228,25 @@ impl Energy {
         Some(inner.state().source)
     }
 
-    /// Writes down what today has had: nothing more is counted. Blocks.
+    /// Writes down what today has had: nothing more is counted. Blocks; but where a write hangs already it gives up soon, and never writes
+    /// beside it, for both would write one file.
     pub fn close(&self) {
         let Some(inner) = &self.inner else { return };
-        let kept = inner.state().today.at_the_end();
-        if let Some(kept) = kept
-            && let Err(error) = inner.write(kept)
-        {
+        let state = inner
+            .written
+            .wait_timeout_while(inner.state(), LAST, |state| state.writing);
+        let (mut state, _) = state.unwrap_or_else(PoisonError::into_inner);
+        if state.writing {
+            tracing::warn!("the disk hangs: after a restart today has had what was written before");
+            return;
+        }
+        let Some(kept) = state.today.at_the_end() else { return };
+        // Nor does anybody begin to.
+        state.writing = true;
+        drop(state);
+        let written = inner.write(kept);
+        inner.state().writing = false;
+        if let Err(error) = written {
             tracing::warn!(%error, "after a restart today has had a little more of the owner's energy than it had");
         }
     }
@@ -241,14 +262,16 @@ impl Inner {
         let power = state.power.filter(|(_, until)| now <= *until);
         let power = power.map(|(milliwatts, _)| Reading::Power { milliwatts });
         let reading = power.or_else(|| self.rapl.as_ref().and_then(Rapl::read));
+        // Also while an instrument is silent: what it showed before is shared by how busy the computer is by the end of that time.
+        let has_instruments = self.rapl.is_some() || self.config.broker.is_some();
+        let busy_ms = has_instruments.then(|| rapl::busy_ms(&self.stat)).flatten();
         let input = Input {
             reading: reading.as_ref(),
-            busy_ms: reading.as_ref().and_then(|_| rapl::busy_ms(&self.stat)),
+            busy_ms,
             awake_anyway: self.config.is_awake_anyway(state.plugged_in),
         };
         let given = step(&mut state.meter, input);
         state.source = reading.as_ref().map_or(Source::Model, Reading::source);
-        state.looked = now;
         state.today.spend(given, state.price.nanos());
     }
 
@@ -264,6 +287,7 @@ impl Inner {
             let written = inner.write(kept);
             let mut state = inner.state();
             state.writing = false;
+            inner.written.notify_all();
             match written {
                 Ok(()) => {
                     state.today.kept(kept);

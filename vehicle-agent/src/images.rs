@@ -4,9 +4,12 @@
 //! manifest, and a manifest not the one of the reference. Several attempts that want the same image wait for one download.
 
 mod container;
+mod declined;
 mod door;
 pub mod manifest;
 mod registry;
+mod signature;
+mod signed;
 mod unpack;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -15,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kerbside_core::attempt::NotReady;
+use kerbside_core::names::reason;
 use nix::fcntl::AT_FDCWD;
 use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
@@ -23,12 +27,16 @@ use serde::{Deserialize, Serialize};
 use tokio::fs;
 
 pub use self::container::{ContainerImage, EngineImages};
+use self::declined::Declined;
 use self::door::Door;
 use self::manifest::Manifest;
 use self::registry::{Registry, digest_of, hex_of};
+pub(crate) use self::signature::is_usable;
+pub use self::signed::Wanted;
 use self::unpack::{Bounds, UnpackError};
 use crate::directory;
 use crate::pod::PullPolicy;
+use crate::uplink::Uplink;
 
 /// No module of a program is larger.
 const MODULE_MAX: u64 = 256 << 20;
@@ -55,6 +63,9 @@ pub enum ImageError {
     /// The registry did not give it, or gave something else.
     #[error("failed to pull image: {0}")]
     Pull(String),
+    /// Nobody has signed it whom the owner trusts.
+    #[error("{0}")]
+    Unsigned(String),
     /// The container engine does not answer.
     #[error("failed to reach the container engine: {0}")]
     Engine(String),
@@ -78,6 +89,7 @@ impl From<ImageError> for NotReady {
         let (reason, meanwhile, retry) = match error {
             ImageError::Name { .. } => ("InvalidImageName", None, false),
             ImageError::Never(_) => ("ErrImageNeverPull", None, true),
+            ImageError::Unsigned(_) => (reason::SIGNATURE_VALIDATION_FAILED, None, false),
             ImageError::Pull(_)
             | ImageError::Engine(_)
             | ImageError::Door(_)
@@ -126,6 +138,7 @@ struct Inner {
     root: PathBuf,
     registry: Registry,
     door: Door,
+    declined: Declined,
     limit: u64,
     busy: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
@@ -133,7 +146,7 @@ struct Inner {
 impl Images {
     /// The cache in `root`, of about `limit` bytes. Plain HTTP is spoken only with the registries in `plain_http`.
     pub fn open(root: &Path, plain_http: Vec<String>, limit: u64) -> io::Result<Self> {
-        for directory in ["blobs", "containers", "references", "trees"] {
+        for directory in ["blobs", "containers", "references", "signed", "trees"] {
             directory::make_private(&root.join(directory))?;
         }
         let registry = Registry::new(plain_http);
@@ -141,10 +154,16 @@ impl Images {
             root: root.to_owned(),
             registry,
             door: Door::default(),
+            declined: Declined::default(),
             limit,
             busy: Mutex::new(HashMap::new()),
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// What is fetched counts by this way to the world, and only while its owner lets it. Said once.
+    pub fn count_by(&self, uplink: &Uplink) {
+        self.inner.registry.count_by(uplink.clone());
     }
 
     /// The module of a program.
@@ -337,7 +356,7 @@ fn unpack_into(blobs: &[(PathBuf, manifest::Packing)], target: &Path) -> Result<
 fn collect(root: &Path, limit: u64) -> io::Result<()> {
     let mut items = Vec::new();
     let mut total = 0;
-    for directory in ["blobs", "trees"] {
+    for directory in ["blobs", "signed", "trees"] {
         for entry in std::fs::read_dir(root.join(directory))? {
             let path = entry?.path();
             // What a killed agent left half done.
@@ -406,4 +425,4 @@ pub fn size_of(path: &Path) -> io::Result<u64> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -5,6 +5,7 @@
 //! | `agent` | one agent in its process |
 //! | `boot` | puts a car's parts together |
 //! | `policy` | signals, the owner's document and commands → standing, brake, offer |
+//! | `brake` | whether programs run at all, and who pulls it when the policy loop does not look |
 //! | `stays` | what the car remembers of its stays, and forecasts by |
 //! | `attempts` | one actor per attempt, and the supervisor that admits and routes |
 //! | `runtime` | what runs programs: WebAssembly, containers |
@@ -30,6 +31,7 @@ pub mod agent;
 mod ask;
 pub mod attempts;
 pub mod boot;
+pub mod brake;
 pub mod cgroup;
 pub mod cli;
 pub mod cluster;
@@ -58,6 +60,7 @@ pub mod signals;
 mod stamp;
 mod stays;
 mod stream;
+pub mod uplink;
 
 #[cfg(test)]
 mod testing;

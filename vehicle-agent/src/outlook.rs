@@ -10,12 +10,15 @@ use kerbside_core::clock::{Boottime, Clock};
 use kerbside_core::consent::{Consents, Lack, Unusable};
 use kerbside_core::energy::Used;
 use kerbside_core::names::reason;
-use kerbside_core::owner::{ClockTrust, Command, Document, Draw, Grounds, Refusal};
+use kerbside_core::owner::{ClockTrust, Command, Document, Draw, Grounds, Refusal, Uplink};
 use kerbside_core::parked::{Snapshot, State, Terms};
 use kerbside_core::quantity::Resources;
 use kerbside_core::receipt::Consent;
 
 pub use kerbside_core::names::reason::RECEIPTS_REFUSED;
+
+/// Why a car that is to forget its owner takes no work, for everybody.
+pub const FORGETTING: &str = "the car is to forget its owner, and takes no work until it has";
 
 /// What the car may do now, and on what grounds.
 #[derive(Debug, Clone)]
@@ -30,8 +33,12 @@ pub struct Outlook {
     pub consents: Arc<Consents>,
     /// The job classes of which that holds now.
     pub consented: Arc<BTreeSet<String>>,
+    /// Those that are not among them although there is a consent on record that holds: the owner's expression is not true for them.
+    pub held_off: Arc<BTreeSet<String>>,
     /// The cluster refuses the car's receipts: what it would do now would not be paid.
     pub unpaid: bool,
+    /// The car is to forget its owner: until it has it works for nobody, whoever agrees to what.
+    pub forgetting: bool,
     /// The owner's last command.
     pub command: Command,
     /// The signals.
@@ -44,6 +51,8 @@ pub struct Outlook {
     pub trust: ClockTrust,
     /// The energy that work has had today; `None`: nothing measures it in this car.
     pub energy: Option<Used>,
+    /// The car's way to the world, and what went by it this month.
+    pub uplink: Uplink,
 }
 
 /// What an attempt has to do about the car.
@@ -69,13 +78,16 @@ impl Outlook {
             consent: None,
             consents: Arc::default(),
             consented: Arc::default(),
+            held_off: Arc::default(),
             unpaid: false,
+            forgetting: false,
             command,
             snapshot: Arc::default(),
             terms,
             allocatable: Resources::default(),
             trust: ClockTrust::default(),
             energy: None,
+            uplink: Uplink::default(),
         }
     }
 
@@ -102,6 +114,18 @@ impl Outlook {
             },
             posture => posture,
         }
+    }
+
+    /// Why work of this class ends in a car that goes on with other work: the reason and a message, for the cluster.
+    pub fn why_no_more(&self, class: &str) -> (&'static str, &'static str) {
+        if self.held_off.contains(class) {
+            // What an expression is about is its owner's.
+            return (reason::OWNER_TERMS, "a term of the owner is not met");
+        }
+        (
+            reason::OWNER_CONSENT_MISSING,
+            "the owner's consent to work of this class is over",
+        )
     }
 
     /// What is wrong with the car's own state, so that the cluster should know; empty: nothing that is its business.
@@ -147,17 +171,27 @@ impl Outlook {
             wall: clock.wall(),
             trust: self.trust,
             energy: self.energy,
+            uplink: self.uplink,
         })
     }
 
     /// Whether an attempt of this class may start.
     pub fn admit(&self, class: &str, clock: &dyn Clock) -> Result<(), Refusal> {
+        if self.forgetting {
+            return Err(Refusal::new(reason::OWNER_CONSENT_MISSING, FORGETTING));
+        }
         if self.unpaid {
             let message =
                 "the cluster does not take the car's receipts, so the car takes no work; its owner can see why";
             return Err(Refusal::new(RECEIPTS_REFUSED, message));
         }
-        self.weigh(clock, |grounds| grounds.admit(class))
+        self.weigh(clock, |grounds| grounds.admit(class))?;
+        // The clock that nobody sets may have ended a consent that the one on the wall does not.
+        if self.consented.contains(class) {
+            return Ok(());
+        }
+        let message = "what the owner has consented to has no such work any more";
+        Err(Refusal::new(reason::OWNER_CONSENT_MISSING, message))
     }
 
     /// Whether an attempt on these terms, which are the text of its `Run`, pays what the owner wants.

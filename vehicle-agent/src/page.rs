@@ -32,7 +32,7 @@ use std::time::Duration;
 
 use kerbside_core::clock::Clock;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::sleep;
 
 use self::door::Door;
@@ -40,6 +40,7 @@ use self::gate::Hosts;
 use crate::config;
 use crate::control::Request;
 use crate::directory::Directory;
+use crate::outlook::Outlook;
 
 /// The car's own network may come up long after the agent, and go.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -49,10 +50,14 @@ pub(crate) struct Page {
     directory: Directory,
     clock: Arc<dyn Clock>,
     requests: mpsc::Sender<Request>,
+    /// What the policy loop knows.
+    outlook: watch::Receiver<Outlook>,
     door: Arc<Door>,
     hosts: Hosts,
     /// To check all receipts takes a processor's time: one at a time.
     reading: Arc<Semaphore>,
+    /// Held by who makes a file of everything.
+    exporting: Arc<Semaphore>,
 }
 
 /// Opens the page, as soon as its address is there. The door is for who gives codes.
@@ -61,6 +66,7 @@ pub fn open(
     directory: Directory,
     clock: Arc<dyn Clock>,
     requests: mpsc::Sender<Request>,
+    outlook: watch::Receiver<Outlook>,
 ) -> Arc<Door> {
     let hosts = Hosts::new(settings);
     let door = Arc::new(Door::new(Arc::clone(&clock), hosts.origin()));
@@ -68,9 +74,11 @@ pub fn open(
         directory,
         clock,
         requests,
+        outlook,
         door: Arc::clone(&door),
         hosts,
         reading: Arc::new(Semaphore::new(1)),
+        exporting: Arc::new(Semaphore::new(1)),
     });
     let address = settings.listen;
     tokio::spawn(async move {

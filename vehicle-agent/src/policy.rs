@@ -1,7 +1,10 @@
 //! The loop that decides whether this car works: signals, the owner's document and commands in; standing, brake and offer out.
 //!
-//! The only writer of [`Outlook`] and of the brake. It never waits for the cluster, the disk or an attempt before it brakes: the order
-//! is brake, tell the attempts, forecast, tell the cluster, write down.
+//! The only writer of [`Outlook`] and of the brake. It never waits for the cluster, the disk or an attempt: the order is brake, tell the
+//! attempts, forecast, tell the cluster, and what has to be read or written is done by a thread for it, in [`desk`].
+
+mod desk;
+mod words;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,31 +12,37 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use kerbside_core::clock::{Boottime, Clock};
-use kerbside_core::consent::Consents;
+use kerbside_core::consent::{Consents, Mark};
 use kerbside_core::energy::Used;
 use kerbside_core::forecast::{self, Motion};
 use kerbside_core::ledger::Price;
+use kerbside_core::names::reason;
 use kerbside_core::owner::tariff::decimal;
-use kerbside_core::owner::{Document, Grounds, Remembered, Word};
-use kerbside_core::parked::{Effect, State, Terms, Tri, View};
+use kerbside_core::owner::{self, Document, Grounds, Remembered};
+use kerbside_core::parked::{Effect, Snapshot, State, Terms, Tri, Verdict, View};
 use kerbside_link::client::Connection;
 use kerbside_link::proto::{CarState, FreeFor, Offer, Standing};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
+use self::desk::{Desk, Done, Errand, Read};
+use self::words::Words;
+use crate::attempts::Living;
+use crate::brake::{Brake, Missed};
 use crate::cluster::Cluster;
-use crate::config::{self, Car};
-use crate::consents::{self, Book, ConsentError, News, Reader};
-use crate::control::{self, Answer, Ask, Held, Request, Status};
+use crate::config::{self, Car, Owner};
+use crate::consents::{News, Reader};
+use crate::control::{self, Held, Request, Status, Visit};
 use crate::directory::Directory;
 use crate::egress::{Totals, TotalsNow};
 use crate::energy::{self, Energy};
+use crate::forget;
 use crate::images::manifest::architecture;
-use crate::outlook::{Outlook, RECEIPTS_REFUSED};
+use crate::outlook::{FORGETTING, Outlook, RECEIPTS_REFUSED};
 use crate::signals::Signals;
 use crate::signals::said::Said;
-use crate::stamp::Stamp;
 use crate::stays::{self, Stays};
+use crate::uplink::{self, Uplink};
 
 /// How often documents are looked at, and the clock for hours and the end of a consent. With [`SETTLE`], an owner's change acts within a
 /// second.
@@ -44,16 +53,23 @@ const SETTLE: Duration = Duration::from_millis(100);
 /// A disk that is full is no emptier a moment later.
 const WRITE_AGAIN: Duration = Duration::from_mins(1);
 
+/// For so long the cluster is told that nobody looked at the car for a while: somebody there may want to see it.
+const STALL_IS_TOLD: Duration = Duration::from_mins(10);
+
 /// The ends of the loop's wires.
 pub struct Wires {
     /// What everybody else reads.
     pub outlook: watch::Sender<Outlook>,
-    /// True: no program gets any processor time.
-    pub brake: watch::Sender<bool>,
+    /// While it is on, no program gets any processor time.
+    pub brake: Brake,
+    /// The programs that run: of a class that is taken back, none may.
+    pub living: Living,
     /// How many attempts have a live process.
     pub live: watch::Receiver<usize>,
     /// Every attempt in the car, for the owner.
     pub held: watch::Receiver<Vec<Held>>,
+    /// Who is in the car's Pods from elsewhere, and who was lately.
+    pub visits: watch::Receiver<Vec<Visit>>,
     /// The owner's commands.
     pub requests: mpsc::Receiver<Request>,
     /// Whether the car can run containers.
@@ -68,29 +84,54 @@ pub struct Wires {
     pub receipts: watch::Receiver<control::Receipts>,
     /// What measures the car's energy.
     pub energy: Energy,
+    /// The car's way to the world.
+    pub uplink: Uplink,
 }
 
 /// The loop.
 pub struct Policy<C> {
     car: Car,
-    directory: Directory,
     clock: Arc<dyn Clock>,
     cluster: C,
     wires: Wires,
     outlook: Outlook,
     remembered: Remembered,
-    optional: Said,
+    /// Where everything is read and written.
+    desk: Desk,
+    /// What is wanted of it next.
+    errand: Errand,
+    /// The owner's words on their way there, and who waits to hear of them.
+    words: Words,
     /// What a forecast goes by; `None`: the maker says how long the car stays.
     stays: Option<Stays>,
-    consents: Reader,
-    /// What time has done could not be written down: when that is tried again.
+    /// How far the consents had come when they were read last.
+    mark: Option<Mark>,
+    /// From where time is counted.
+    counts: Option<Counts>,
+    /// What time has done was to be written down: when that is wanted again, if it was not.
     unwritten: Option<Boottime>,
-    /// The owner's document as it was read last.
-    seen: Option<Stamp>,
-    /// Another one, that may be about to change again.
-    changing: Option<Stamp>,
     next_look: Boottime,
+    /// When the loop was last back after it had not looked for too long, by both clocks, and for how long it had not.
+    stalled: Option<Stalled>,
+    /// The disk does not answer, as the log says already.
+    hangs: bool,
     said: CarState,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Stalled {
+    back: Boottime,
+    wall: jiff::Timestamp,
+    lasted: Duration,
+}
+
+/// A time that has surely been, and since when more of it is counted: nobody sets the clock by which it is.
+#[derive(Debug, Clone, Copy)]
+struct Counts {
+    /// Of the entry of the consents with which it came.
+    sequence: u64,
+    from: jiff::Timestamp,
+    since: Boottime,
 }
 
 /// What a kilowatt-hour costs the owner now; the most that it may, if the clock is not known. `None`: the owner does not say.
@@ -124,23 +165,26 @@ impl<C: Cluster> Policy<C> {
         let stays = car.free_for.is_none().then(|| Stays::read(directory.stays(), &*clock));
         let mut outlook = Outlook::initial(terms, remembered.command(None));
         optional.recall(Arc::make_mut(&mut outlook.snapshot));
+        outlook.forgetting = forget::is_pending(&directory);
         let next_look = Boottime::default();
         let said = nothing_known();
         Self {
             car,
-            directory,
             clock,
             cluster,
             wires,
             outlook,
             remembered,
-            optional,
+            desk: Desk::new(directory, consents, optional),
+            errand: Errand::default(),
+            words: Words::new(),
             stays,
-            consents,
+            mark: None,
+            counts: None,
             unwritten: None,
-            seen: None,
-            changing: None,
             next_look,
+            stalled: None,
+            hangs: false,
             said,
         }
     }
@@ -150,12 +194,8 @@ impl<C: Cluster> Policy<C> {
         let mut source_ended = false;
         loop {
             self.look();
-            // After the brake: a disk that is slow must not hold it up.
-            if self.read_documents() {
-                self.look();
-            }
-            self.write_down_what_time_has_done();
-            self.optional.keep(&self.outlook.snapshot, self.clock.boottime());
+            self.see_to_papers();
+            self.see_to_words();
             self.measure();
             let wait = self.next_time().since(self.clock.boottime());
             tokio::select! {
@@ -163,9 +203,11 @@ impl<C: Cluster> Policy<C> {
                 // The owner first: signals may come without end.
                 request = self.wires.requests.recv() => {
                     let Some((ask, reply)) = request else { return };
-                    let answer = self.answer(ask);
-                    // Whoever asked may not wait for the answer.
-                    let _ = reply.send(answer);
+                    self.answer(ask, reply);
+                }
+                done = self.desk.done() => {
+                    let Some(done) = done else { return };
+                    self.hear(done);
                 }
                 update = signals.next(), if !source_ended => match update {
                     None => {
@@ -186,6 +228,8 @@ impl<C: Cluster> Policy<C> {
                 Ok(()) = self.wires.live.changed() => {}
                 Ok(()) = self.wires.ending.changed() => {}
                 Ok(()) = self.wires.containers.changed() => {}
+                // By which interface the cluster is reached is known by then.
+                Ok(()) = self.wires.connection.changed() => {}
                 Ok(()) = self.wires.receipts.changed() => {}
                 () = sleep(wait) => {}
             }
@@ -197,36 +241,77 @@ impl<C: Cluster> Policy<C> {
         let (due, unknown) = self
             .outlook
             .weigh(&*self.clock, |grounds| (grounds.due(), grounds.next_unknown()));
-        [due, unknown].into_iter().flatten().fold(self.next_look, Boottime::min)
+        let next = [due, unknown, self.words.next_answer()];
+        next.into_iter().flatten().fold(self.next_look, Boottime::min)
     }
 
     /// Judges everything anew and does what follows.
     fn look(&mut self) {
-        let in_force = self.outlook.consents.in_force(self.clock.wall());
-        if *self.outlook.consented != in_force {
-            self.outlook.consented = Arc::new(in_force);
+        let now = self.clock.boottime();
+        let missed = self.wires.brake.looks(now, self.clock.awake());
+        if let Some(Missed::Slept(lasted)) = missed {
+            tracing::info!(?lasted, "the computer slept: nothing that was said before counts");
+        }
+        if let Some(Missed::Hung(lasted)) = missed {
+            let wall = self.clock.wall();
+            tracing::error!(?lasted, "nobody looked at the car, so all work stood still");
+            self.stalled = Some(Stalled {
+                back: now,
+                wall,
+                lasted,
+            });
         }
         self.outlook.energy = self.wires.energy.today();
+        let connected = matches!(&*self.wires.connection.borrow(), Connection::Connected { .. });
+        self.outlook.uplink = self.wires.uplink.now(connected);
+        let mut in_force = self.outlook.consents.in_force(self.clock.wall());
+        for over in self.outlook.consents.run_out(self.counted(now)) {
+            in_force.remove(&over);
+        }
+        let agreed = self
+            .outlook
+            .weigh(&*self.clock, |grounds| grounds.agreed(in_force.clone()));
+        let held_off: BTreeSet<String> = in_force.difference(&agreed).cloned().collect();
+        if *self.outlook.consented != agreed {
+            self.outlook.consented = Arc::new(agreed);
+        }
+        if *self.outlook.held_off != held_off {
+            self.outlook.held_off = Arc::new(held_off);
+        }
         self.outlook.unpaid = !self.wires.receipts.borrow().refused.is_empty();
         let live = *self.wires.live.borrow_and_update() > 0;
-        // Nor is there more work for a car that the cluster will not pay.
-        let ending = *self.wires.ending.borrow() || self.outlook.unpaid;
-        let now = self.clock.boottime();
+        // Nor is there more work for a car that the cluster will not pay, or that is to forget whose it is.
+        let ending = *self.wires.ending.borrow() || self.outlook.unpaid || self.outlook.forgetting;
         if self.outlook.trust.look(now, self.clock.wall()) {
             tracing::warn!("the wall clock was set: until it has gone evenly for a while nothing works by it");
         }
         self.end_pause(now);
+        let hangs = self.notice_a_disk_that_hangs();
         let (motion, (state, effects)) = self.outlook.weigh(&*self.clock, |grounds| {
-            let judgement = grounds.judgement();
-            (Motion::from(&judgement), grounds.look(&judgement, ending, live))
+            let snapshot = &Snapshot::default();
+            let blind = Grounds { snapshot, ..*grounds };
+            let seen = if missed.is_some() {
+                // What was said meanwhile still waits to be heard, and what was said before is no proof of anything.
+                blind.judgement()
+            } else {
+                grounds.judgement()
+            };
+            let motion = Motion::from(&seen);
+            // What the owner takes back by a file is not heard. A car that is about to drive leaves all the same.
+            let judgement = if hangs && matches!(seen.verdict(), Verdict::Parked { .. }) {
+                blind.judgement()
+            } else {
+                seen
+            };
+            (motion, grounds.look(&judgement, ending, live))
         });
         self.outlook.state = state;
         // The brake first: nothing below may hold it up.
         let brake = !matches!(self.outlook.state, State::Available { .. });
-        self.wires
-            .brake
-            .send_if_modified(|known| std::mem::replace(known, brake) != brake);
+        self.wires.brake.set(brake);
         self.wires.outlook.send_replace(self.outlook.clone());
+        // After the outlook, so that an actor which hears of the end knows why. It may hang, and is not waited for.
+        self.wires.living.end(&self.outlook);
         if let Some(stays) = &mut self.stays {
             stays.look(&stays::Seen {
                 motion,
@@ -258,10 +343,30 @@ impl<C: Cluster> Policy<C> {
             self.said = state.clone();
             self.cluster.set_state(state);
         }
-        // It blocks, and containers are braked by this same thread.
-        if let Some(stays) = self.stays.as_mut().filter(|_| !live) {
-            stays.keep();
+        if let Some(kept) = self.stays.as_mut().filter(|_| !live).and_then(Stays::learn) {
+            self.errand.stays = Some(kept);
         }
+    }
+
+    /// Whether the disk does not answer; says once that it does not, or does again.
+    fn notice_a_disk_that_hangs(&mut self) -> bool {
+        let hangs = self.desk.hangs(self.clock.awake()).is_some();
+        if std::mem::replace(&mut self.hangs, hangs) != hangs {
+            if hangs {
+                tracing::error!("the disk does not answer, so all work stands still");
+            } else {
+                tracing::info!("the disk answers again");
+            }
+        }
+        hangs
+    }
+
+    /// That the disk does not answer, for the owner.
+    fn hanging(&self) -> Option<String> {
+        let lasts = self.desk.hangs(self.clock.awake())?.as_secs();
+        Some(format!(
+            "the disk has not answered for {lasts} s, and all work stands still until it does: what you change or take back by a file is not seen meanwhile"
+        ))
     }
 
     /// Ends a pause whose time is over, by a clock that can be believed. It is not written down: whoever reads the file knows the end, too.
@@ -277,98 +382,115 @@ impl<C: Cluster> Policy<C> {
         }
     }
 
-    /// Looks at the owner's document and consents when that is due; whether there is something new.
-    fn read_documents(&mut self) -> bool {
-        let now = self.clock.boottime();
-        if now < self.next_look {
-            return false;
-        }
-        self.next_look = now + LOOK;
-        let consents = self.read_consents(false);
-        self.read_document(now) || consents
-    }
-
-    /// `at_once`: a command says that there is something new.
-    fn read_consents(&mut self, at_once: bool) -> bool {
-        match self.consents.look(at_once) {
-            News::None => false,
-            News::Settling => {
-                self.next_look = self.clock.boottime() + SETTLE;
-                false
-            }
-            News::Read(consents) => {
-                match &consents {
-                    Consents::Known(_) => tracing::info!("consents read"),
-                    Consents::Unusable(why) => tracing::error!(%why, "no consent of the owner counts"),
-                }
-                self.outlook.consents = Arc::new(consents);
-                true
-            }
-        }
-    }
-
-    /// A consent that has run out is over for good, whatever a clock shows later; and what a clock has shown is kept. After the brake: it waits
-    /// for the disk.
-    fn write_down_what_time_has_done(&mut self) {
+    /// Has read and written what is due, by the thread for it.
+    fn see_to_papers(&mut self) {
         let (now, wall) = (self.clock.boottime(), self.clock.wall());
-        // By a clock that was set a moment ago nothing is over for good.
-        if !self.outlook.trust.holds(now, wall) || self.unwritten.is_some_and(|at| now < at) {
-            return;
+        if now >= self.next_look {
+            self.next_look = now + LOOK;
+            self.errand.look = true;
+            self.errand.word = self.words.again(self.errand.word);
         }
-        self.unwritten = None;
-        if self.outlook.consents.run_out(wall).is_empty() && !self.consents.has_to_keep(wall) {
-            return;
+        if self.has_to_write_down_what_time_has_done(now, wall) {
+            self.unwritten = Some(now + WRITE_AGAIN);
+            self.errand.see = Some((wall, self.counted(now)));
         }
-        self.unwritten = Some(now + WRITE_AGAIN);
-        match Book::open(&self.directory, false).and_then(|mut book| book.see(wall)) {
-            Ok(()) => {
-                // What was written is read at once: else it would be written again.
-                if self.read_consents(true) {
-                    self.look();
-                }
-            }
-            // Whoever writes will be read.
-            Err(ConsentError::Busy) => {}
-            Err(error) => tracing::warn!(
-                error = consents::said(&error),
-                "not written down that a consent has expired"
-            ),
+        let (somebody_waits, word) = (self.words.somebody_waits(), self.errand.word.is_some());
+        self.desk.awake = self.clock.awake();
+        if self
+            .desk
+            .send(&mut self.errand, somebody_waits, &self.outlook.snapshot, now)
+        {
+            self.words.go_out(word);
         }
     }
 
-    fn read_document(&mut self, now: Boottime) -> bool {
-        let path = self.directory.owner();
-        let stamp = Stamp::of(&path);
-        if self.seen.as_ref() == Some(&stamp) {
-            self.changing = None;
-            return false;
+    /// Whether a consent has run out that the chain still shows, or a clock has shown so much more that it is to be kept. What has run out is
+    /// stopped by the look, and does not wait for this.
+    fn has_to_write_down_what_time_has_done(&self, now: Boottime, wall: jiff::Timestamp) -> bool {
+        let counted = self.counted(now);
+        // By a clock that was set a moment ago nothing is over for good.
+        self.outlook.trust.holds(now, wall)
+            && self.unwritten.is_none_or(|at| now >= at)
+            && (self
+                .mark
+                .as_ref()
+                .is_some_and(|mark| mark.later(wall).is_some() || mark.counts_more(counted))
+                || !self.outlook.consents.run_out(counted).is_empty())
+    }
+
+    /// How late it is at least: by the wall clock, or by what has passed since a time that is known to have been. Who sets a clock back again and
+    /// again does not keep a consent from its end by it.
+    fn counted(&self, now: Boottime) -> jiff::Timestamp {
+        let wall = self.clock.wall();
+        let counts = |counts: Counts| counts.from.checked_add(now.since(counts.since)).ok();
+        let counted = self.counts.and_then(counts);
+        counted.map_or(wall, |counted| counted.max(wall))
+    }
+
+    /// Takes the mark as it was read, and counts on from it if it is later, or of another word of the owner's: that says what time it is.
+    fn take_mark(&mut self, mark: Option<Mark>) {
+        let now = self.clock.boottime();
+        if let Some(mark) = &mark {
+            let (sequence, from) = (mark.sequence, mark.counted_from());
+            let another = self.counts.is_none_or(|counts| counts.sequence != sequence);
+            if another || from > self.counted(now) {
+                let since = now;
+                self.counts = Some(Counts { sequence, from, since });
+            }
         }
-        // An editor may be writing it at this moment, and half of it may say less than the whole.
-        if self.seen.is_some() && self.changing.as_ref() != Some(&stamp) {
-            self.changing = Some(stamp);
-            self.next_look = now + SETTLE;
-            return false;
+        if mark != self.mark {
+            // It was written down: what is over next is, too, as soon as it is.
+            self.unwritten = None;
         }
-        self.changing = None;
-        self.seen = Some(stamp);
-        let read = config::owner(&path);
-        let usable = matches!(&read, Ok(Some(_)));
-        let owner = read.unwrap_or_else(|error| {
-            let cause = std::error::Error::source(&error).map(ToString::to_string);
-            tracing::error!(%error, cause, "the owner's document counts as none");
-            None
-        });
-        tracing::info!(usable, "owner's document read");
+        self.mark = mark;
+    }
+
+    /// Takes what came of an errand, and tells whoever waited for it.
+    fn hear(&mut self, done: Done) {
+        let Done {
+            document,
+            consents,
+            mark,
+            forgetting,
+            untaken,
+        } = done;
+        self.outlook.forgetting = forgetting.unwrap_or(self.outlook.forgetting);
+        self.take_mark(mark);
+        if matches!(document, Read::Settling) || consents == News::Settling {
+            self.next_look = self.clock.boottime() + SETTLE;
+        }
+        if let Read::Document(owner) = document {
+            self.take_document(owner.map(|owner| *owner));
+        }
+        if let News::Read(consents) = consents {
+            self.take_consents(consents);
+        }
+        self.hear_of_words(untaken);
+    }
+
+    fn take_consents(&mut self, consents: Consents) {
+        // What cannot be read is read again with each look.
+        if *self.outlook.consents == consents {
+            return;
+        }
+        match &consents {
+            Consents::Known(_) => tracing::info!("consents read"),
+            Consents::Unusable(why) => tracing::error!(%why, "no consent of the owner counts"),
+        }
+        self.outlook.consents = Arc::new(consents);
+    }
+
+    fn take_document(&mut self, owner: Option<Owner>) {
         let (document, consent) = owner.map(|owner| (owner.document, owner.consent)).unzip();
         self.outlook.command = self.remembered.command(document.as_ref());
         self.outlook.allocatable = self.car.allocatable(document.as_ref());
         self.outlook.document = document.map(Arc::new);
         self.outlook.consent = consent;
-        true
     }
 
-    /// Brings the meter what the signals and the owner's document say.
+    /// Brings the meters what the signals and the owner's document say.
     fn measure(&self) {
+        self.count();
         let energy = &self.wires.energy;
         if !energy.is_there() {
             return;
@@ -386,6 +508,38 @@ impl<C: Cluster> Policy<C> {
             }
         });
         energy.look(seen);
+    }
+
+    /// Brings the count of the month its date, and whoever moves data the owner's word.
+    fn count(&self) {
+        let seen = self.outlook.weigh(&*self.clock, |grounds| {
+            let utc = TimeZone::UTC;
+            let zone = grounds.zone.unwrap_or(&utc);
+            let believed = grounds.trust.holds(grounds.boot, grounds.wall);
+            uplink::Seen {
+                date: believed.then(|| zone.to_datetime(grounds.wall).date()),
+                may_move: grounds.may_move(),
+            }
+        });
+        self.wires.uplink.look(seen);
+    }
+
+    /// What this month has had of the owner's data, for the owner; `None`: nothing counts it.
+    fn data(&self) -> Option<control::Data> {
+        if !self.wires.uplink.is_there() {
+            return None;
+        }
+        let owner::Uplink { metered, moved } = self.outlook.uplink;
+        let data = self.outlook.document.as_ref().and_then(|document| document.data);
+        Some(control::Data {
+            month_bytes: moved.bytes,
+            month_metered_bytes: moved.metered_bytes,
+            lost: moved.lost,
+            per_month: data.map(|data| data.per_month),
+            metered_only: data.is_some_and(|data| data.metered_only),
+            interface: self.wires.uplink.interface(),
+            metered: value(metered).to_owned(),
+        })
     }
 
     /// What work has had of the owner's energy, for the owner.
@@ -420,31 +574,13 @@ impl<C: Cluster> Policy<C> {
         (!why.is_empty()).then(|| format!("{RECEIPTS_REFUSED}: {why}"))
     }
 
-    fn obey(&mut self, word: Word) -> &'static str {
-        let at = control::said_at(self.clock.wall(), self.outlook.document.as_deref());
-        let (remembered, says) = self.remembered.after(word, at);
-        if remembered != self.remembered {
-            self.remembered = remembered;
-            self.outlook.command = remembered.command(self.outlook.document.as_deref());
-            self.look();
-            if let Err(error) = control::remember(&self.directory.command(), remembered) {
-                tracing::error!(%error, "the owner's command holds, but could not be written down");
-                // What cannot be read is a withdrawal, and to empty a file takes no room on a disk that is full.
-                if word != Word::Resume
-                    && let Err(error) = std::fs::File::create(self.directory.command())
-                {
-                    tracing::error!(%error, "the owner's command would not survive a restart");
-                }
-            }
-        }
-        says
+    /// That the car is to forget its owner, if it is.
+    fn forgetting(&self) -> Option<String> {
+        self.outlook.forgetting.then(|| FORGETTING.to_owned())
     }
 
-    fn answer(&mut self, ask: Ask) -> Answer {
-        let text = ask.word().map_or("", |word| self.obey(word)).to_owned();
-        if ask == Ask::Consents && self.read_consents(true) {
-            self.look();
-        }
+    /// How things stand, for the owner.
+    fn status(&self) -> Status {
         let says = |grounds: &Grounds<'_>| (grounds.judgement(), grounds.will().1, grounds.why_not());
         let (judgement, refusal, why_not) = self.outlook.weigh(&*self.clock, says);
         let standing = match self.outlook.state {
@@ -453,17 +589,18 @@ impl<C: Cluster> Policy<C> {
             State::Leaving { .. } => "leaving",
             State::Away { .. } => "away",
         };
-        let value = |tri: Tri| match tri {
-            Tri::Yes => "yes",
-            Tri::No => "no",
-            Tri::Unknown => "unknown",
-        };
-        let status = Status {
+        Status {
             standing: standing.to_owned(),
-            why_not: self.unpaid().or(why_not).unwrap_or_default(),
+            why_not: (self.forgetting())
+                .or_else(|| self.unpaid())
+                .or_else(|| self.hanging())
+                .or(why_not)
+                .unwrap_or_default(),
             command: self.outlook.command,
             paused_until: self.remembered.until,
-            owner: (refusal.map(|refusal| refusal.to_string()))
+            stalled: self.hanging().unwrap_or_else(|| self.stalled()),
+            owner: (self.forgetting())
+                .or_else(|| refusal.map(|refusal| refusal.to_string()))
                 .or_else(|| self.unpaid())
                 .unwrap_or_else(|| "willing".to_owned()),
             factors: judgement
@@ -473,6 +610,7 @@ impl<C: Cluster> Policy<C> {
                 .collect(),
             attempts: *self.wires.live.borrow(),
             held: self.wires.held.borrow().clone(),
+            visits: self.wires.visits.borrow().clone(),
             link: match &*self.wires.connection.borrow() {
                 Connection::Connected { .. } => "connected".to_owned(),
                 Connection::Disconnected { why } => format!("not connected: {why}"),
@@ -481,8 +619,8 @@ impl<C: Cluster> Policy<C> {
             receipts: self.wires.receipts.borrow().clone(),
             consents: self.on_record(),
             energy: self.energy(),
-        };
-        Answer { text, status }
+            data: self.data(),
+        }
     }
 
     /// How the consents stand: every class that the document names, and every purpose that there is a record for.
@@ -540,8 +678,29 @@ impl<C: Cluster> Policy<C> {
             standing: standing.into(),
             notice_ms: u32::try_from(notice.as_millis()).unwrap_or(u32::MAX),
             offer: offers.then(|| self.offer()),
-            fault: self.outlook.fault(&*self.clock).to_owned(),
+            fault: self.fault(now).to_owned(),
         }
+    }
+
+    /// What is wrong with the car's own state, so that the cluster should know.
+    fn fault(&self, now: Boottime) -> &'static str {
+        let fault = self.outlook.fault(&*self.clock);
+        let stalled = self
+            .stalled
+            .is_some_and(|stalled| now.since(stalled.back) < STALL_IS_TOLD);
+        if fault.is_empty() && (stalled || self.hangs) {
+            reason::AGENT_STALLED
+        } else {
+            fault
+        }
+    }
+
+    /// That nobody looked at the car for a while, for the owner.
+    fn stalled(&self) -> String {
+        self.stalled.map_or_else(String::new, |Stalled { wall, lasted, .. }| {
+            let seconds = lasted.as_secs();
+            format!("the agent did not look at the car for {seconds} s until {wall:.0}, and all work stood still; a disk that hangs may be the cause")
+        })
     }
 
     /// The classes of the document for which there is a record.
@@ -587,6 +746,14 @@ impl<C: Cluster> Policy<C> {
                 .unwrap_or_default(),
             free_for: said.or(forecast),
         }
+    }
+}
+
+fn value(tri: Tri) -> &'static str {
+    match tri {
+        Tri::Yes => "yes",
+        Tri::No => "no",
+        Tri::Unknown => "unknown",
     }
 }
 

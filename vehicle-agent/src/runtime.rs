@@ -16,7 +16,8 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use kerbside_core::attempt::NotReady;
-use tokio::sync::oneshot;
+use kerbside_link::proto::{Streams, TunnelPart};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::logs::writer::LogWriter;
 
@@ -84,6 +85,8 @@ pub struct Spec {
     pub cpu_request: u64,
     /// Who it is, and what it may.
     pub security: Security,
+    /// Whether somebody may type in it, and how.
+    pub terminal: Terminal,
     /// What it prints.
     pub log: LogWriter,
     /// Filled in where the files that it writes beside its volumes are not in one of its directories.
@@ -137,6 +140,28 @@ pub struct Security {
     pub drop: Vec<String>,
 }
 
+/// What a program's own streams are, for who joins it. A WebAssembly program has none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Terminal {
+    /// It has an input.
+    pub stdin: bool,
+    /// Which ends when whoever joined it first has gone.
+    pub stdin_once: bool,
+    /// Its streams are a terminal.
+    pub tty: bool,
+}
+
+impl Terminal {
+    /// The streams of somebody who joins the program: it has a terminal or it has none, whatever they want, and one has no second stream.
+    pub fn joined(self, streams: Streams) -> Streams {
+        Streams {
+            tty: self.tty,
+            stderr: streams.stderr && !self.tty,
+            ..streams
+        }
+    }
+}
+
 /// A program that runs, or is about to.
 pub struct Running {
     /// The way to it.
@@ -175,6 +200,26 @@ pub trait Process: Send + Sync {
         let _ = (port, limit);
         std::future::ready(Err("this program listens nowhere".to_owned())).boxed()
     }
+    /// Connects to a port that it listens on at its own loopback. The error says why that did not work.
+    fn forward(&self, port: u16, limit: Duration) -> BoxFuture<'static, Result<TcpStream, String>> {
+        let _ = (port, limit);
+        std::future::ready(Err("this program listens nowhere".to_owned())).boxed()
+    }
+    /// Runs a command in it with these streams, or joins it without one. The error says why that did not work.
+    fn session(&self, command: Option<Vec<String>>, streams: Streams) -> BoxFuture<'static, Result<Session, String>> {
+        let _ = (command, streams);
+        let why = "this program is WebAssembly: nothing can be run in it, and nobody can join it";
+        std::future::ready(Err(why.to_owned())).boxed()
+    }
+}
+
+/// What somebody types and reads, in the parts of a tunnel. Dropped: they have gone.
+#[derive(Debug)]
+pub struct Session {
+    /// To the program: channels 0 and 4.
+    pub to: mpsc::Sender<TunnelPart>,
+    /// From it: channels 1, 2 and at last 3.
+    pub from: mpsc::Receiver<TunnelPart>,
 }
 
 /// A command that was run beside a program.

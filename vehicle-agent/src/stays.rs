@@ -1,7 +1,7 @@
 //! What the car remembers of its stays, in `stays.json`, and how long it says that it stays by it.
 //!
 //! Owned by the policy loop, which shows it every judgement. The file is written when the car has come and when it has left, at moments at
-//! which no work runs: what the disk takes then holds up nothing. It never leaves the car; what does is [`Stays::free_for`]. What must never
+//! which no work runs, by the loop's thread for the disk. It never leaves the car; what does is [`Stays::free_for`]. What must never
 //! happen: a file that cannot be read keeps an agent from starting, or a promise is made by half of one.
 
 use std::io;
@@ -11,7 +11,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use kerbside_core::clock::{Boottime, Clock};
-use kerbside_core::forecast::{Change, FreeFor, Hints, History, Motion, Presence, STANDS_FOR, Situation, forecast};
+use kerbside_core::forecast::{
+    Change, FreeFor, Hints, History, Motion, Presence, Published, STANDS_FOR, Situation, forecast,
+};
 use kerbside_core::owner::Document;
 use kerbside_core::parked::{Snapshot, View};
 
@@ -25,10 +27,10 @@ pub(crate) struct Stays {
     presence: Presence,
     /// What the history does not have yet, nor the file, in its order.
     new: Vec<Change>,
-    published: FreeFor,
+    published: Published,
     /// The set departure by which that was said.
     by: Option<Timestamp>,
-    /// When it is said anew.
+    /// When it is computed anew.
     next: Boottime,
 }
 
@@ -72,7 +74,7 @@ impl Stays {
             file,
             history,
             new: Vec::new(),
-            published: FreeFor::default(),
+            published: Published::default(),
             by: None,
             next: Boottime::default(),
         }
@@ -85,7 +87,7 @@ impl Stays {
         let change = self.presence.see(seen.motion, now, wall, &zone);
         if let Some(change) = change {
             self.new.push(change);
-            self.published = FreeFor::default();
+            self.published = Published::default();
             self.next = now;
         }
         let plugged = View::new(seen.snapshot, now, seen.stale_after).plugged_in();
@@ -94,7 +96,7 @@ impl Stays {
         // Hours of the week by a clock that was set a moment ago are not those of the history.
         let here = self.presence.here(now).filter(|_| seen.clock_holds);
         let Some(here) = here else {
-            self.published = FreeFor::default();
+            self.published = Published::default();
             return;
         };
         if now < self.next && here.departure == self.by {
@@ -109,18 +111,20 @@ impl Stays {
             departure: here.departure,
             ends: seen.document.and_then(|document| document.ends(wall, &zone)),
         };
-        self.published = self.published.then(forecast(&self.history, wall, &zone, &situation));
+        let forecast = forecast(&self.history, wall, &zone, &situation);
+        self.published.hear(forecast, wall);
     }
 
     /// How long the car says that it stays.
     pub(crate) fn free_for(&self) -> FreeFor {
-        self.published
+        self.published.free_for()
     }
 
-    /// Learns what is new and writes it down. Blocks, and so is called only when no work is left that would have to stand still meanwhile.
-    pub(crate) fn keep(&mut self) {
+    /// Learns what is new, if there is something, and says what is to be written down. Called when no work is left: what is learnt between a
+    /// departure and the end of its work would be written twice.
+    pub(crate) fn learn(&mut self) -> Option<Kept> {
         if self.new.is_empty() {
-            return;
+            return None;
         }
         for change in self.new.drain(..) {
             match change {
@@ -129,7 +133,24 @@ impl Stays {
                 Change::Forgotten => self.history.arrive(None),
             }
         }
-        if let Err(error) = directory::replace(&self.file, &self.history.print()) {
+        Some(Kept {
+            file: self.file.clone(),
+            text: self.history.print(),
+        })
+    }
+}
+
+/// What is to be in the file.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    file: PathBuf,
+    text: Vec<u8>,
+}
+
+impl Kept {
+    /// Writes it. Blocks.
+    pub(crate) fn write(&self) {
+        if let Err(error) = directory::replace(&self.file, &self.text) {
             tracing::error!(%error, "what the car remembers of its stays would not survive a restart");
         }
     }
@@ -151,6 +172,14 @@ mod tests {
     use crate::testing::{ManualClock, owner};
 
     const HOUR: u64 = 60;
+
+    impl Stays {
+        fn keep(&mut self) {
+            if let Some(kept) = self.learn() {
+                kept.write();
+            }
+        }
+    }
 
     struct Car {
         _temp: tempfile::TempDir,
@@ -346,7 +375,7 @@ mod tests {
         let quiet = "[{from: '12:30', to: '13:00'}]";
         car.document.quiet_hours = serde_saphyr::from_str(quiet).unwrap();
         car.does(Motion::Standing, 6);
-        // It is six minutes past eleven.
-        assert_eq!(car.stays.free_for(), FreeFor { p50: 60, p90: 60 });
+        // It is six minutes past eleven, and what was said at eleven holds until twelve: half an hour before.
+        assert_eq!(car.stays.free_for(), FreeFor { p50: 15, p90: 15 });
     }
 }

@@ -18,14 +18,14 @@ use kerbside_core::owner::Document;
 use kerbside_link::client::UploadError;
 use kerbside_link::fault::Fault;
 use kerbside_link::identity::{Ca, Identity, VEHICLE_VALIDITY, new_key_and_csr};
-use kerbside_link::proto::{AttemptStatus, CarState, OutputFile};
-use tokio::sync::{oneshot, watch};
+use kerbside_link::proto::{AttemptStatus, CarState, OutputFile, Streams, TunnelPart};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, TunnelEnds};
 use crate::consents::{Book, Giving};
 use crate::directory::Directory;
-use crate::runtime::{Ended, Ending, Process, Program, Running, Runtime, Spec, Usage};
+use crate::runtime::{Ended, Ending, Process, Program, Running, Runtime, Session, Spec, Usage};
 
 fn start_of_time() -> Timestamp {
     "2026-11-22T10:00:00Z".parse().expect("a valid time")
@@ -160,7 +160,13 @@ struct FakeClusterInner {
     receipt_faults: Mutex<VecDeque<Fault>>,
     /// Whether an upload arrives.
     reachable: watch::Sender<bool>,
+    /// The other ends of tunnels that nobody has taken yet.
+    tunnels: watch::Sender<BTreeMap<String, Arc<Mutex<Option<FarEnds>>>>>,
+    refused_tunnels: watch::Sender<BTreeMap<String, Fault>>,
 }
+
+/// A tunnel as the cluster has it: what it says, and what it hears.
+pub(crate) type FarEnds = (mpsc::Sender<TunnelPart>, mpsc::Receiver<TunnelPart>);
 
 impl FakeCluster {
     pub(crate) fn new() -> Self {
@@ -174,6 +180,8 @@ impl FakeCluster {
             receipts: watch::Sender::new(Vec::new()),
             receipt_faults: Mutex::default(),
             reachable: watch::Sender::new(true),
+            tunnels: watch::Sender::new(BTreeMap::new()),
+            refused_tunnels: watch::Sender::new(BTreeMap::new()),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -245,6 +253,23 @@ impl FakeCluster {
             .expect("the cluster is there");
         logs[request].clone()
     }
+
+    /// The other ends of the tunnel that answers this request, once.
+    pub(crate) async fn opened(&self, request: &str) -> FarEnds {
+        let mut tunnels = self.inner.tunnels.subscribe();
+        let opened = tunnels.wait_for(|tunnels| tunnels.contains_key(request));
+        let opened = tokio::time::timeout(Duration::from_secs(20), opened).await;
+        let ends = opened.expect("a tunnel is opened").expect("the cluster is there")[request].clone();
+        lock(&ends).take().expect("nobody has taken it")
+    }
+
+    /// Why there is no tunnel for this request, when that is said.
+    pub(crate) async fn refused(&self, request: &str) -> Fault {
+        let mut refused = self.inner.refused_tunnels.subscribe();
+        let said = refused.wait_for(|refused| refused.contains_key(request));
+        let said = tokio::time::timeout(Duration::from_secs(20), said).await;
+        said.expect("a tunnel is refused").expect("the cluster is there")[request].clone()
+    }
 }
 
 impl Cluster for FakeCluster {
@@ -310,6 +335,27 @@ impl Cluster for FakeCluster {
         });
         Ok(())
     }
+
+    async fn tunnel(&self, request_id: &str) -> Result<TunnelEnds, Fault> {
+        let (says, said) = mpsc::channel(4);
+        let (to, hears) = mpsc::channel(4);
+        let ends = Arc::new(Mutex::new(Some((says, hears))));
+        self.inner.tunnels.send_modify(|tunnels| {
+            tunnels.insert(request_id.to_owned(), ends);
+        });
+        let from = futures::stream::unfold(
+            said,
+            |mut said| async move { said.recv().await.map(|part| (part, said)) },
+        );
+        Ok((from.boxed(), to))
+    }
+
+    async fn refuse_tunnel(&self, request_id: &str, why: Fault) -> Result<(), Fault> {
+        self.inner.refused_tunnels.send_modify(|refused| {
+            refused.insert(request_id.to_owned(), why);
+        });
+        Ok(())
+    }
 }
 
 /// A runtime whose programs do what a test tells them.
@@ -333,6 +379,7 @@ struct FakeState {
     told_to_stop: bool,
     killed: bool,
     obstinate: bool,
+    sessions: Vec<(Option<Vec<String>>, Streams)>,
 }
 
 impl FakeRuntime {
@@ -409,6 +456,11 @@ impl FakeProcess {
         lock(&self.state).killed
     }
 
+    /// What people have begun in it.
+    pub(crate) fn sessions(&self) -> Vec<(Option<Vec<String>>, Streams)> {
+        lock(&self.state).sessions.clone()
+    }
+
     /// From now on only a kill ends it.
     pub(crate) fn becomes_obstinate(&self) {
         lock(&self.state).obstinate = true;
@@ -447,6 +499,22 @@ impl Process for FakeProcess {
             cpu_ms: 5,
             memory_peak: 10,
         }
+    }
+
+    /// Says back what it hears, until whoever types has gone.
+    fn session(&self, command: Option<Vec<String>>, streams: Streams) -> BoxFuture<'static, Result<Session, String>> {
+        lock(&self.state).sessions.push((command, streams));
+        let (to, mut typed) = mpsc::channel::<TunnelPart>(4);
+        let (prints, from) = mpsc::channel(4);
+        tokio::spawn(async move {
+            while let Some(part) = typed.recv().await {
+                let said = TunnelPart { channel: 1, ..part };
+                if prints.send(said).await.is_err() {
+                    return;
+                }
+            }
+        });
+        std::future::ready(Ok(Session { to, from })).boxed()
     }
 }
 

@@ -3,14 +3,15 @@
 //! Pure; owned by the [`Gate`](crate::gate::Gate), asked by the fleet before a car is greeted and told how long each greeting took. A greeting
 //! needs a write to the API server. When a whole fleet comes back at once, and more cars wait than are greeted within a car's patience, every car
 //! gives up just before its turn: the writes are made in vain, nobody gets in, and it goes on like that for ever. So the number that
-//! may wait follows what greetings take, and who comes too many is given an appointment by the rate at which the others get in. What must never
-//! happen: a wait that is longer than a car's patience; a car with attempts that stands behind idle ones.
+//! may wait follows what greetings take, and who comes too many is given an appointment by the rate at which the others get in. So is one whose
+//! write the API server goes on to refuse: a refusal is quick, and counts as slow all the same. What must never happen: a wait that is longer
+//! than a car's patience; a car with attempts that stands behind idle ones; cars that are refused within milliseconds and come back at once.
 
 use std::time::Duration;
 
 use kerbside_core::clock::Boottime;
 
-/// A greeting that took longer than this: fewer may wait. A car's patience is more than twice as long.
+/// A greeting that took so long or longer: fewer may wait. A car's patience is more than twice as long.
 pub(crate) const SLOW: Duration = Duration::from_secs(3);
 /// So many may always wait: even an API server that takes a second for each write does some at a time.
 const FEWEST: f64 = 16.0;
@@ -70,25 +71,31 @@ impl Arrivals {
             self.waiting += 1;
             return Ok(());
         }
+        Err(self.appoint(with_attempts, now))
+    }
+
+    /// After how long a car that is not greeted now is to come again: one that brings attempts soon, the others one after another.
+    pub(crate) fn appoint(&mut self, with_attempts: bool, now: Boottime) -> Duration {
         if with_attempts {
-            return Err(SOONEST);
+            return SOONEST;
         }
         let soonest = now + SOONEST;
         let each = Duration::from_secs_f64((self.took / self.limit).clamp(0.0, 1.0));
         let last = self.appointed.filter(|last| *last > soonest).unwrap_or(soonest);
         let at = (last + each).min(now + LATEST);
         self.appointed = Some(at);
-        Err(at.since(now))
+        at.since(now)
     }
 
-    /// A car has been greeted or has gone; `took`: how long it waited for its greeting, `None` if it was sent away without one.
+    /// A car has been greeted or has gone; `took`: how long it waited for its greeting, `None` if it was sent away without one. One whose
+    /// greeting the API server refused waited for at least [`SLOW`].
     pub(crate) fn leave(&mut self, took: Option<Duration>, now: Boottime) {
         let full = f64::from(self.waiting) > self.limit / 2.0;
         self.waiting = self.waiting.saturating_sub(1);
         // Who was not greeted within a moment was refused, and says nothing of greetings; who waited for long says that they are slow.
         let Some(took) = took else { return };
         self.took += (took.as_secs_f64() - self.took) * NEWEST;
-        if took > SLOW {
+        if took >= SLOW {
             // Once for all that waited together: they were slow for the same reason.
             if self.lessened.is_none_or(|at| now.since(at) > SLOW / 6) {
                 self.limit = (self.limit * LESS).max(FEWEST);

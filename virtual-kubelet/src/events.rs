@@ -4,6 +4,7 @@
 //! Killing, Failed, BackOff. What the Pod's status in the API already says was told by the adapter that wrote it.
 
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod};
+use kerbside_core::names::reason;
 use kerbside_link::proto;
 use kerbside_link::proto::container_status::State;
 
@@ -150,7 +151,7 @@ fn trouble(said: &proto::Note) -> Option<Note> {
 
 fn waiting(name: &str, image: &str, reason: &str, message: &str) -> Option<Note> {
     match reason {
-        "ErrImagePull" | "InvalidImageName" | "ErrImageNeverPull" => {
+        "ErrImagePull" | "InvalidImageName" | "ErrImageNeverPull" | reason::SIGNATURE_VALIDATION_FAILED => {
             Some(warn("Failed", format!("Failed to pull image \"{image}\": {message}")))
         }
         "ImagePullBackOff" => Some(note(
@@ -288,6 +289,16 @@ mod tests {
         assert_eq!(reasons(Some(&creating), &failed), ["Failed"]);
         assert_eq!(reasons(Some(&failed), &back_off), ["BackOff"]);
         assert_eq!(reasons(Some(&back_off), &back_off), [""; 0]);
+    }
+
+    #[test]
+    fn image_without_a_signature_that_counts_is_told_as_one_that_was_not_pulled() {
+        let creating = status("", 0, waiting("ContainerCreating"));
+        let unsigned = status("", 0, waiting("SignatureValidationFailed"));
+        let told = notes(&pod(), Some(&creating), &unsigned);
+        let [note] = told.as_slice() else { panic!("{told:?}") };
+        assert_eq!((note.reason, note.warning), ("Failed", true));
+        assert_eq!(note.message, "Failed to pull image \"reg/x:1\": why");
     }
 
     #[test]

@@ -184,15 +184,16 @@ impl Fleet {
             Some(_) => {}
         }
         let with_attempts = !arrival.hello.attempts.is_empty();
+        let vehicle = arrival.vehicle.clone();
         let place = match self.context.gate.arrive(with_attempts, &*self.context.clock) {
             Ok(place) => place,
             Err(delay) => {
-                self.send(&arrival.vehicle, Message::Later(delay)).await;
+                self.send(&vehicle, Message::Later(delay)).await;
                 let reason = "many vehicles connect at this moment".to_owned();
                 return Err(Refusal::RetryAfter { delay, reason });
             }
         };
-        let handle = self.actor(&arrival.vehicle);
+        let handle = self.actor(&vehicle);
         let (reply, answer) = oneshot::channel();
         let away = || Refusal::from(Fault::unavailable("the adapter is shutting down; connect again"));
         handle
@@ -201,8 +202,14 @@ impl Fleet {
             .await
             .map_err(|_| away())?;
         let answer = answer.await.unwrap_or_else(|_| Err(away()));
-        if answer.is_ok() {
-            place.greeted();
+        match &answer {
+            Ok(_) => place.greeted(),
+            // The actor gives an appointment for one reason only: the API server refuses for now.
+            Err(Refusal::RetryAfter { delay, .. }) => {
+                place.refused();
+                self.send(&vehicle, Message::Later(*delay)).await;
+            }
+            Err(_) => {}
         }
         answer
     }

@@ -25,6 +25,8 @@ const RETURNS: usize = 12;
 const UNHURRIED: usize = 6;
 /// Of Events, likewise.
 const EVENTS: usize = 2;
+/// Of looks for Pods that may be long gone: each is a list past every cache, and a car may make up as many as it may send receipts.
+const RECEIPTS: usize = 2;
 
 /// What a request is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +47,8 @@ pub(crate) enum Lane {
     Registry,
     /// Events.
     Event,
+    /// The Pods of a car, for its receipt of one that no watch shows.
+    Receipt,
 }
 
 /// The lanes.
@@ -58,6 +62,7 @@ pub(crate) struct Gate {
     object: Semaphore,
     registry: Semaphore,
     event: Semaphore,
+    receipt: Semaphore,
     arrivals: Mutex<Arrivals>,
 }
 
@@ -73,6 +78,7 @@ impl Default for Gate {
             object: lane(),
             registry: lane(),
             event: Semaphore::new(EVENTS),
+            receipt: Semaphore::new(RECEIPTS),
             arrivals: Mutex::default(),
         }
     }
@@ -90,6 +96,7 @@ impl Gate {
             Lane::Object => &self.object,
             Lane::Registry => &self.registry,
             Lane::Event => &self.event,
+            Lane::Receipt => &self.receipt,
         };
         // None would mean that it was closed, which nobody does.
         lane.acquire().await.ok()
@@ -107,9 +114,26 @@ impl Gate {
             arrivals: &self.arrivals,
             clock,
             since,
-            greeted: false,
+            end: End::Left,
         })
     }
+
+    /// After how long a car is to come again that had a place, and could not be greeted.
+    pub(crate) fn appoint(&self, with_attempts: bool, clock: &dyn Clock) -> Duration {
+        let now = clock.boottime();
+        let mut arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
+        arrivals.appoint(with_attempts, now)
+    }
+}
+
+/// How a car's wait for its greeting ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Greeted,
+    /// By an API server that takes no more.
+    Refused,
+    /// It has gone, or was turned away for what it is.
+    Left,
 }
 
 /// A car waits for its greeting.
@@ -117,13 +141,18 @@ pub(crate) struct Place<'a> {
     arrivals: &'a Mutex<Arrivals>,
     clock: &'a dyn Clock,
     since: Boottime,
-    greeted: bool,
+    end: End,
 }
 
 impl Place<'_> {
     /// The car has its greeting.
     pub(crate) fn greeted(mut self) {
-        self.greeted = true;
+        self.end = End::Greeted;
+    }
+
+    /// The API server has refused the write for its greeting, again and again.
+    pub(crate) fn refused(mut self) {
+        self.end = End::Refused;
     }
 }
 
@@ -132,7 +161,13 @@ impl Drop for Place<'_> {
         let now = self.clock.boottime();
         let mut arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
         let took = now.since(self.since);
-        arrivals.leave(Some(took).filter(|took| self.greeted || *took > SLOW), now);
+        let took = match self.end {
+            End::Greeted => Some(took),
+            // However soon it gave up: nothing is slower than what is not done.
+            End::Refused => Some(took.max(SLOW)),
+            End::Left => Some(took).filter(|took| *took >= SLOW),
+        };
+        arrivals.leave(took, now);
     }
 }
 
@@ -159,6 +194,7 @@ mod tests {
             Lane::Object,
             Lane::Registry,
             Lane::Event,
+            Lane::Receipt,
         ] {
             assert!(futures::poll!(Box::pin(gate.enter(lane))).is_ready(), "{lane:?}");
         }
@@ -179,5 +215,33 @@ mod tests {
         assert!(waiting.len() > 16 && delay >= SOONEST);
         waiting.pop();
         assert!(gate.arrive(false, &clock).is_ok());
+    }
+
+    /// How many idle cars find a place.
+    fn places(gate: &Gate, clock: &TestClock) -> usize {
+        std::iter::from_fn(|| gate.arrive(false, clock).ok())
+            .collect::<Vec<_>>()
+            .len()
+    }
+
+    #[test]
+    fn refusal_counts_as_slow_however_quick_it_was_and_who_goes_in_a_moment_counts_as_nothing() {
+        let (gate, clock) = (Gate::default(), TestClock::default());
+        let at_first = places(&gate, &clock);
+        drop(gate.arrive(false, &clock).unwrap());
+        assert_eq!(places(&gate, &clock), at_first);
+        gate.arrive(false, &clock).unwrap().refused();
+        assert!(places(&gate, &clock) < at_first);
+    }
+
+    #[test]
+    fn cars_that_could_not_be_greeted_are_not_asked_to_come_again_together() {
+        let (gate, clock) = (Gate::default(), TestClock::default());
+        for _ in 0..8 {
+            gate.arrive(false, &clock).unwrap().refused();
+        }
+        let delays: Vec<_> = (0..8).map(|_| gate.appoint(false, &clock)).collect();
+        assert!(delays[0] >= SOONEST && delays.is_sorted_by(|a, b| a < b), "{delays:?}");
+        assert_eq!(gate.appoint(true, &clock), SOONEST);
     }
 }

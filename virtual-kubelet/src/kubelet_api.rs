@@ -1,11 +1,12 @@
 //! The kubelet port: what kube-apiserver, and whoever may, asks of a node, for every vehicle on one listener.
 //!
 //! Served by `server` over TLS. Every request is authenticated and authorised before anything is looked up; the routes carry the Pod, and
-//! the Pod tells the vehicle. What vehicles do not give yet (exec, attach, port-forward) says so.
+//! the Pod tells the vehicle. What takes bytes both ways (exec, attach, port-forward) is in `streams`.
 
 pub(crate) mod auth;
 pub(crate) mod logs;
 pub(crate) mod server;
+mod streams;
 
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ use crate::context::Context;
 use crate::fleet::Fleet;
 use crate::logs::LogDesk;
 use crate::pod_facts::vehicle_of;
+use crate::tunnels::TunnelDesk;
 
 /// Who is at the other end of the connection, by a client certificate.
 #[derive(Debug, Clone)]
@@ -39,6 +41,7 @@ pub(crate) struct Peer(pub(crate) Option<User>);
 pub(crate) struct KubeletApi {
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) desk: Arc<LogDesk>,
+    pub(crate) tunnels: Arc<TunnelDesk>,
     pub(crate) auth: Auth,
     pub(crate) stored: StoredLogs,
 }
@@ -68,6 +71,7 @@ impl From<Fault> for Refused {
         let status = match fault.kind() {
             FaultKind::NotFound => StatusCode::NOT_FOUND,
             FaultKind::Invalid => StatusCode::BAD_REQUEST,
+            FaultKind::Denied => StatusCode::FORBIDDEN,
             FaultKind::Unavailable | FaultKind::RateLimited => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
@@ -81,9 +85,18 @@ pub(crate) fn routes(api: Arc<KubeletApi>) -> Router {
         .route("/healthz", get(healthz))
         .route("/pods", get(pods))
         .route("/containerLogs/{namespace}/{pod}/{container}", get(container_logs))
-        .route("/exec/{*rest}", any(not_yet))
-        .route("/attach/{*rest}", any(not_yet))
-        .route("/portForward/{*rest}", any(not_yet))
+        .route("/exec/{namespace}/{pod}/{container}", any(streams::exec))
+        .route("/exec/{namespace}/{pod}/{uid}/{container}", any(streams::exec_of_uid))
+        .route("/attach/{namespace}/{pod}/{container}", any(streams::attach))
+        .route(
+            "/attach/{namespace}/{pod}/{uid}/{container}",
+            any(streams::attach_of_uid),
+        )
+        .route("/portForward/{namespace}/{pod}", any(streams::port_forward))
+        .route(
+            "/portForward/{namespace}/{pod}/{uid}",
+            any(streams::port_forward_of_uid),
+        )
         .with_state(api)
 }
 
@@ -92,8 +105,26 @@ impl KubeletApi {
         self.fleet.context()
     }
 
-    /// Who asks, if they may do this on that node. An empty node means every node.
-    async fn admit(&self, peer: &Peer, headers: &HeaderMap, node: &str, subresources: &[&str]) -> Result<(), Refused> {
+    /// Who asks, if they may read this on that node. An empty node means every node.
+    async fn admit(
+        &self,
+        peer: &Peer,
+        headers: &HeaderMap,
+        node: &str,
+        subresources: &[&str],
+    ) -> Result<User, Refused> {
+        self.admit_to(peer, headers, "get", node, subresources).await
+    }
+
+    /// Who asks, if they may do this on that node.
+    async fn admit_to(
+        &self,
+        peer: &Peer,
+        headers: &HeaderMap,
+        verb: &'static str,
+        node: &str,
+        subresources: &[&str],
+    ) -> Result<User, Refused> {
         let header = headers.get(header::AUTHORIZATION).and_then(|h| h.to_str().ok());
         let user = match (&peer.0, header.and_then(|h| h.strip_prefix("Bearer "))) {
             (Some(user), _) => Some(user.clone()),
@@ -106,17 +137,17 @@ impl KubeletApi {
         for subresource in subresources {
             let decision = self
                 .auth
-                .authorise(&user, node, subresource)
+                .authorise(&user, verb, node, subresource)
                 .await
                 .map_err(|e| unavailable(&e))?;
             if decision == Decision::Allow {
-                return Ok(());
+                return Ok(user);
             }
         }
         let what = subresources.join(" or nodes/");
         Err(Refused(
             StatusCode::FORBIDDEN,
-            format!("Forbidden (user={}, verb=get, resource=nodes/{what})", user.name),
+            format!("Forbidden (user={}, verb={verb}, resource=nodes/{what})", user.name),
         ))
     }
 }
@@ -160,18 +191,6 @@ async fn pods(
         items,
     };
     Ok(Json(list))
-}
-
-async fn not_yet(
-    State(api): State<Arc<KubeletApi>>,
-    Extension(peer): Extension<Peer>,
-    headers: HeaderMap,
-) -> Result<Response, Refused> {
-    api.admit(&peer, &headers, "", &["proxy"]).await?;
-    Err(Refused(
-        StatusCode::NOT_IMPLEMENTED,
-        "vehicles give neither exec nor attach nor port-forward yet".into(),
-    ))
 }
 
 async fn container_logs(

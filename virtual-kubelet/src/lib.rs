@@ -40,6 +40,7 @@ mod refusal;
 mod replica;
 mod run;
 mod terms;
+mod tunnels;
 mod twins;
 mod vehicle_status;
 mod vehicle_watch;

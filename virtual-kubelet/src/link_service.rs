@@ -11,8 +11,8 @@ use kerbside_core::ids::{PodUid, VehicleId};
 use kerbside_link::fault::Fault;
 use kerbside_link::proto::{OutputFile, OutputReceipt};
 use kerbside_link::server::{
-    Adapter, Arrival, Ended, EnrolmentRequest, FromCar, Greeting, Issued, LogStream, OutputStream, Refusal,
-    SignedReceipt,
+    Adapter, Arrival, Ended, EnrolmentRequest, FromCar, Greeting, Held, Issued, LogStream, OutputStream, Refusal,
+    SignedReceipt, TunnelEnds,
 };
 
 use crate::enrolment::Enrolment;
@@ -20,11 +20,13 @@ use crate::fleet::Fleet;
 use crate::logs::LogDesk;
 use crate::output::Output;
 use crate::receipts::Receipts;
+use crate::tunnels::TunnelDesk;
 
 /// The adapter's side of the link.
 pub(crate) struct LinkService {
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) logs: Arc<LogDesk>,
+    pub(crate) tunnels: Arc<TunnelDesk>,
     pub(crate) output: Output,
     pub(crate) receipts: Receipts,
     pub(crate) enrolment: Enrolment,
@@ -45,6 +47,15 @@ impl Adapter for LinkService {
 
     async fn logs(&self, vehicle: &VehicleId, request_id: &str, log: LogStream) -> Result<(), Fault> {
         self.logs.answer(vehicle, request_id, log).await
+    }
+
+    async fn tunnel(
+        &self,
+        vehicle: &VehicleId,
+        request_id: &str,
+        answer: Result<TunnelEnds, Fault>,
+    ) -> Result<(), Fault> {
+        self.tunnels.answer(vehicle, request_id, answer)
     }
 
     async fn output_offset(&self, vehicle: &VehicleId, uid: &PodUid, file: &OutputFile) -> Result<u64, Fault> {
@@ -84,6 +95,10 @@ impl Adapter for LinkService {
 
     async fn renew(&self, vehicle: &VehicleId, csr_der: Bytes) -> Result<String, Fault> {
         self.enrolment.renew(vehicle, &csr_der).await
+    }
+
+    fn held(&self, what: &'static str, how: Held) {
+        self.fleet.context().metrics.held_up(what, how.as_str());
     }
 
     fn is_revoked(&self, vehicle: &VehicleId) -> bool {

@@ -33,6 +33,14 @@ pub(crate) struct OutcomeLabel {
     pub(crate) outcome: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct HeldLabel {
+    /// heartbeat, state, status, unknown or receipt.
+    pub(crate) kind: &'static str,
+    /// waits, refused or ended.
+    pub(crate) outcome: &'static str,
+}
+
 /// The adapter's metrics. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
@@ -49,6 +57,7 @@ pub(crate) struct Metrics {
     pub(crate) lease_renewals: Family<WriteLabel, Counter>,
     pub(crate) connects: Family<PoolLabel, Counter>,
     receipts: Family<OutcomeLabel, Counter>,
+    link_held: Family<HeldLabel, Counter>,
     run_to_running: Family<PoolLabel, Histogram>,
 }
 
@@ -69,6 +78,7 @@ impl Metrics {
             lease_renewals: Family::default(),
             connects: Family::default(),
             receipts: Family::default(),
+            link_held: Family::default(),
             // From 50 ms, a module that is cached, to about 7 min, a large model over a slow network.
             run_to_running: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.05, 2.0, 14))),
         };
@@ -127,6 +137,11 @@ impl Metrics {
             metrics.receipts.clone(),
         );
         registry.register(
+            "link_held_back",
+            "Messages and receipts of which a vehicle sent more than it may",
+            metrics.link_held.clone(),
+        );
+        registry.register(
             "run_to_running_seconds",
             "From sending a Run to hearing that it runs",
             metrics.run_to_running.clone(),
@@ -137,6 +152,11 @@ impl Metrics {
     /// A vehicle has sent a receipt.
     pub(crate) fn receipt(&self, outcome: &'static str) {
         self.receipts.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    /// A vehicle sends more of a kind than it may.
+    pub(crate) fn held_up(&self, kind: &'static str, outcome: &'static str) {
+        self.link_held.get_or_create(&HeldLabel { kind, outcome }).inc();
     }
 
     /// A Run of the pool has been answered by Running after `took`.

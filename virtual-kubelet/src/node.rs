@@ -29,6 +29,8 @@ use crate::vehicle_status;
 const FROM_POOL: &str = "kerbside.dev/from-pool";
 /// Cloud load balancers must not send traffic to a car.
 const NO_LOAD_BALANCER: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+/// The feature by which kube-apiserver hands a client's WebSocket on as it is (KEP-4006); without it, it speaks SPDY/3.1.
+const WEBSOCKETS: &str = "ExtendWebSocketsToKubelet";
 const NO_SCHEDULE: &str = "NoSchedule";
 
 /// What is the same for every Node of this adapter.
@@ -105,6 +107,7 @@ pub(crate) fn wanted(
                 }),
             }),
             node_info: Some(node_info(id, offer, os)),
+            declared_features: Some(vec![WEBSOCKETS.to_owned()]),
             ..NodeStatus::default()
         },
         resources,

@@ -40,6 +40,7 @@ pub(crate) fn fault(state: &proto::CarState) -> Option<&'static str> {
         reason::STATE_NOT_TRUSTED,
         reason::CLOCK_NOT_TRUSTED,
         reason::RECEIPTS_REFUSED,
+        reason::AGENT_STALLED,
     ]
     .into_iter()
     .find(|word| *word == state.fault)
@@ -211,6 +212,7 @@ mod tests {
             super::fault(&state)
         };
         assert_eq!(said("StateNotTrusted"), Some(reason::STATE_NOT_TRUSTED));
+        assert_eq!(said("AgentStalled"), Some(reason::AGENT_STALLED));
         assert_eq!((said(""), said("AtHome")), (None, None));
     }
 

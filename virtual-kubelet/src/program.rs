@@ -43,6 +43,7 @@ use crate::output::Output;
 use crate::pull::Exchange;
 use crate::receipts::Receipts;
 use crate::refusal::RefusalLedger;
+use crate::tunnels::TunnelDesk;
 use crate::vehicle_watch::Roster;
 use crate::{pod_watch, replica};
 
@@ -140,10 +141,8 @@ pub async fn run(
     spawn_watches(&mut parts, &context, &fleet);
     let alive = spawn_lease(&mut parts, &context, args.namespace.clone());
 
-    tokio::select! {
-        () = stop.cancelled() => return Ok(()),
-        () = context.synced() => {}
-        Some(ended) = parts.join_next() => return Err(RunError::Ended(ended.unwrap_or("a panicked task"))),
+    if unless_stopped(&stop, &mut parts, context.synced()).await?.is_none() {
+        return Ok(());
     }
     fleet.begin();
     drop(ready.send_replace(Err("a serving certificate".to_owned())));
@@ -154,20 +153,12 @@ pub async fn run(
         replica: args.replica.clone(),
         names: args.certificate_names(),
     };
-    let certificate = tokio::select! {
-        () = stop.cancelled() => {
-            end(&fleet, &alive, &args.namespace).await;
-            return Ok(());
-        }
-        certificate = asker.certificate() => certificate,
-        Some(ended) = parts.join_next() => return Err(RunError::Ended(ended.unwrap_or("a panicked task"))),
+    let both = async { (asker.certificate().await, client_ca(&client).await) };
+    let Some((certificate, client_ca)) = unless_stopped(&stop, &mut parts, both).await? else {
+        end(&fleet, &alive, &args.namespace).await;
+        return Ok(());
     };
-    let client_ca = kubelet_api::server::client_ca(&client)
-        .await
-        .map_err(|e| RunError::ClientCa(Box::new(e)))?;
-    if client_ca.is_none() {
-        tracing::warn!("the cluster publishes no client CA; the kubelet port takes tokens only");
-    }
+    let client_ca = client_ca?;
     let link_tls = ServerTls::new(&certificate.link()?)?;
     let kubelet_tls = kubelet_api::server::config(&certificate, client_ca.as_deref())?;
     let (kubelet_tls, kubelet_tls_now) = watch::channel(kubelet_tls);
@@ -179,10 +170,11 @@ pub async fn run(
     });
     parts.spawn(replace(certificates, link_tls.clone(), kubelet_tls, client_ca));
 
-    let desk = Arc::new(LogDesk::default());
+    let (desk, tunnels) = (Arc::new(LogDesk::default()), Arc::new(TunnelDesk::default()));
     let api = Arc::new(KubeletApi {
         fleet: Arc::clone(&fleet),
         desk: Arc::clone(&desk),
+        tunnels: Arc::clone(&tunnels),
         auth: Auth::new(client.clone(), Arc::clone(&clock)),
         stored: StoredLogs::new(store.clone(), Arc::clone(&clock)),
     });
@@ -194,7 +186,8 @@ pub async fn run(
     let service = Arc::new(LinkService {
         fleet: Arc::clone(&fleet),
         logs: desk,
-        receipts: Receipts::new(&store, &ca_pem, &clock, &context.metrics),
+        tunnels,
+        receipts: Receipts::new(&context, &ca_pem),
         output: Output::new(
             store,
             Box::new(move |uid| pods.pods.by_uid(uid.as_str())),
@@ -214,6 +207,29 @@ pub async fn run(
         end(&fleet, &alive, &args.namespace).await;
     }
     served
+}
+
+/// What comes of `asked`, which may go on for ever: it is dropped when the adapter is to stop (None).
+///
+/// # Errors
+/// A part has ended meanwhile.
+async fn unless_stopped<T>(
+    stop: &CancellationToken,
+    parts: &mut JoinSet<&'static str>,
+    asked: impl Future<Output = T>,
+) -> Result<Option<T>, RunError> {
+    tokio::select! {
+        () = stop.cancelled() => Ok(None),
+        answer = asked => Ok(Some(answer)),
+        Some(ended) = parts.join_next() => Err(RunError::Ended(ended.unwrap_or("a panicked task"))),
+    }
+}
+
+/// The cluster's client CA, asked for until the API server does not refuse for now.
+async fn client_ca(client: &Client) -> Result<Option<String>, RunError> {
+    client::insist(|| kubelet_api::server::client_ca(client))
+        .await
+        .map_err(|e| RunError::ClientCa(Box::new(e)))
 }
 
 /// Ends what is left when no car is connected any more. Others may adopt at once those that found no other adapter.
@@ -375,6 +391,47 @@ mod tests {
         let known = ["/api/v1/pods", "/api/v1/nodes", "/apis/kerbside.dev/v1alpha1/vehicles"].contains(&path);
         let items: Vec<_> = CARS.iter().enumerate().filter(|_| known).map(object).collect();
         json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": "1"}, "items": items})
+    }
+
+    /// Asks for the client CA of an API server that refuses for ever; `when`: what happens after three refusals.
+    async fn asked_in_vain(
+        stop: &CancellationToken,
+        parts: &mut JoinSet<&'static str>,
+        when: impl FnOnce(),
+    ) -> Result<Option<Result<Option<String>, RunError>>, RunError> {
+        let (client, mut server) = crate::testing::client();
+        let busy = json!({"kind": "Status", "status": "Failure", "code": 429, "reason": "TooManyRequests", "message": "not now"});
+        let refuses = async {
+            for _ in 0..3 {
+                let (request, reply) = server.next_request().await.unwrap();
+                assert_eq!(request.method(), hyper::Method::GET);
+                let body = Body::from(busy.to_string().into_bytes());
+                reply.send_response(hyper::Response::builder().status(429).body(body).unwrap());
+            }
+            when();
+        };
+        let asked = unless_stopped(stop, parts, client_ca(&client));
+        futures::join!(asked, refuses).0
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn adapter_that_is_stopped_asks_a_busy_api_server_no_more() {
+        let (stop, mut parts) = (CancellationToken::new(), JoinSet::new());
+        parts.spawn(std::future::pending());
+        let answer = asked_in_vain(&stop, &mut parts, || stop.cancel()).await;
+        assert!(matches!(answer, Ok(None)), "{answer:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn adapter_of_which_a_part_has_ended_asks_a_busy_api_server_no_more() {
+        let (stop, mut parts) = (CancellationToken::new(), JoinSet::new());
+        let (end, ended) = tokio::sync::oneshot::channel();
+        parts.spawn(async move {
+            let _ = ended.await;
+            "the Pod watch"
+        });
+        let answer = asked_in_vain(&stop, &mut parts, || end.send(()).unwrap()).await;
+        assert!(matches!(answer, Err(RunError::Ended("the Pod watch"))), "{answer:?}");
     }
 
     #[tokio::test]

@@ -2,30 +2,31 @@
 //!
 //! Called by the link service. What a receipt is worth is the operator's to say; here it is only made certain that the car which sends it
 //! has signed it, and that nothing which was stored is replaced. What must never happen: a receipt in the store that its car has not
-//! signed, or one for which the operator is not told (by a pointer) that it is there.
+//! signed, or one that could be settled and for which the operator is not told (by a pointer) that it is there.
+
+mod awaited;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kerbside_core::clock::Clock;
 use kerbside_core::ids::VehicleId;
 use kerbside_core::names::store as path;
 use kerbside_core::receipt::{Envelope, PAYLOAD_TYPE, Usage, pae};
-use kerbside_k8s::store::{PutOutcome, Store, StoreError};
+use kerbside_k8s::store::{PutOutcome, StoreError};
 use kerbside_link::fault::Fault;
 use kerbside_link::identity::{PublicKey, check_chain};
 use kerbside_link::server::SignedReceipt;
 use serde_json::json;
 
-use crate::metrics::Metrics;
+use self::awaited::{Unawaited, is_awaited};
+use crate::context::Context;
 
 /// Takes in what cars have signed for.
 pub(crate) struct Receipts {
-    store: Store,
+    context: Arc<Context>,
+    unawaited: Unawaited,
     /// The link's CA: whose certificates are believed.
     ca_pem: String,
-    clock: Arc<dyn Clock>,
-    metrics: Metrics,
 }
 
 fn store_fault(error: &StoreError) -> Fault {
@@ -35,16 +36,15 @@ fn store_fault(error: &StoreError) -> Fault {
 
 impl Receipts {
     /// Believes this CA.
-    pub(crate) fn new(store: &Store, ca_pem: &str, clock: &Arc<dyn Clock>, metrics: &Metrics) -> Self {
+    pub(crate) fn new(context: &Arc<Context>, ca_pem: &str) -> Self {
         Self {
-            store: store.clone(),
+            context: Arc::clone(context),
+            unawaited: Unawaited::default(),
             ca_pem: ca_pem.to_owned(),
-            clock: Arc::clone(clock),
-            metrics: metrics.clone(),
         }
     }
 
-    /// Stores a receipt of this car, once. Returns when the operator will find it.
+    /// Stores a receipt of this car, once. Returns when the operator will find it, if it has anything to do with it.
     pub(crate) async fn put(&self, vehicle: &VehicleId, receipt: &SignedReceipt) -> Result<(), Fault> {
         let put = self.put_checked(vehicle, receipt).await;
         let outcome = match &put {
@@ -53,7 +53,7 @@ impl Receipts {
             Err(fault) if fault.is_retryable() => "postponed",
             Err(_) => "refused",
         };
-        self.metrics.receipt(outcome);
+        self.context.metrics.receipt(outcome);
         if let Err(fault) = &put {
             tracing::warn!(%vehicle, %fault, "receipt not stored");
         }
@@ -62,21 +62,18 @@ impl Receipts {
 
     async fn put_checked(&self, vehicle: &VehicleId, receipt: &SignedReceipt) -> Result<PutOutcome, Fault> {
         let (usage, key) = check(vehicle, receipt, &self.ca_pem)?;
+        let store = &self.context.store;
         // The key first: a receipt that nobody can check is none. The first certificate of a key is as good as any later one.
         let key = path::ledger_key(vehicle.as_str(), key.key_id());
         let chain = Bytes::from(receipt.chain_pem.clone());
-        self.store
-            .put_if_absent(&key, chain)
-            .await
-            .map_err(|e| store_fault(&e))?;
+        store.put_if_absent(&key, chain).await.map_err(|e| store_fault(&e))?;
         let place = path::ledger_usage(vehicle.as_str(), usage.sequence);
-        let put = self
-            .store
+        let put = store
             .put_if_absent(&place, receipt.envelope.clone())
             .await
             .map_err(|e| store_fault(&e))?;
         if put == PutOutcome::Exists {
-            let there = self.store.get(&place).await.map_err(|e| store_fault(&e))?;
+            let there = store.get(&place).await.map_err(|e| store_fault(&e))?;
             // A signature may be made anew, by a car that lost its power in the middle: what it says is what counts.
             if !says_the_same(&there, &receipt.envelope) {
                 return Err(Fault::conflict(format!(
@@ -88,22 +85,25 @@ impl Receipts {
         if receipt.newest {
             let next = usage.sequence.saturating_add(1);
             let later = path::ledger_usage(vehicle.as_str(), next);
-            if self.store.size(&later).await.map_err(|e| store_fault(&e))?.is_some() {
+            if store.size(&later).await.map_err(|e| store_fault(&e))?.is_some() {
                 return Err(Fault::conflict(format!(
                     "receipt {next} is stored, and the car's newest is {}: this car was set back to an old state, or is there twice; enrol it anew",
                     usage.sequence
                 )));
             }
         }
+        if !is_awaited(&self.context, &self.unawaited, vehicle, &usage.claim.pod_uid).await {
+            return Ok(put);
+        }
         // Also for one that comes again: whoever stored it first may have ended before it came to this.
         let pointer = json!({
             "vehicle": vehicle,
             "podUid": usage.claim.pod_uid,
             "sequence": usage.sequence,
-            "storedAt": self.clock.wall(),
+            "storedAt": self.context.clock.wall(),
         });
         let place = path::ledger_pointer(vehicle.as_str(), usage.claim.pod_uid.as_str());
-        self.store
+        store
             .put(&place, Bytes::from(pointer.to_string()))
             .await
             .map_err(|e| store_fault(&e))?;

@@ -17,6 +17,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kerbside_api::v1alpha1::Vehicle;
 use kerbside_k8s::apply;
+use kerbside_k8s::client::{BRIEFLY, insist_for};
 use kube::api::{DeleteParams, ListParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
@@ -52,8 +53,10 @@ pub(crate) async fn run(context: Arc<Context>, namespace: String) {
 pub(crate) async fn end(context: &Context, namespace: &str) {
     let api: Api<Lease> = Api::namespaced(context.client.clone(), namespace);
     let name = lease_name(&context.replica);
+    let params = DeleteParams::default();
+    // Once and for all: one that stays keeps the vehicles waiting until it expires.
     let deleted = async {
-        match api.delete(&name, &DeleteParams::default()).await {
+        match insist_for(BRIEFLY, || api.delete(&name, &params)).await {
             Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
             other => other.map(drop),
         }
@@ -238,6 +241,20 @@ mod tests {
                 "/apis/coordination.k8s.io/v1/namespaces/kerbside-system/leases/kerbside-kubelet-r-0"
             )
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lease_is_taken_away_from_an_api_server_that_refuses_for_a_moment() {
+        let World {
+            context, mut server, ..
+        } = World::new();
+        let busy = json!({"kind": "Status", "status": "Failure", "code": 429, "reason": "TooManyRequests", "message": "not now"});
+        let answers = async {
+            respond(&mut server, 429, busy).await;
+            respond(&mut server, 200, lease("r-0", EARLY)).await
+        };
+        let ((), (method, ..)) = futures::join!(end(&context, "kerbside-system"), answers);
+        assert_eq!(method, "DELETE");
     }
 
     #[tokio::test]

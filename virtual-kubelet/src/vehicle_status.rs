@@ -94,6 +94,11 @@ pub(crate) fn tell_fault(status: &mut VehicleStatus, generation: Option<i64>, fa
             word,
             "the car's clock was set, or shows an earlier time than it has shown before: it takes no work by it",
         ),
+        Some(word @ reason::AGENT_STALLED) => (
+            false,
+            word,
+            "the car's agent did not look at the car for some seconds, so all work stood still; `kerbside-agent status` in the car says when, and its disk may be the cause",
+        ),
         Some(word) => (
             false,
             word,
@@ -237,6 +242,8 @@ mod tests {
             (told.status.clone(), told.reason.clone())
         };
         assert_eq!(told(&status), ("False".to_owned(), "StateNotTrusted".to_owned()));
+        tell_fault(&mut status, Some(2), Some(reason::AGENT_STALLED), now);
+        assert_eq!(told(&status), ("False".to_owned(), "AgentStalled".to_owned()));
         tell_fault(&mut status, Some(2), None, now);
         assert_eq!(told(&status), ("True".to_owned(), "Sound".to_owned()));
     }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -149,6 +149,10 @@ pub struct VehicleStatus {
     /// What a gateway of the fleet says of a car without an agent: bands and yes or no. Absent for a car with one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub telemetry: Option<Telemetry>,
+    /// Until when `telemetry` may be believed. Its gateway moves it on, at fixed times of the car; when it has passed, that gateway is
+    /// gone, and the operator makes all of `telemetry` unknown. Absent: nothing is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub telemetry_good_until: Option<Time>,
     /// Conditions of the car. Their times are rounded to 5 minutes, so that they do not tell when somebody comes and
     /// goes.
     #[serde(default)]

@@ -3,7 +3,10 @@
 //! Called through [`super::step`] only. Methods of the attempt change it; here it is decided which of them, and whether it is reported.
 
 use super::container::LEAST_GRACE;
-use super::{Attempt, Boottime, Container, Effect, Event, Kind, Life, Now, Outcome, Plan, State, Until};
+use super::{
+    Attempt, Boottime, Container, Effect, Event, Kind, Life, NotReady, Now, Outcome, Plan, Role, State, Until,
+};
+use crate::owner::Refusal;
 
 /// The next state of an attempt and what has to be done.
 pub fn step(mut attempt: Attempt, plan: &Plan, event: Event, now: Now) -> (Attempt, Vec<Effect>) {
@@ -95,6 +98,9 @@ fn admitted(attempt: &mut Attempt, plan: &Plan, event: Event, now: Now, effects:
 /// Returns whether something changed that is not reported yet.
 fn active(attempt: &mut Attempt, plan: &Plan, event: Event, now: Now, effects: &mut Vec<Effect>) -> bool {
     let mut changed = false;
+    if let Event::Declined { container, why } = event {
+        return declined(attempt, plan, (container, why), now, effects);
+    }
     match event {
         Event::Prepared { container, .. }
         | Event::NotReady { container, .. }
@@ -178,6 +184,42 @@ fn active(attempt: &mut Attempt, plan: &Plan, event: Event, now: Now, effects: &
         return false;
     }
     changed
+}
+
+/// The owner's terms do not let a container begin. That ends the attempt, for it will never be whole; but a container that somebody has added
+/// to it only waits. Nobody's program has failed: where nothing has begun, the attempt is refused as if it had been so when it came.
+fn declined(
+    attempt: &mut Attempt,
+    plan: &Plan,
+    (container, Refusal { reason, message }): (usize, Refusal),
+    now: Now,
+    effects: &mut Vec<Effect>,
+) -> bool {
+    let of = attempt
+        .containers
+        .get_mut(container)
+        .zip(plan.containers.get(container));
+    let Some((of, terms)) = of.filter(|(of, _)| of.life == Life::Preparing) else {
+        return false;
+    };
+    let why = NotReady {
+        reason: reason.clone(),
+        meanwhile: None,
+        message: message.clone(),
+        retry: false,
+    };
+    of.not_ready(why, now);
+    if terms.role == Role::Ephemeral {
+        return true;
+    }
+    let kind = if attempt.has_begun() {
+        Kind::Disrupted
+    } else {
+        Kind::Refused
+    };
+    let until = attempt.takes_leave(Until::may_take(plan.grace));
+    attempt.stop(plan, Outcome::new(kind, &reason, message), until, now, effects);
+    false
 }
 
 /// What the programs, and those that make them ready, say of one container, which is one of the plan's. Returns whether something changed

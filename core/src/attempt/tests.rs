@@ -139,6 +139,15 @@ fn depart() -> Event {
     }
 }
 
+/// An image has no signature that counts.
+fn declined(container: usize) -> Event {
+    let why = Refusal::new(
+        reason::SIGNATURE_VALIDATION_FAILED,
+        "registry/image@sha256:0 is not signed",
+    );
+    Event::Declined { container, why }
+}
+
 fn pull_failed() -> Event {
     let why = NotReady {
         reason: "ErrImagePull".to_owned(),
@@ -251,6 +260,40 @@ fn impossible_image_name_is_told_and_not_tried_again() {
     assert_eq!(driver.waiting(0), ("InvalidImageName", "bad"));
     assert_eq!(driver.attempt.deadline(&driver.plan), None);
     assert!(driver.after(10_000, Event::Tick).is_empty());
+}
+
+#[test]
+fn what_the_owner_does_not_let_begin_is_refused_and_no_failure() {
+    let mut driver = Driver::admitted(plan(&[("init", true), ("main", false)]));
+    driver.feed(Event::Journaled);
+    let effects = driver.feed(declined(0));
+    assert_eq!(effects, [Effect::GiveUp, Effect::WriteJournal, Effect::Report]);
+    assert_eq!(driver.outcome(), (Kind::Refused, reason::SIGNATURE_VALIDATION_FAILED));
+    assert_eq!(
+        driver.waiting(0),
+        (
+            reason::SIGNATURE_VALIDATION_FAILED,
+            "registry/image@sha256:0 is not signed"
+        )
+    );
+    assert!(driver.after(10_000, Event::Tick).is_empty(), "it is not tried again");
+}
+
+#[test]
+fn what_the_owner_does_not_let_go_on_is_a_disruption() {
+    let mut driver = Driver::running(plan(&[("init", true), ("main", false)]));
+    driver.feed(exited(0, 0));
+    assert_eq!(driver.attempt.containers[1].life, Life::Preparing);
+    driver.feed(declined(1));
+    assert_eq!(driver.outcome(), (Kind::Disrupted, reason::SIGNATURE_VALIDATION_FAILED));
+}
+
+#[test]
+fn container_that_was_declined_before_it_was_made_ready_is_none() {
+    let mut driver = Driver::running(one());
+    assert!(driver.feed(declined(0)).is_empty());
+    assert!(driver.feed(declined(7)).is_empty());
+    assert!(driver.attempt.outcome().is_none());
 }
 
 #[test]

@@ -212,12 +212,24 @@ fn is_before(wall: Timestamp, known: Timestamp) -> bool {
     behind > CORRECTION
 }
 
+/// Time alone is worth a write once in an hour.
+const WORTH_A_WRITE: Duration = Duration::from_hours(1);
+
 impl Mark {
-    /// What is kept after a moment at which a clock that can be believed shows this; `None`: no more than before. Time alone is worth a
-    /// write once in an hour.
+    /// From where time is counted on: so late it was at least when this was written.
+    pub fn counted_from(&self) -> Timestamp {
+        self.counted.map_or(self.seen, |counted| counted.max(self.seen))
+    }
+
+    /// Whether so much more has been counted that it is worth a write.
+    pub fn counts_more(&self, counted: Timestamp) -> bool {
+        let on = Duration::try_from(counted.duration_since(self.counted_from()));
+        on.is_ok_and(|on| on >= WORTH_A_WRITE)
+    }
+
+    /// What is kept after a moment at which a clock that can be believed shows this; `None`: no more than before.
     #[must_use]
     pub fn later(&self, wall: Timestamp) -> Option<Self> {
-        const WORTH_A_WRITE: Duration = Duration::from_hours(1);
         let on = Duration::try_from(wall.duration_since(self.seen)).unwrap_or(Duration::ZERO);
         (on >= WORTH_A_WRITE).then(|| Self {
             seen: wall,

@@ -162,4 +162,8 @@ pub struct Mark {
     pub sha256: String,
     /// The latest time that a clock which could be believed has shown.
     pub seen: Timestamp,
+    /// So late it is at least, if what has passed by the clock that nobody sets is counted on from there. It ends a consent whose time is over, and
+    /// nothing else: a clock that was ahead and is right now is not behind for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counted: Option<Timestamp>,
 }

@@ -47,6 +47,7 @@ impl Book {
             sequence: self.sequence,
             sha256: self.previous.clone(),
             seen: at(seen),
+            counted: None,
         }
     }
 

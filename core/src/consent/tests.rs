@@ -356,3 +356,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn time_that_is_counted_is_worth_a_write_once_in_an_hour() {
+    let mark = Book::default().mark("2026-11-20T10:00:00Z");
+    assert!(!mark.counts_more(at("2026-11-20T10:59:59Z")) && mark.counts_more(at("2026-11-20T11:00:00Z")));
+    let mark = Mark {
+        counted: Some(at("2026-11-20T11:00:00Z")),
+        ..mark
+    };
+    assert_eq!(mark.counted_from(), at("2026-11-20T11:00:00Z"));
+    assert!(!mark.counts_more(at("2026-11-20T11:30:00Z")) && !mark.counts_more(at("2026-11-20T09:00:00Z")));
+    // One of an agent that did not count yet.
+    let text = serde_json::to_string(&Book::default().mark("2026-11-20T10:00:00Z")).unwrap();
+    assert!(!text.contains("counted"));
+    assert_eq!(serde_json::from_str::<Mark>(&text).unwrap().counted, None);
+}

@@ -10,7 +10,8 @@
 //! | a count of today | so much was used |
 //! | a count of an earlier day | nothing was used |
 //! | a count of a later day: somebody has set the clock | so much was used, until that day is over |
-//! | anything else: a file that is cut off, or another one | all was used, until the day is over |
+//! | [`ALL`] of a day | all was used, until that day is over |
+//! | anything else: a file that is cut off, or another one | all was used, until the day is over: [`ALL`] is written over it |
 
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,8 @@ use super::{JOULES_PER_KWH, MICRO};
 
 /// What is written ahead, in microjoules: a hundredth of a kilowatt-hour.
 pub const MARGIN: u64 = JOULES_PER_KWH * MICRO / 100;
+/// The count of a day that was lost: it stays so over restarts, and ends with its day also if the car is off by then.
+pub const ALL: u64 = u64::MAX;
 
 /// What the disk holds. Its JSON is a file format: fields may be added, never changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,6 +97,13 @@ impl Today {
                 spent: false,
             },
             Found::Count(Kept {
+                date, microjoules: ALL, ..
+            }) => Self {
+                date: Some(date),
+                kept: ALL,
+                ..Self::new(Found::Unreadable)
+            },
+            Found::Count(Kept {
                 date,
                 microjoules,
                 cost_nanos,
@@ -131,7 +141,7 @@ impl Today {
                     used: Used::default(),
                     kept: 0,
                     // Else the next start would take this day for one that is used up, too.
-                    stale: self.stale || self.used.lost,
+                    stale: self.stale || self.is_untold(),
                     spent: false,
                 };
             }
@@ -160,17 +170,33 @@ impl Today {
     /// What is to be written now, if anything is: before what the disk holds is used.
     pub fn to_keep(&self) -> Option<Kept> {
         let near = self.used.microjoules.saturating_add(MARGIN / 2) > self.kept;
-        (near && self.spent || self.stale).then(|| self.keep(MARGIN)).flatten()
+        let is_due = !self.used.lost && near && self.spent;
+        (is_due || self.stale || self.is_untold())
+            .then(|| self.keep(MARGIN))
+            .flatten()
     }
 
     /// What is to be written when the agent ends: nothing more is used.
     pub fn at_the_end(&self) -> Option<Kept> {
-        (self.used.microjoules > 0).then(|| self.keep(0)).flatten()
+        let is_due = !self.used.lost && self.used.microjoules > 0;
+        (is_due || self.is_untold()).then(|| self.keep(0)).flatten()
+    }
+
+    /// The day is lost, and the disk does not say of which one that is so.
+    fn is_untold(&self) -> bool {
+        self.used.lost && self.kept < ALL
     }
 
     fn keep(&self, ahead: u64) -> Option<Kept> {
-        // Over a day that was lost nothing is written: it stays lost, over restarts too.
-        let date = self.date.filter(|_| !self.used.lost)?;
+        // Which day is lost is not known before the clock is believed.
+        let date = self.date?;
+        if self.used.lost {
+            return Some(Kept {
+                date,
+                microjoules: ALL,
+                cost_nanos: 0,
+            });
+        }
         Some(Kept {
             date,
             microjoules: self.used.microjoules.saturating_add(ahead),

@@ -240,6 +240,22 @@ fn most_that_can_have_been_is_bounded(#[case] running_ms: u64, #[case] milli_cpu
     assert_eq!(most_joules(running_ms, milli_cpu), joules);
 }
 
+/// What is paid for before an attempt starts is what the ledger believes after it.
+#[rstest]
+#[case(1000)]
+#[case(500)]
+#[case(4000)]
+fn core_is_paid_for_what_the_ledger_believes_of_an_hour(#[case] milli_cpu: u64) {
+    let of_an_hour = most_per_core(milli_cpu) * milli_cpu / 1000 * 3600 / 1000;
+    assert_eq!(of_an_hour, most_joules(3_600_000, milli_cpu));
+}
+
+#[test]
+fn core_of_an_attempt_that_asks_for_none_is_bounded_too() {
+    assert_eq!(most_per_core(0), 300_050_000);
+    assert_eq!(most_per_core(u64::MAX), MOST_CORE_MILLIWATTS);
+}
+
 #[derive(Debug, Clone)]
 enum Move {
     Wait(u64),
@@ -420,11 +436,16 @@ fn file_that_was_cut_at_any_byte_counts_as_a_day_that_is_used_up_until_it_is_ove
         let mut day = today(Found::from(&file[..cut]));
         assert!(day.used().up(u64::MAX), "{cut}");
         day.spend(1, 0);
-        assert_eq!(
-            (day.to_keep(), day.at_the_end()),
-            (None, None),
-            "it stays so over a restart"
-        );
+        let all = Kept {
+            microjoules: ALL,
+            cost_nanos: 0,
+            ..kept
+        };
+        assert_eq!((day.to_keep(), day.at_the_end()), (Some(all), Some(all)));
+        let mut told = day.clone();
+        told.kept(all);
+        assert_eq!((told.to_keep(), told.at_the_end()), (None, None), "the disk says so");
+        assert!(today(Found::Count(all)).used().up(u64::MAX), "also after a restart");
         day.is(date(2026, 11, 23));
         assert!(!day.used().up(1));
         // Else the next start would find the same file, and no end.
@@ -432,6 +453,22 @@ fn file_that_was_cut_at_any_byte_counts_as_a_day_that_is_used_up_until_it_is_ove
         day.kept(kept);
         assert_eq!((kept.date, day.to_keep()), (date(2026, 11, 23), None));
     }
+}
+
+/// Else a car that is off when the day turns would never know that it has.
+#[test]
+fn day_that_is_lost_is_over_with_its_day_also_in_a_car_that_is_off_by_then() {
+    let mut day = Today::new(Found::Count(Kept {
+        date: date(2026, 11, 21),
+        microjoules: ALL,
+        cost_nanos: 0,
+    }));
+    assert_eq!(day.to_keep(), None);
+    assert!(day.used().lost);
+    day.is(date(2026, 11, 22));
+    assert_eq!((day.used(), day.to_keep()), (Used::default(), None));
+    day.spend(1, 0);
+    assert_eq!(day.to_keep().unwrap().date, date(2026, 11, 22));
 }
 
 #[test]

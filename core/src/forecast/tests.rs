@@ -221,7 +221,7 @@ fn band_falls_at_once_and_rises_when_it_is_clear(#[case] before: u32, #[case] mi
         p90: minutes,
     };
     let before = FreeFor { p50: 480, p90: before };
-    assert_eq!(before.then(forecast), FreeFor { p50: 480, p90: after });
+    assert_eq!(before.then(forecast, STANDS_FOR), FreeFor { p50: 480, p90: after });
 }
 
 // === What is kept ===
@@ -498,7 +498,7 @@ proptest! {
         };
         let forecast = forecast(&history, now, &zone(), &situation);
         prop_assert!(forecast.p90 <= forecast.p50);
-        let band = FreeFor::default().then(forecast);
+        let band = FreeFor::default().then(forecast, STANDS_FOR);
         prop_assert!(band.p90 <= forecast.p90 && band.p50 <= forecast.p50 && BANDS.contains(&band.p90));
         if let Some(ends) = situation.ends {
             prop_assert!(i64::from(forecast.p50) <= (ends.duration_since(now).as_secs() / 60).max(0));

@@ -5,7 +5,7 @@
 
 use jiff::civil::{DateTime, date};
 
-use super::{Document, Hours};
+use super::{Document, Hours, Publisher, publisher};
 
 /// A document that says something impossible.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -53,9 +53,23 @@ pub enum DocumentError {
         /// Counted from 0.
         index: usize,
     },
+    /// No car is ever so.
+    #[error("when is never true, whatever the car knows: leave it out, or empty consent.classes to accept no work")]
+    NeverTrue,
     /// Nothing is left of the week.
     #[error("quietHours cover the whole week, so that no time is left for work")]
     AlwaysQuiet,
+    /// An owner who trusts nobody has plainer words for it.
+    #[error(
+        "publishers is empty, so that no signature would count: leave it out to take images without one, or empty consent.classes to accept no work"
+    )]
+    NoPublishers,
+    /// Each is tried for every signature.
+    #[error("publishers has {0} entries: at most {most} are taken", most = publisher::MOST)]
+    TooManyPublishers(usize),
+    /// A refusal names them.
+    #[error("publishers: two are called '{0}'")]
+    PublisherTwice(String),
     /// Nothing is left of the hours of work.
     #[error("quietHours cover all of workHours, so that no time is left for work")]
     WorkAlwaysQuiet,
@@ -82,6 +96,9 @@ pub(super) fn never(document: &Document) -> Option<DocumentError> {
             return Some(DocumentError::NothingGiven(field));
         }
     }
+    if let Some(error) = document.publishers.as_deref().and_then(wrong_publishers) {
+        return Some(error);
+    }
     let work = document.work_hours.as_deref();
     for (field, windows) in [
         ("workHours", work.unwrap_or_default()),
@@ -103,6 +120,13 @@ pub(super) fn never(document: &Document) -> Option<DocumentError> {
     if work.is_some_and(<[Hours]>::is_empty) {
         return Some(DocumentError::NoWorkHours);
     }
+    if document
+        .when
+        .as_ref()
+        .is_some_and(|when| when.is_never(&consent.classes))
+    {
+        return Some(DocumentError::NeverTrue);
+    }
     if !document.has_hours() || week().any(|minute| document.hours(minute).is_ok()) {
         return None;
     }
@@ -112,6 +136,19 @@ pub(super) fn never(document: &Document) -> Option<DocumentError> {
     } else {
         DocumentError::WorkAlwaysQuiet
     })
+}
+
+/// What a list of publishers cannot be.
+fn wrong_publishers(publishers: &[Publisher]) -> Option<DocumentError> {
+    if publishers.is_empty() {
+        return Some(DocumentError::NoPublishers);
+    }
+    if publishers.len() > publisher::MOST {
+        return Some(DocumentError::TooManyPublishers(publishers.len()));
+    }
+    let mut names = std::collections::BTreeSet::new();
+    let twice = publishers.iter().find(|publisher| !names.insert(&publisher.name))?;
+    Some(DocumentError::PublisherTwice(twice.name.clone()))
 }
 
 /// Every minute of a week: hours begin and end with a minute, so that nothing is between two.
@@ -152,8 +189,8 @@ pub fn doubts(document: &Document, now: jiff::Timestamp) -> Vec<String> {
         "pauseUntil is in the future: the car does not work before",
     );
     say(
-        document.time_zone.is_some() && !document.needs_zone(),
-        "timeZone is not needed: there are no hours, nor energy by the day",
+        document.time_zone.is_some() && !document.needs_zone() && document.data.is_none(),
+        "timeZone is not needed: there are no hours, nor energy by the day, nor data by the month",
     );
     say(
         document.charge_floor_percent + document.charge_resume_margin_percent > 100.0,
@@ -162,6 +199,15 @@ pub fn doubts(document: &Document, now: jiff::Timestamp) -> Vec<String> {
     say(
         document.egress.as_ref().is_some_and(super::Egress::is_nothing),
         "egress allows nothing: no address, or no port",
+    );
+    let metered_only = document.data.is_some_and(|data| data.metered_only);
+    say(
+        metered_only && document.network.metered == super::Metered::Never,
+        "data.meteredOnly bounds what goes by networks that cost by the byte, and network.metered lets no work go by them",
+    );
+    say(
+        document.network.metered == super::Metered::Allow && document.data.is_none(),
+        "network.metered allows networks that cost by the byte, and without data.perMonth nothing bounds what that costs",
     );
     for (index, window) in document.work_hours.iter().flatten().enumerate() {
         if !week().any(|minute| window.contain(minute) && document.hours(minute).is_ok()) {
@@ -186,7 +232,11 @@ timeZone: Europe/Berlin
     const CONSENT: &str =
         "consent: {givenAt: 2026-11-01T10:00:00Z, expiresAt: 2027-11-01T10:00:00Z, classes: [inference]}\n";
 
+    /// An Ed25519 key as one line of YAML.
+    const KEY: &str = "'-----BEGIN PUBLIC KEY----- MCowBQYDK2VwAyEAAPmqlBS8i3zkkyVyFQNoZJd1pWcFzW83r5vLsXzH6sM= -----END PUBLIC KEY-----'";
+
     fn read(terms: &str) -> Result<Document, String> {
+        let terms = &terms.replace("KEY", KEY);
         let consent = if terms.contains("consent:") { "" } else { CONSENT };
         let charge = if terms.contains("chargeFloorPercent") {
             ""
@@ -224,6 +274,11 @@ timeZone: Europe/Berlin
     #[case::no_quiet_days("quietHours: [{from: '22:00', to: '06:00', days: []}]", "quietHours[0].days")]
     #[case::paused_to_the_end("pauseUntil: 2027-11-01T10:00:00Z", "pauseUntil is not before")]
     #[case::no_energy("maxKWhPerDay: 0", "maxKWhPerDay")]
+    #[case::no_data("data: {perMonth: 0}", "at least one byte")]
+    #[case::never_true("when: chargePercent > 100", "when is never true")]
+    #[case::not_for_the_classes("when: class == 'video'", "when is never true")]
+    #[case::no_expression("when: pluggedIn &&", "when: line 1")]
+    #[case::no_such_word("network: {metered: sometimes}", "sometimes")]
     #[case::floor_without_tariff("priceFloorPerCPUHour: '2'", "needs tariff")]
     #[case::no_days_of_a_price(
         "tariff: {currency: EUR, perKWh: '1', windows: [{from: '22:00', to: '06:00', days: [], perKWh: '1'}]}",
@@ -231,6 +286,17 @@ timeZone: Europe/Berlin
     )]
     #[case::no_currency("tariff: {currency: Euro, perKWh: '1'}", "not a currency")]
     #[case::no_price("tariff: {currency: EUR, perKWh: cheap}", "not a price")]
+    #[case::nobody("publishers: []", "publishers is empty")]
+    #[case::publisher_twice(
+        "publishers: [{name: a, publicKey: KEY}, {name: a, publicKey: KEY}]",
+        "two are called 'a'"
+    )]
+    #[case::too_many_publishers(
+        "publishers: [{name: a, publicKey: KEY}, {name: b, publicKey: KEY}, {name: c, publicKey: KEY}, {name: d, publicKey: KEY}, {name: e, publicKey: KEY}, {name: f, publicKey: KEY}, {name: g, publicKey: KEY}, {name: h, publicKey: KEY}, {name: i, publicKey: KEY}, {name: j, publicKey: KEY}, {name: k, publicKey: KEY}, {name: l, publicKey: KEY}, {name: m, publicKey: KEY}, {name: n, publicKey: KEY}, {name: o, publicKey: KEY}, {name: p, publicKey: KEY}, {name: q, publicKey: KEY}]",
+        "has 17 entries: at most 16"
+    )]
+    #[case::key_of_no_kind("publishers: [{name: a, publicKey: cosign.pub}]", "no public key")]
+    #[case::publishers_without_a_value("publishers:", "publishers")]
     #[case::no_cpu("maxCpu: 0", "maxCpu")]
     #[case::less_than_no_memory("maxMemory: -1Mi", "maxMemory")]
     #[case::expired(
@@ -251,9 +317,11 @@ timeZone: Europe/Berlin
     #[case::paused_for_a_while("pauseUntil: 2027-11-01T09:59:59Z")]
     #[case::no_classes("consent: {givenAt: 2026-11-01T10:00:00Z, classes: []}")]
     #[case::little("maxCpu: 1m\nmaxMemory: 1")]
+    #[case::expression("when: chargePercent > 99 && (pluggedIn || hour in [3, 4])")]
     #[case::little_energy("maxKWhPerDay: 1m")]
     #[case::energy_for_nothing("tariff: {currency: EUR, perKWh: '0'}\npriceFloorPerCPUHour: '0'")]
     #[case::no_quiet_hours("quietHours: []")]
+    #[case::a_publisher("publishers: [{name: a, publicKey: KEY}]")]
     #[case::nothing_waits("resumeWithin: 0s")]
     fn document_that_could_be_is_accepted(#[case] terms: &str) {
         read(terms).unwrap();
@@ -282,6 +350,8 @@ timeZone: Europe/Berlin
             ("maxCpu: 1", "timeZone is not needed"),
             ("chargeFloorPercent: 98", "full battery"),
             ("egress: {allow: []}", "egress allows nothing"),
+            ("network: {metered: allow}", "nothing bounds what that costs"),
+            ("data: {perMonth: 1Gi, meteredOnly: true}", "lets no work go by them"),
             (
                 "workHours: [{from: '12:00', to: '13:00'}, {from: '07:30', to: '08:30'}]\nquietHours: [{from: '07:00', to: '09:00'}]",
                 "workHours[1] lies within quietHours",

@@ -10,7 +10,10 @@ use serde::{Deserialize, Deserializer};
 use super::check::{DocumentError, never};
 use super::egress::Egress;
 use super::hours::Hours;
+use super::network::{Data, Network};
+use super::publisher::Publisher;
 use super::tariff::Tariff;
+use super::when::When;
 use super::whole::is_whole;
 use crate::energy::JOULES_PER_KWH;
 use crate::ledger::Price;
@@ -68,6 +71,18 @@ pub struct Document {
     /// What work may reach by the network; without it nothing.
     #[serde(default)]
     pub egress: Option<Egress>,
+    /// Work only while this is true, for terms that no field has a word for.
+    #[serde(default, deserialize_with = "said")]
+    pub when: Option<When>,
+    /// Whether there is work by a network that costs by the byte.
+    #[serde(default)]
+    pub network: Network,
+    /// The data that all work together may move in a month; without it there is no bound.
+    #[serde(default, deserialize_with = "said")]
+    pub data: Option<Data>,
+    /// Whether people of the fleet may run commands in the car's Pods, join their programs and reach their ports.
+    #[serde(default)]
+    pub allow_exec: bool,
     /// The most kilowatt-hours that all work together may have in a day of the calendar of `timeZone`.
     #[serde(default, rename = "maxKWhPerDay", deserialize_with = "said")]
     pub max_kwh_per_day: Option<Quantity>,
@@ -77,6 +92,9 @@ pub struct Document {
     /// The least that work must pay for a core hour beyond what its energy costs by `tariff`.
     #[serde(default, rename = "priceFloorPerCPUHour", deserialize_with = "said")]
     pub price_floor: Option<Price>,
+    /// Whose signatures count: every image needs one of theirs. Without it, images need none.
+    #[serde(default, deserialize_with = "said")]
+    pub publishers: Option<Vec<Publisher>>,
 }
 
 /// What the owner consented to, and for how long.
@@ -120,6 +138,7 @@ impl Document {
             ("quietHours", !self.quiet_hours.is_empty()),
             ("maxKWhPerDay", self.max_kwh_per_day.is_some()),
             ("tariff.windows", self.has_tariff_windows()),
+            ("when", self.is_when_by_clock()),
         ] {
             if is_there && self.time_zone.is_none() {
                 return Err(DocumentError::TimeZoneMissing(field));
@@ -147,13 +166,22 @@ impl Document {
         self.work_hours.is_some() || !self.quiet_hours.is_empty()
     }
 
+    /// Whose signature every image needs; empty: none is needed.
+    pub fn publishers(&self) -> &[Publisher] {
+        self.publishers.as_deref().unwrap_or_default()
+    }
+
     fn has_tariff_windows(&self) -> bool {
         self.tariff.as_ref().is_some_and(|tariff| !tariff.windows.is_empty())
     }
 
+    fn is_when_by_clock(&self) -> bool {
+        self.when.as_ref().is_some_and(When::is_by_clock)
+    }
+
     /// Whether anything in it is by the calendar of its time zone.
     pub fn needs_zone(&self) -> bool {
-        self.has_hours() || self.max_kwh_per_day.is_some() || self.has_tariff_windows()
+        self.has_hours() || self.max_kwh_per_day.is_some() || self.has_tariff_windows() || self.is_when_by_clock()
     }
 
     /// The most energy that work may have in a day, in microjoules, if the owner says so.

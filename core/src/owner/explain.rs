@@ -4,7 +4,7 @@
 
 use jiff::Timestamp;
 
-use super::{Document, Egress, Hours, Reach, Tariff};
+use super::{Document, Egress, Hours, Metered, Reach, Tariff};
 use crate::duration;
 use crate::quantity::Quantity;
 
@@ -22,6 +22,12 @@ pub fn explain(document: &Document) -> Vec<String> {
     says.push(charge(document));
     says.extend(hours(document));
     says.extend(energy(document));
+    if let Some(when) = &document.when {
+        says.push(format!(
+            "There is work only while this is true, and what it names is known: {}. Else work stands still.",
+            when.text()
+        ));
+    }
     says.push(visit(document));
     says.push(most(document));
     says.push(format!(
@@ -29,6 +35,9 @@ pub fn explain(document: &Document) -> Vec<String> {
         bytes(document.max_disk_bytes_per_second)
     ));
     says.push(network(document.egress.as_ref()));
+    says.push(entry(document));
+    says.push(signatures(document));
+    says.extend(data(document));
     says.push(
         "Whatever is written here, there is no work while the car is driven, while somebody is at it, or while it is not known \
          whether that is so; and `kerbside-agent pause` and `kerbside-agent withdraw` act within a second."
@@ -195,6 +204,57 @@ fn network(egress: Option<&Egress>) -> String {
     )
 }
 
+fn entry(document: &Document) -> String {
+    if document.allow_exec {
+        return "People of the fleet may run commands in the car's Pods, join their programs and reach their ports, while work runs; you see who, where \
+                and what."
+            .to_owned();
+    }
+    "Nobody enters the car's Pods from elsewhere: no commands are run in them, and their ports are not reached."
+        .to_owned()
+}
+
+fn signatures(document: &Document) -> String {
+    let names: Vec<_> = document
+        .publishers()
+        .iter()
+        .map(|publisher| publisher.name.as_str())
+        .collect();
+    match &names[..] {
+        [] => "Images need no signature: what runs is what those who may give the car work say.".to_owned(),
+        [name] => format!(
+            "Work runs only from images that {name} has signed; the car checks that itself before it fetches them, and a refusal says this name."
+        ),
+        names => format!(
+            "Work runs only from images that one of {} has signed; the car checks that itself before it fetches them, and a refusal says these names.",
+            list(names)
+        ),
+    }
+}
+
+fn data(document: &Document) -> Vec<String> {
+    let mut says = vec![match document.network.metered {
+        Metered::Never => {
+            "By a network that costs by the byte nothing begins and no image is fetched; what runs stands still."
+                .to_owned()
+        }
+        Metered::Allow => "There is work also by a network that costs by the byte.".to_owned(),
+    }];
+    if let Some(data) = &document.data {
+        let which = if data.metered_only {
+            " by networks that cost by the byte"
+        } else {
+            ""
+        };
+        let clock = document.time_zone.as_deref().unwrap_or("Greenwich");
+        says.push(format!(
+            "At most {} are moved{which} in a month by the clock of {clock}, both ways together; then work ends, until the next month.",
+            bytes(data.per_month)
+        ));
+    }
+    says
+}
+
 /// By the clock of Greenwich, which needs no zone to be known.
 fn moment(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
@@ -246,6 +306,10 @@ egress: {allow: [public, 192.168.7.0/24], ports: [443]}
 maxKWhPerDay: 1500m
 tariff: {currency: EUR, perKWh: '0.30', windows: [{from: '22:00', to: '06:00', days: [Mon], perKWh: '0.2'}]}
 priceFloorPerCPUHour: '0.01'
+network: {metered: allow}
+data: {perMonth: 2Gi, meteredOnly: true}
+allowExec: true
+when: pluggedIn && chargePercent > 70
 ",
         );
         assert_eq!(
@@ -260,10 +324,15 @@ There is no work from 07:00 to 09:00 and for 24 hours from 12:00 on Sat, by the 
 All work together has at most 1.5 kWh in a day by the clock of Europe/Berlin, what the car takes to be awake for it included; then it ends, until the next day.
 A kilowatt-hour costs you 0.3 EUR, 0.2 from 22:00 to 06:00 of the next day on Mon by the clock of Europe/Berlin.
 Work is taken only if it pays at least 0.01 EUR for a core hour after the cost of its energy, and is paid in EUR.
+There is work only while this is true, and what it names is known: pluggedIn && chargePercent > 70. Else work stands still.
 As soon as somebody comes to the car, work stands still; if the car is not left alone again within 2m, work ends.
 All work together gets at most 1.5 processors and 1Gi of memory, and never more than the car gives.
 Each Pod reads at most 50Mi a second from a disk, and writes as much.
 Work reaches the internet and 192.168.7.0/24 by your network, at port 443, with at most 1Mi a second each way; whoever is reached sees your address.
+People of the fleet may run commands in the car's Pods, join their programs and reach their ports, while work runs; you see who, where and what.
+Images need no signature: what runs is what those who may give the car work say.
+There is work also by a network that costs by the byte.
+At most 2Gi are moved by networks that cost by the byte in a month by the clock of Europe/Berlin, both ways together; then work ends, until the next month.
 Whatever is written here, there is no work while the car is driven, while somebody is at it, or while it is not known whether that is so; and `kerbside-agent pause` and `kerbside-agent withdraw` act within a second."
         );
     }
@@ -281,6 +350,9 @@ Whatever is written here, there is no work while the car is driven, while somebo
             "As soon as somebody comes to the car, work stands still and ends.",
             "All work together gets what the car gives.",
             "Work reaches nothing by your network.",
+            "Nobody enters the car's Pods from elsewhere: no commands are run in them, and their ports are not reached.",
+            "Images need no signature: what runs is what those who may give the car work say.",
+            "By a network that costs by the byte nothing begins and no image is fetched; what runs stands still.",
         ] {
             assert!(said.lines().any(|line| line == sentence), "{sentence}\n\n{said}");
         }

@@ -4,12 +4,15 @@
 //! functions, so that what an owner is shown is what the car does. The cluster has no word in it but the job class that it asks for, what it
 //! pays, and whether there is work; none of them may ever turn a no into a yes.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::{Asked, ClockTrust, Command, Document, Draw, Refusal, Situation, admit, weigh, willing};
+use super::{
+    Asked, ClockTrust, Command, Document, Draw, Refusal, Situation, Uplink, When, admit, may_move, weigh, when, willing,
+};
 use crate::clock::Boottime;
 use crate::consent::Consents;
 use crate::duration;
@@ -45,6 +48,8 @@ pub struct Grounds<'a> {
     pub trust: ClockTrust,
     /// The energy that work has had today; `None`: nothing measures it in this car.
     pub energy: Option<Used>,
+    /// The car's way to the world, and what went by it this month.
+    pub uplink: Uplink,
 }
 
 impl Grounds<'_> {
@@ -104,6 +109,33 @@ impl Grounds<'_> {
         }
         let message = "the car saves power, and takes no new work";
         Err(Refusal::new(reason::ENERGY_TERMS, message))
+    }
+
+    /// These classes, of which there is a record, without those for which the owner's expression is certainly false. All of them if it is true for
+    /// none, if it cannot be told, or by a clock that is not believed: then the car as a whole stands still, and nothing ends before its time.
+    pub fn agreed(&self, classes: BTreeSet<String>) -> BTreeSet<String> {
+        let Some(document) = self.document.filter(|document| document.when.is_some()) else {
+            return classes;
+        };
+        let situation = self.situation();
+        let says = |class: &String| when::says(document, &situation, class);
+        // Of a class that the document does not name nothing runs.
+        let runs = |class: &&String| document.consent.classes.contains(*class);
+        if !situation.clock_holds || !classes.iter().filter(runs).any(|class| says(class) == Tri::Yes) {
+            return classes;
+        }
+        classes.into_iter().filter(|class| says(class) != Tri::No).collect()
+    }
+
+    /// Whether data for work may be moved now that do not have to be: an image, or what a Pod wants of the world. Of expressions those are asked
+    /// that are about the network or its data; others say when there is work, as hours and a cable do.
+    pub fn may_move(&self) -> bool {
+        let about_data = |document: &&Document| document.when.as_ref().is_some_and(When::is_about_data);
+        may_move(self.document, self.uplink)
+            && self
+                .document
+                .filter(about_data)
+                .is_none_or(|document| when::holds_for_any(document, &self.situation()).is_ok())
     }
 
     /// Whether an attempt pays what the owner wants: on these terms, which are the text of its `Run`, and with what it would draw.
@@ -168,6 +200,7 @@ impl Grounds<'_> {
             clock_holds: self.trust.holds(self.boot, self.wall),
             consents: self.consents,
             energy: self.energy,
+            uplink: self.uplink,
             held: self.state.held(),
         }
     }

@@ -8,7 +8,8 @@
 //! Where the owner bounds the energy of a day, all that the car gives is at work whenever it may be, by the maker's figures.
 //!
 //! Some things are unlike the road. The car has no work to stop when it leaves, so that its notice is over at once. Nobody has paused it
-//! or withdrawn the consent before the recording begins, there is a record of consent to every class of the document, and nobody sets its clock. A car that saves power goes on with what it has and
+//! or withdrawn the consent before the recording begins, there is a record of consent to every class of the document, and nobody sets its clock. Its network costs
+//! nothing by the byte, and the data of its month are never used up. A car that saves power goes on with what it has and
 //! takes nothing new: here it works.
 
 mod recording;
@@ -26,7 +27,7 @@ use jiff::{SignedDuration, Timestamp};
 pub use recording::{Change, Preset, Recording, RecordingError, Start, Step};
 pub use table::{Day, NotFor, Span, Standing};
 
-use super::{ClockTrust, Command, Document, Grounds, Remembered};
+use super::{ClockTrust, Command, Document, Grounds, Remembered, Uplink, When};
 use crate::clock::Boottime;
 use crate::consent::Consents;
 use crate::energy::Used;
@@ -213,6 +214,7 @@ impl<'a> Player<'a> {
                 microjoules: self.today.1,
                 ..Used::default()
             }),
+            uplink: Uplink::free(),
         }
     }
 
@@ -245,6 +247,7 @@ impl<'a> Player<'a> {
             .chain(terms)
             .chain(self.next_hours())
             .chain(self.next_of_energy())
+            .chain(self.next_of_when())
             .collect();
         // Values that are said again before they are too old never are.
         if self.recording.refresh > self.car.terms.stale_after {
@@ -289,6 +292,19 @@ impl<'a> Player<'a> {
         let last = first + 24 * 60 * MINUTE;
         let mut minutes = (0..24 * 60).map(|minute| first + minute * MINUTE);
         let second = minutes.find(|second| say(*second) != Some(now)).unwrap_or(last);
+        self.since_start(Timestamp::from_second(second).ok()?)
+    }
+
+    /// When the hour of the clock is another one, if the owner's expression asks for it.
+    fn next_of_when(&self) -> Option<Duration> {
+        let asks = self.car.document.when.as_ref().is_some_and(When::is_by_clock);
+        let zone = self.car.zone.filter(|_| asks)?;
+        let hour = |second: i64| Some(zone.to_datetime(Timestamp::from_second(second).ok()?).hour());
+        let wall = self.wall().as_second();
+        let first = wall.div_euclid(MINUTE) * MINUTE + MINUTE;
+        // When summer ends one hour is there twice.
+        let mut minutes = (0..2 * 60).map(|minute| first + minute * MINUTE);
+        let second = minutes.find(|second| hour(*second) != hour(wall))?;
         self.since_start(Timestamp::from_second(second).ok()?)
     }
 

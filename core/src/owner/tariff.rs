@@ -126,6 +126,8 @@ impl Tariff {
 pub struct Draw {
     /// For each core at work, its share of what the car takes to be awake included, in milliwatts.
     pub per_core_milliwatts: u64,
+    /// How much of that the ledger believes, and so is paid for: a car that takes more than any known one is not paid for the rest.
+    pub paid_milliwatts: u64,
 }
 
 /// What a core hour is worth to the owner, in billionths of the currency's unit.
@@ -140,12 +142,12 @@ pub struct Worth {
 impl Worth {
     /// Of a core hour by these terms, at this price of a kilowatt-hour.
     pub fn new(terms: &Terms, price: Price, draw: Draw) -> Self {
-        let energy = |price: Price| u128::from(price.nanos()) * u128::from(draw.per_core_milliwatts);
-        let paid = energy(terms.per_kwh) / u128::from(KILO);
+        let energy = |price: Price, milliwatts: u64| u128::from(price.nanos()) * u128::from(milliwatts);
+        let paid = energy(terms.per_kwh, draw.paid_milliwatts) / u128::from(KILO);
         let saturated = |nanos: u128| u64::try_from(nanos).unwrap_or(u64::MAX);
         Self {
             pays: terms.per_cpu_hour.nanos().saturating_add(saturated(paid)),
-            costs: saturated(energy(price).div_ceil(u128::from(KILO))),
+            costs: saturated(energy(price, draw.per_core_milliwatts).div_ceil(u128::from(KILO))),
         }
     }
 

@@ -63,6 +63,22 @@ fn used(watt_hours: u64) -> Option<Used> {
     })
 }
 
+/// A kibibyte a month.
+#[expect(clippy::unnecessary_wraps, reason = "as it is asked for")]
+fn with_data() -> Option<Document> {
+    let data = serde_saphyr::from_str("{perMonth: 1Ki}").unwrap();
+    Some(Document {
+        data: Some(data),
+        ..document()
+    })
+}
+
+fn moved(bytes: u64) -> Uplink {
+    let mut uplink = Uplink::free();
+    uplink.moved.bytes = bytes;
+    uplink
+}
+
 fn signals(charge: Option<f64>, plugged: Option<bool>) -> Snapshot {
     let mut snapshot = Snapshot::default();
     if let Some(charge) = charge {
@@ -86,6 +102,7 @@ struct Case {
     /// The purposes with a record.
     consented: &'static [&'static str],
     energy: Option<Used>,
+    uplink: Uplink,
     held: bool,
 }
 
@@ -101,6 +118,7 @@ impl Default for Case {
             clock_holds: true,
             consented: &["inference", "video"],
             energy: None,
+            uplink: Uplink::free(),
             held: false,
         }
     }
@@ -118,6 +136,7 @@ impl Case {
             clock_holds: self.clock_holds,
             consents: &Consents::as_if_given(&purposes, since),
             energy: self.energy,
+            uplink: self.uplink,
             held: self.held,
         })
     }
@@ -193,6 +212,30 @@ fn energy_of_a_day_by_an_unknown_calendar_is_none() {
     assert_eq!(case.will(), (Will::No, Some(reason::ENERGY_TERMS.to_owned())));
 }
 
+/// A count that is lost is no count of nothing.
+#[rstest]
+#[case::energy("whToday < 1000")]
+#[case::data("mebibytesThisMonth < 1000")]
+fn count_that_is_lost_lets_an_expression_over_it_pause_the_car(#[case] when: &str) {
+    let will = |lost| {
+        let mut case = Case {
+            document: Some(Document {
+                when: Some(When::parse(when).unwrap()),
+                ..document()
+            }),
+            energy: Some(Used {
+                lost,
+                ..Used::default()
+            }),
+            ..Case::default()
+        };
+        case.uplink.moved.lost = lost;
+        case.will()
+    };
+    assert_eq!(will(false), (Will::Yes, None));
+    assert_eq!(will(true), (Will::Paused, Some(reason::OWNER_TERMS.to_owned())));
+}
+
 #[test]
 fn pause_ends_at_its_moment() {
     let case = Case {
@@ -240,6 +283,8 @@ fn refusal_says_nothing_of_the_hours_or_of_the_end_of_a_pause() {
 #[case::energy_used_up(Case { document: bounded(), energy: used(2000), ..Case::default() }, Will::No, reason::ENERGY_TERMS)]
 #[case::energy_lost(Case { document: bounded(), energy: Some(Used { lost: true, ..Used::default() }), ..Case::default() }, Will::No, reason::ENERGY_TERMS)]
 #[case::energy_not_measured(Case { document: bounded(), ..Case::default() }, Will::No, reason::ENERGY_TERMS)]
+#[case::metered(Case { uplink: Uplink { metered: Tri::Yes, ..Uplink::default() }, ..Case::default() }, Will::Paused, reason::NETWORK_TERMS)]
+#[case::data_used_up(Case { document: with_data(), uplink: moved(1024), ..Case::default() }, Will::No, reason::NETWORK_TERMS)]
 #[case::paused(Case { command: Command::Pause, ..Case::default() }, Will::Paused, reason::OWNER_PAUSED)]
 #[case::clock_set(Case { clock_holds: false, ..Case::default() }, Will::Paused, reason::OWNER_PAUSED)]
 fn one_term_that_is_not_met_decides(#[case] case: Case, #[case] will: Will, #[case] reason: &str) {

@@ -43,7 +43,7 @@ async fn on_book(book: Book, action: &LedgerAction, out: &mut impl Write) -> Res
     }
 }
 
-/// What was chosen of it, and the CA that is believed.
+/// What was chosen of it, and the CAs that are believed.
 fn choose(mut book: Book, from: &LedgerFrom) -> Result<Book, Error> {
     if let Some(vehicle) = &from.vehicle {
         let vehicle: VehicleId = vehicle.parse().map_err(|e| Error::Refused(format!("--vehicle: {e}")))?;
@@ -54,6 +54,7 @@ fn choose(mut book: Book, from: &LedgerFrom) -> Result<Book, Error> {
     }
     if let Some(file) = &from.ca {
         book.ca = read(file)?;
+        book.cas.clear();
         book.ca_is_known = true;
     }
     Ok(book)

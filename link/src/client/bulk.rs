@@ -182,7 +182,7 @@ impl Client {
     }
 
     /// The connection to use, as soon as there is one.
-    async fn live(&self) -> Result<Live, Fault> {
+    pub(super) async fn live(&self) -> Result<Live, Fault> {
         let mut live = self.context.live.subscribe();
         tokio::select! {
             () = self.context.stopped() => Err(Fault::invalid("the client has been shut down")),
@@ -194,7 +194,7 @@ impl Client {
     }
 
     /// A call that ends with the session it was made beside: a dead connection is noticed there.
-    async fn call<T>(
+    pub(super) async fn call<T>(
         &self,
         live: &Live,
         call: impl Future<Output = Result<Response<T>, Status>>,

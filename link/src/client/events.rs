@@ -10,7 +10,7 @@ use kerbside_core::ids::PodUid;
 
 use crate::mailbox::{Mailbox, Put};
 use crate::outbox::Lane;
-use crate::proto::{Provide, ReadLogs, Run, Stop};
+use crate::proto::{OpenTunnel, Provide, ReadLogs, Run, Stop};
 
 /// Something that the agent must know or do.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,6 +39,10 @@ pub enum Event {
     ReadLogs(ReadLogs),
     /// Nobody wants the log with this request id any more.
     CancelLogs(String),
+    /// Answer with [`super::Client::tunnel`].
+    OpenTunnel(OpenTunnel),
+    /// Nobody wants the tunnel with this request id any more.
+    CloseTunnel(String),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -51,6 +55,8 @@ pub(super) enum Key {
     Forget(String),
     ReadLogs(String),
     CancelLogs(String),
+    OpenTunnel(String),
+    CloseTunnel(String),
 }
 
 pub(super) type EventBox = Mailbox<Key, Event, ()>;
@@ -81,6 +87,13 @@ pub(super) fn put(events: &EventBox, event: Event) -> bool {
                 return true;
             }
             (Lane::Control, Key::CancelLogs(id.clone()))
+        }
+        Event::OpenTunnel(open) => (Lane::State, Key::OpenTunnel(open.request_id.clone())),
+        Event::CloseTunnel(id) => {
+            if events.remove(&Key::OpenTunnel(id.clone())).is_some() {
+                return true;
+            }
+            (Lane::Control, Key::CloseTunnel(id.clone()))
         }
     };
     events.put(lane, key, event) != Put::Full

@@ -210,6 +210,8 @@ impl Session {
             Some(Message::Forget(forget)) => forget.uid.parse().ok().map(Event::Forget),
             Some(Message::ReadLogs(read)) => Some(Event::ReadLogs(read)),
             Some(Message::CancelLogs(cancel)) => Some(Event::CancelLogs(cancel.request_id)),
+            Some(Message::OpenTunnel(open)) => uid(&open.uid).then_some(Event::OpenTunnel(open)),
+            Some(Message::CloseTunnel(close)) => Some(Event::CloseTunnel(close.request_id)),
             // From a newer adapter: nothing that this version knows. A second Welcome says nothing new.
             Some(Message::Welcome(_)) | None => return None,
         };

@@ -3,16 +3,24 @@
 //! Called by whoever keeps or checks a ledger. A certificate is judged at the time when it began to hold: an expired key has signed nothing
 //! less well. What must never happen: a chain that the link itself would not have believed then is believed here.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use rustls::RootCertStore;
 use rustls::crypto::aws_lc_rs;
 use rustls::server::WebPkiClientVerifier;
-use rustls_pki_types::UnixTime;
+use rustls_pki_types::{CertificateDer, UnixTime};
 
 use super::certificate::not_before;
-use super::{IdentityError, chain_from_pem};
+use super::{IdentityError, chain_from_pem, pem_of, sha256};
+
+/// The certificates of some CAs, PEM, each by its fingerprint: the SHA-256 of its DER, in lower-case hex.
+pub fn cas_from_pem(pem: &str) -> Result<BTreeMap<String, String>, IdentityError> {
+    let one = |der: &CertificateDer<'static>| (HEXLOWER.encode(&sha256(der)), pem_of(std::slice::from_ref(der)));
+    Ok(chain_from_pem(pem)?.iter().map(one).collect())
+}
 
 /// Checks that the first certificate of a chain was given out by this CA, both PEM, and for showing on the link.
 pub fn check_chain(chain_pem: &str, ca_pem: &str) -> Result<(), IdentityError> {
@@ -65,6 +73,17 @@ mod tests {
         let (ca, other) = (Ca::generate(now).unwrap(), Ca::generate(now).unwrap());
         let refused = check_chain(&chain(&other, 1_800_000_000), &ca.certificate_pem());
         assert!(matches!(refused, Err(IdentityError::Untrusted(_))), "{refused:?}");
+    }
+
+    #[test]
+    fn cas_are_known_by_their_fingerprints_each_once() {
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        let (ca, other) = (Ca::generate(now).unwrap(), Ca::generate(now).unwrap());
+        let text = [&ca, &other, &ca].map(Ca::certificate_pem).concat();
+        let cas = cas_from_pem(&text).unwrap();
+        assert_eq!(cas.len(), 2);
+        assert_eq!(cas[&HEXLOWER.encode(&ca.sha256())], ca.certificate_pem());
+        assert!(cas_from_pem("").is_err());
     }
 
     #[test]

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use kerbside_core::clock::Boottime;
 use kerbside_core::ids::{PodUid, VehicleId};
+use tokio::sync::mpsc;
 
 use super::SessionHandle;
 use crate::fault::Fault;
@@ -21,9 +22,26 @@ use crate::proto;
 /// or broke it off (`unavailable`).
 pub type LogStream = BoxStream<'static, Result<Bytes, Fault>>;
 
+/// The parts of a tunnel, as the car sends them.
+pub type TunnelStream = BoxStream<'static, Result<proto::TunnelPart, Fault>>;
+
 /// The bytes of a file, as the car sends them. May end early, with an error or without one, if the car is gone: what came is
 /// good, and only size and hash tell whether it is all.
 pub type OutputStream = BoxStream<'static, Result<Bytes, Fault>>;
+
+/// Both directions of a tunnel, at the adapter.
+pub struct TunnelEnds {
+    /// What the car sends. Ends, or fails, with the tunnel: what came is good, and whether it is all is in the parts.
+    pub from_car: TunnelStream,
+    /// What goes to the car. Dropped: the tunnel ends.
+    pub to_car: mpsc::Sender<proto::TunnelPart>,
+}
+
+impl std::fmt::Debug for TunnelEnds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TunnelEnds").finish_non_exhaustive()
+    }
+}
 
 /// A car has connected and said `Hello`.
 #[derive(Debug)]
@@ -109,6 +127,28 @@ pub enum Ended {
     Lost(String),
 }
 
+/// What became of something of which a car says more than it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// It waits, and with it everything else that the car says in its session.
+    Waits,
+    /// It was refused; the car may send it again later.
+    Refused,
+    /// The session ends for it.
+    Ended,
+}
+
+impl Held {
+    /// As in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Waits => "waits",
+            Self::Refused => "refused",
+            Self::Ended => "ended",
+        }
+    }
+}
+
 /// A receipt as its car sent it: of any contents, within bounds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignedReceipt {
@@ -177,6 +217,15 @@ pub trait Adapter: Send + Sync + 'static {
         log: LogStream,
     ) -> impl Future<Output = Result<(), Fault>> + Send;
 
+    /// The car answers [`SessionHandle::open_tunnel`], or says why it does not. Hand both ends to whoever asked and return: the call lives on
+    /// until one of them is dropped. A request id that is not awaited, or not of this car, is a fault (`not_found`).
+    fn tunnel(
+        &self,
+        vehicle: &VehicleId,
+        request_id: &str,
+        answer: Result<TunnelEnds, Fault>,
+    ) -> impl Future<Output = Result<(), Fault>> + Send;
+
     /// How many bytes of this file have arrived and are kept. The file's size: it is complete, its hash right. An attempt
     /// that does not belong to this car is a fault (`denied`); one that the cluster does not want any more, `not_found`.
     fn output_offset(
@@ -220,6 +269,9 @@ pub trait Adapter: Send + Sync + 'static {
 
     /// A car wants a new certificate for the id it has. Returns the chain as PEM.
     fn renew(&self, vehicle: &VehicleId, csr_der: Bytes) -> impl Future<Output = Result<String, Fault>> + Send;
+
+    /// A car says more of `what` than it may. To be counted, by nothing that names the car; must not wait.
+    fn held(&self, _what: &'static str, _how: Held) {}
 
     /// Whether the car's Vehicle is gone or revoked. Asked at each call; must not wait. To end the session that a car has
     /// when it is revoked, close it through its handle.

@@ -14,8 +14,8 @@ use crate::mailbox::{Mailbox, Put};
 use crate::outbox::Lane;
 use crate::proto::adapter_message::Message;
 use crate::proto::{
-    AdapterMessage, CancelLogs, Drain, Forget, HeartbeatAck, Provide, ReadLogs, Redirect, RetryAfter, Run, StatusAck,
-    Stop,
+    AdapterMessage, CancelLogs, CloseTunnel, Drain, Forget, HeartbeatAck, OpenTunnel, Provide, ReadLogs, Redirect,
+    RetryAfter, Run, StatusAck, Stop,
 };
 
 /// What replaces what: of each key only the newest waits.
@@ -29,6 +29,8 @@ pub(super) enum Key {
     StatusAck(String),
     ReadLogs(String),
     CancelLogs(String),
+    OpenTunnel(String),
+    CloseTunnel(String),
     Redirect,
     RetryAfter,
     Drain,
@@ -128,6 +130,24 @@ impl SessionHandle {
         if self.mailbox.remove(&Key::ReadLogs(request_id.clone())).is_none() {
             let key = Key::CancelLogs(request_id.clone());
             self.put(Lane::Control, key, Message::CancelLogs(CancelLogs { request_id }));
+        }
+    }
+
+    /// Asks for a tunnel; [`super::Adapter::tunnel`] brings the answer.
+    pub fn open_tunnel(&self, request: OpenTunnel) {
+        self.put(
+            Lane::State,
+            Key::OpenTunnel(request.request_id.clone()),
+            Message::OpenTunnel(request),
+        );
+    }
+
+    /// The tunnel is not wanted any more.
+    pub fn close_tunnel(&self, request_id: &str) {
+        let request_id = request_id.to_owned();
+        if self.mailbox.remove(&Key::OpenTunnel(request_id.clone())).is_none() {
+            let key = Key::CloseTunnel(request_id.clone());
+            self.put(Lane::Control, key, Message::CloseTunnel(CloseTunnel { request_id }));
         }
     }
 

@@ -9,24 +9,27 @@ use bytes::Bytes;
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use kerbside_core::ids::{PodUid, VehicleId};
-use tonic::{Request, Response, Status, Streaming};
+use kerbside_core::rate::Buckets;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::adapter::{Adapter, EnrolmentRequest, SignedReceipt};
+use super::adapter::{Adapter, EnrolmentRequest, Held, SignedReceipt, TunnelEnds};
 use super::connection::{Car, Peer};
 use super::handle::CarMailbox;
 use super::registry::Registry;
 use super::{Options, session};
-use crate::CHUNK_LIMIT;
 use crate::fault::Fault;
 use crate::identity::secret_hash;
 use crate::proto::enrolment_server::Enrolment;
 use crate::proto::link_server::Link;
 use crate::proto::{
     AdapterMessage, CarMessage, EnrolRequest, EnrolResponse, LogChunk, LogsDone, OutputChunk, OutputFile,
-    OutputOffsetRequest, OutputOffsetResponse, OutputReceipt, PutReceiptRequest, PutReceiptResponse, RenewRequest,
-    RenewResponse, SealOutputRequest, SealOutputResponse,
+    OutputOffsetRequest, OutputOffsetResponse, OutputReceipt, PutReceiptRequest, PutReceiptResponse, Refusal,
+    RenewRequest, RenewResponse, SealOutputRequest, SealOutputResponse, TunnelPart,
 };
 use crate::rate_limit::RateLimit;
+use crate::{CHUNK_LIMIT, TUNNEL_LIMIT, TUNNEL_PARTS};
 
 /// Larger certificate requests carry something that nobody needs.
 const CSR_LIMIT: usize = 8 * 1024;
@@ -39,6 +42,7 @@ pub(super) struct Shared<A> {
     pub(super) options: Options,
     pub(super) registry: Registry,
     pub(super) enrolments: Mutex<RateLimit>,
+    pub(super) receipts: Mutex<Buckets<VehicleId>>,
 }
 
 #[derive(Debug)]
@@ -83,6 +87,17 @@ impl<A: Adapter> Services<A> {
             )));
         }
         Ok(())
+    }
+
+    /// Receipts cost the store two writes each, and whoever settles them a look again and again.
+    fn count_receipt(&self, vehicle: &VehicleId) -> Result<(), Fault> {
+        let now = self.0.options.clock.boottime();
+        let mut receipts = self.0.receipts.lock().unwrap_or_else(PoisonError::into_inner);
+        receipts.allow(vehicle, now).map_err(|after| {
+            self.adapter().held("receipt", Held::Refused);
+            let seconds = after.as_secs().saturating_add(1);
+            Fault::rate_limited(format!("too many receipts of this car: try again in {seconds} s"))
+        })
     }
 
     /// Stops a transfer in the middle when its car is revoked.
@@ -185,6 +200,31 @@ impl<A: Adapter> Link for Services<A> {
         Ok(Response::new(LogsDone {}))
     }
 
+    type TunnelStream = BoxStream<'static, Result<TunnelPart, Status>>;
+
+    async fn tunnel(&self, request: Request<Streaming<TunnelPart>>) -> Result<Response<Self::TunnelStream>, Status> {
+        let car = self.car(&request)?;
+        let mut parts = request.into_inner();
+        let Some(first) = parts.message().await? else {
+            return Err(Fault::invalid("the tunnel ended before its first part").into());
+        };
+        let (to_car, outgoing) = mpsc::channel(TUNNEL_PARTS);
+        let (services, vehicle) = (self.clone(), car.vehicle.clone());
+        let from_car = parts
+            .map_err(Fault::from)
+            .map(move |part| {
+                services.check_revoked(&vehicle)?;
+                part.and_then(limited_part)
+            })
+            .boxed();
+        let answer = match first.refusal {
+            None => Ok(TunnelEnds { from_car, to_car }),
+            Some(refusal) => Err(refused(&refusal)),
+        };
+        self.adapter().tunnel(&car.vehicle, &first.request_id, answer).await?;
+        Ok(Response::new(ReceiverStream::new(outgoing).map(Ok).boxed()))
+    }
+
     async fn output_offset(
         &self,
         request: Request<OutputOffsetRequest>,
@@ -255,6 +295,7 @@ impl<A: Adapter> Link for Services<A> {
         if envelope.len() > RECEIPT_LIMIT || chain_pem.len() > RECEIPT_LIMIT {
             return Err(Fault::too_large("a receipt and its certificates have at most 16 KiB each").into());
         }
+        self.count_receipt(&car.vehicle)?;
         let receipt = SignedReceipt {
             envelope,
             chain_pem,
@@ -270,6 +311,20 @@ impl<A: Adapter> Link for Services<A> {
         let certificate_chain_pem = self.adapter().renew(&car.vehicle, csr_der).await?;
         Ok(Response::new(RenewResponse { certificate_chain_pem }))
     }
+}
+
+fn refused(refusal: &Refusal) -> Fault {
+    let code = i32::try_from(refusal.code).unwrap_or_default();
+    Status::new(Code::from(code), &refusal.message).into()
+}
+
+fn limited_part(part: TunnelPart) -> Result<TunnelPart, Fault> {
+    if part.data.len() > TUNNEL_LIMIT || part.channel > 4 {
+        return Err(Fault::invalid(
+            "a part of a tunnel is larger than 64 KiB or of an unknown channel",
+        ));
+    }
+    Ok(part)
 }
 
 fn checked_csr(csr_der: Bytes) -> Result<Bytes, Fault> {

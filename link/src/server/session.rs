@@ -1,17 +1,19 @@
 //! One session of one car, from `Hello` to its end.
 //!
 //! One task per session; it reads, its mailbox is what the RPC sends. Never: a message handed on after the session was closed
-//! or replaced, or a session that outlives the car's certificate.
+//! or replaced, a session that outlives the car's certificate, or one whose car says more than it may and costs others for it: what is too much
+//! is left unread, which holds up that car alone, and ends its session if it goes on.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use kerbside_core::clock::Boottime;
+use kerbside_core::rate::session::{Flow, Kind, Verdict};
 use tokio::time::timeout;
 use tonic::Streaming;
 
 use super::SessionHandle;
-use super::adapter::{Adapter, Arrival, Ended, FromCar, Greeting, Refusal};
+use super::adapter::{Adapter, Arrival, Ended, FromCar, Greeting, Held, Refusal};
 use super::connection::Car;
 use super::handle::CarMailbox;
 use super::services::Shared;
@@ -129,13 +131,13 @@ async fn read<A: Adapter>(
     mailbox: &CarMailbox,
     incoming: &mut Streaming<CarMessage>,
 ) -> Ended {
+    let mut flow = Flow::new(shared.options.session);
     loop {
         let message = tokio::select! {
             biased;
             () = mailbox.closed() => return Ended::Here,
             message = incoming.message() => message,
         };
-        let at: Boottime = shared.options.clock.boottime();
         let message = match message {
             Ok(Some(message)) => message,
             Ok(None) => return Ended::ByCar,
@@ -148,6 +150,11 @@ async fn read<A: Adapter>(
             ));
             return Ended::Here;
         }
+        if let Some(ended) = hold(shared, &mut flow, kind(&message), session, mailbox).await {
+            return ended;
+        }
+        // After having waited: later is the safe side, for fences count from here.
+        let at: Boottime = shared.options.clock.boottime();
         let message = match message.message {
             Some(Message::Heartbeat(beat)) => FromCar::Heartbeat { seq: beat.seq },
             Some(Message::State(state)) => FromCar::State(state),
@@ -160,5 +167,46 @@ async fn read<A: Adapter>(
             None => continue,
         };
         shared.adapter.message(&car.vehicle, epoch, message, at).await;
+    }
+}
+
+fn kind(message: &CarMessage) -> Kind {
+    match message.message {
+        Some(Message::Heartbeat(_)) => Kind::Heartbeat,
+        Some(Message::State(_)) => Kind::State,
+        Some(Message::Status(_)) => Kind::Status,
+        // A second Hello ends the session by itself.
+        Some(Message::Hello(_)) | None => Kind::Unknown,
+    }
+}
+
+/// Waits until one more of the kind fits; nothing else is read meanwhile. Some: the session is over.
+async fn hold<A: Adapter>(
+    shared: &Shared<A>,
+    flow: &mut Flow,
+    kind: Kind,
+    session: &SessionHandle,
+    mailbox: &CarMailbox,
+) -> Option<Ended> {
+    match flow.take(kind, shared.options.clock.boottime()) {
+        Verdict::Now => None,
+        Verdict::After(wait) => {
+            shared.adapter.held(kind.as_str(), Held::Waits);
+            tracing::debug!(vehicle.id = %session.vehicle(), kind = kind.as_str(), ?wait, "a car says more than it may, and waits");
+            tokio::select! {
+                biased;
+                () = mailbox.closed() => Some(Ended::Here),
+                () = tokio::time::sleep(wait) => None,
+            }
+        }
+        Verdict::End => {
+            shared.adapter.held(kind.as_str(), Held::Ended);
+            tracing::warn!(vehicle.id = %session.vehicle(), kind = kind.as_str(), "a car goes on saying more than it may");
+            session.close(Fault::rate_limited(format!(
+                "the car goes on sending more messages of the kind '{}' than an adapter takes: connect again",
+                kind.as_str()
+            )));
+            Some(Ended::Here)
+        }
     }
 }

@@ -3,15 +3,23 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use bytes::Bytes;
 use futures::stream;
 use futures::{Stream, StreamExt as _};
 use hyper_util::rt::TokioIo;
+use kerbside_core::clock::Clock as _;
+use kerbside_core::ids::VehicleId;
+use kerbside_core::rate::Rate;
+use kerbside_link::SystemClock;
 use kerbside_link::fault::{Fault, FaultKind};
 use kerbside_link::identity::{Ca, Identity, chain_from_pem};
 use kerbside_link::proto::adapter_message::Message as ToCar;
 use kerbside_link::proto::car_message::Message as FromCar;
-use kerbside_link::proto::{AdapterMessage, CarMessage, Heartbeat, HeartbeatAck, Hello, LogChunk, Stop, link_client};
+use kerbside_link::proto::{
+    AdapterMessage, CarMessage, Heartbeat, HeartbeatAck, Hello, LogChunk, PutReceiptRequest, Stop, link_client,
+};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{PrivateKeyDer, ServerName};
@@ -333,4 +341,73 @@ async fn log_in_tiny_pieces_that_nobody_reads_does_not_end_the_session() {
         ack.message,
         Some(ToCar::HeartbeatAck(HeartbeatAck { seq: 7, proven: false }))
     );
+}
+
+/// A car beside the one that [`as_car`] is.
+async fn as_another_car(world: &World) -> Channel {
+    let ca = &world.adapter.ca;
+    let identity = identity_of(ca, ca, &VehicleId::from_random([6; 10]), 0);
+    channel(world.address, ca, Some((identity.key_pem(), identity.chain_pem()))).await
+}
+
+#[tokio::test]
+async fn car_that_floods_its_session_is_read_no_faster_than_it_may_and_its_session_alone_ends_for_it() {
+    let mut world = World::start_with(|o| {
+        o.session.heartbeat = Rate {
+            burst: 5,
+            every: Duration::from_millis(100),
+        };
+        o.session.patience = Duration::from_millis(600);
+    })
+    .await;
+    let honest = world.car().await;
+    let channel = as_another_car(&world).await;
+    let beats = (1_000..3_000).map(|seq| car_message(FromCar::Heartbeat(Heartbeat { seq })));
+    let says = stream::iter([car_message(FromCar::Hello(hello()))]).chain(stream::iter(beats));
+    let began = SystemClock.boottime();
+    let fault = tokio::time::timeout(LIMIT, end_of(channel, says.chain(stream::pending()))).await;
+    let fault = fault.expect("the flood ends its session");
+    assert_eq!(fault.kind(), FaultKind::RateLimited, "{fault:?}");
+    assert!(fault.message().contains("'heartbeat'"), "{fault:?}");
+    let mut heard = 0_u32;
+    world
+        .see("the end of the flood", |seen| match seen {
+            Seen::Message {
+                message: kerbside_link::server::FromCar::Heartbeat { seq },
+            } if seq >= 1_000 => {
+                heard += 1;
+                None
+            }
+            Seen::Disconnected { .. } => Some(()),
+            _ => None,
+        })
+        .await;
+    let may = 5 + SystemClock.boottime().since(began).as_millis() / 100;
+    assert!(heard >= 5 && u128::from(heard) <= may, "{heard} of {may}");
+    assert!(world.heartbeat().await < 1_000, "the other car is heard");
+    drop(honest);
+}
+
+#[tokio::test]
+async fn car_that_sends_too_many_receipts_is_told_to_come_again_and_no_other_is() {
+    let world = World::start_with(|o| {
+        o.receipts = Rate {
+            burst: 2,
+            every: Duration::from_hours(1),
+        };
+    })
+    .await;
+    let receipt = || PutReceiptRequest {
+        envelope: Bytes::from_static(b"{}"),
+        ..PutReceiptRequest::default()
+    };
+    let mut client = link_client::LinkClient::new(as_car(&world).await);
+    for _ in 0..2 {
+        client.put_receipt(receipt()).await.unwrap();
+    }
+    let fault = Fault::from(client.put_receipt(receipt()).await.unwrap_err());
+    assert_eq!(fault.kind(), FaultKind::RateLimited, "{fault:?}");
+    assert!(fault.message().contains("too many receipts"), "{fault:?}");
+    let mut other = link_client::LinkClient::new(as_another_car(&world).await);
+    other.put_receipt(receipt()).await.unwrap();
 }

@@ -21,7 +21,7 @@ use kerbside_link::proto::link_server::{Link, LinkServer};
 use kerbside_link::proto::{
     AdapterMessage, CarMessage, Drain, LogChunk, LogsDone, OutputChunk, OutputOffsetRequest, OutputOffsetResponse,
     OutputReceipt, PutReceiptRequest, PutReceiptResponse, RenewRequest, RenewResponse, Run, SealOutputRequest,
-    SealOutputResponse, Welcome,
+    SealOutputResponse, TunnelPart, Welcome,
 };
 use rustls::{ServerConfig, SupportedProtocolVersion};
 use rustls_pki_types::PrivateKeyDer;
@@ -56,6 +56,12 @@ where
     }
 
     async fn send_logs(&self, _: Request<Streaming<LogChunk>>) -> Result<Response<LogsDone>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    type TunnelStream = BoxStream<'static, Result<TunnelPart, Status>>;
+
+    async fn tunnel(&self, _: Request<Streaming<TunnelPart>>) -> Result<Response<Self::TunnelStream>, Status> {
         Err(Status::unimplemented("not here"))
     }
 

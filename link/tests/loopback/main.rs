@@ -17,4 +17,5 @@ mod moves;
 mod proxy;
 mod sessions;
 mod trust;
+mod tunnels;
 mod world;

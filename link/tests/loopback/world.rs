@@ -19,7 +19,7 @@ use kerbside_link::identity::{Ca, Identity, ServerIdentity, VEHICLE_VALIDITY, ne
 use kerbside_link::proto::{AttemptStatus, CarState, Hello, OutputFile, OutputReceipt, Stop};
 use kerbside_link::server::{
     Adapter, Arrival, Ended, EnrolmentRequest, FromCar, Greeting, Issued, LogStream, Options, OutputStream, Refusal,
-    ServeError, ServerTls, SessionHandle, SignedReceipt, serve,
+    ServeError, ServerTls, SessionHandle, SignedReceipt, TunnelEnds, serve,
 };
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
@@ -61,6 +61,7 @@ pub(crate) enum Seen {
         files: usize,
     },
     Receipt(SignedReceipt),
+    TunnelEnded(Option<Fault>),
     Enrol(EnrolmentRequest),
     Renew,
 }
@@ -192,6 +193,37 @@ impl Adapter for Scripted {
             request_id: request_id.to_owned(),
             bytes,
             end,
+        });
+        Ok(())
+    }
+
+    /// Says everything back.
+    async fn tunnel(&self, _: &VehicleId, request_id: &str, answer: Result<TunnelEnds, Fault>) -> Result<(), Fault> {
+        if request_id == "unknown" {
+            return Err(Fault::not_found("nobody waits for this tunnel"));
+        }
+        let mut ends = match answer {
+            Ok(ends) => ends,
+            Err(fault) => {
+                self.see(Seen::TunnelEnded(Some(fault)));
+                return Ok(());
+            }
+        };
+        let seen = self.seen.clone();
+        tokio::spawn(async move {
+            let end = loop {
+                match ends.from_car.next().await {
+                    None => break None,
+                    Some(Err(fault)) => break Some(fault),
+                    Some(Ok(part)) => {
+                        if ends.to_car.send(part).await.is_err() {
+                            break None;
+                        }
+                    }
+                }
+            };
+            // An error means that the test is over.
+            let _ = seen.send(Seen::TunnelEnded(end));
         });
         Ok(())
     }

@@ -4,7 +4,10 @@
 //! their order does not matter, and they go side by side: what leaves in one second must not wait for what left the second before
 //! to be cleared away. One that fails does not keep the others back.
 
+use std::collections::HashSet;
 use std::marker::PhantomData;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::Pod;
@@ -22,16 +25,24 @@ use serde_json::json;
 use super::build::{Recorded, Resources};
 use super::dereference::Found;
 use super::validate::ValidatedJob;
-use super::{Context, Error, tell};
+use super::{Context, Error, SOON, STALE_RETRY, tell};
 use crate::FIELD_MANAGER;
 use crate::attempts::Seen;
-use crate::ledger::Ended;
+use crate::ledger::{CloseError, Ended, is_final};
+use crate::report;
 
 /// Writes in flight for one job: enough to make 500 Pods in a second, few enough to leave the API server to others.
 const AT_A_TIME: usize = 16;
+/// Attempts that are closed in one turn while their Pods are held: nothing but payment waits for them, and the turn's other writes do not.
+pub(super) const MOST_EARLY: usize = 64;
+/// A turn waits for no store that has not answered by then; what was asked of it may be asked again.
+const STORE_PATIENCE: Duration = Duration::from_secs(2);
+/// The store did not take what could be closed early. It is asked again seldom: nothing but payment waits for it.
+pub(super) const CLOSING_RETRY: Duration = Duration::from_secs(10);
 
-/// Carries the plan out. Stale if an attempt was left alone because it is not any more what the plan was made from.
-pub(crate) async fn apply(ctx: &Context, recorded: Resources<Recorded>) -> Result<Written<()>, Error> {
+/// Carries the plan out. How soon there must be another turn, if there must: an attempt was left alone because it is not any more what the plan was
+/// made from, or some that are held are not closed yet.
+pub(crate) async fn apply(ctx: &Context, recorded: Resources<Recorded>) -> Result<Option<Duration>, Error> {
     // Without `..`: a field that is added must be dealt with here.
     let Resources {
         job,
@@ -61,11 +72,13 @@ pub(crate) async fn apply(ctx: &Context, recorded: Resources<Recorded>) -> Resul
         expires_at: _,
     } = plan;
     let api: Api<Pod> = Api::namespaced(ctx.client.clone(), &job.namespace);
+    let held = held_and_final(ctx, &job, &found, &release);
     let due = release
         .into_iter()
         .filter(|uid| !ctx.memory.was_let_go(&job.uid, uid))
         .collect();
-    let (created, deleted, released) = futures::join!(
+    let hangs = AtomicBool::new(false);
+    let (created, deleted, released, early) = futures::join!(
         create(ctx, &job, &found, &api, pods),
         each(
             &found,
@@ -73,7 +86,10 @@ pub(crate) async fn apply(ctx: &Context, recorded: Resources<Recorded>) -> Resul
             |d: &Deletion| d.uid.clone(),
             |d, seen| remove(&api, d, seen),
         ),
-        each(&found, due, PodUid::clone, |_, seen| let_go(ctx, &job, &api, seen)),
+        each(&found, due, PodUid::clone, |_, seen| let_go(
+            ctx, &job, &api, &hangs, seen
+        )),
+        close_early(ctx, &job, &found, held),
     );
     if expired {
         expire(ctx, &job).await?;
@@ -81,11 +97,8 @@ pub(crate) async fn apply(ctx: &Context, recorded: Resources<Recorded>) -> Resul
     created?;
     let deleted = deleted.map_err(|e| Error::Delete(Box::new(e)))?;
     released?;
-    Ok(if deleted.iter().any(Written::is_stale) {
-        Written::Stale
-    } else {
-        Written::Done(Box::new(()))
-    })
+    let stale = deleted.iter().any(Written::is_stale).then_some(STALE_RETRY);
+    Ok(stale.into_iter().chain(early).min())
 }
 
 /// Runs `work` for each of `items` whose Pod is known, some at a time; the first error is returned when all are done.
@@ -213,17 +226,102 @@ async fn remove(api: &Api<Pod>, deletion: Deletion, seen: &Seen) -> Result<Writt
     Ok(Written::Done(Box::new(())))
 }
 
-/// Closes the attempt and lets its Pod go, in this order: what is known of it may be gone with the Pod.
-async fn let_go(ctx: &Context, job: &ValidatedJob, api: &Api<Pod>, seen: &Seen) -> Result<(), Error> {
-    let (name, uid) = (&seen.attempt.name, &seen.attempt.uid);
-    let ended = Ended {
+/// The attempts that are not let go now and may be closed all the same: the Pod of one that was replaced before its end was on record is held
+/// until its index is over, which can be hours, and its car is not to wait for that.
+pub(super) fn held_and_final(ctx: &Context, job: &ValidatedJob, found: &Found, release: &[PodUid]) -> Vec<PodUid> {
+    let let_go: HashSet<&PodUid> = release.iter().collect();
+    let held = found.attempts.iter().filter(|seen| {
+        let uid = &seen.attempt.uid;
+        seen.attempt.has_finalizer && !let_go.contains(uid) && is_final(&job.ledger, seen)
+    });
+    let held = held.map(|seen| seen.attempt.uid.clone()).collect();
+    ctx.memory.to_close(&job.uid, held)
+}
+
+/// Closes attempts whose Pods are held: those first that were tried longest ago, or never, and not for longer than a store may take that is
+/// well. How soon there must be another turn for the others, if there are any. At the latest they are closed when their Pods are let go, which wait
+/// for it; until then nothing does.
+pub(super) async fn close_early(
+    ctx: &Context,
+    job: &ValidatedJob,
+    found: &Found,
+    mut held: Vec<PodUid>,
+) -> Option<Duration> {
+    let all = held.len();
+    if all == 0 {
+        return None;
+    }
+    held.truncate(MOST_EARLY);
+    let closings = each(found, held, PodUid::clone, |_, seen| close(ctx, job, seen));
+    // One that is given up half-way is written again, or is there then and stands.
+    match tokio::time::timeout(STORE_PATIENCE, closings).await {
+        Ok(Ok(_)) => (all > MOST_EARLY).then_some(SOON),
+        Ok(Err(error)) => {
+            let error = report::with_causes(&error);
+            tracing::warn!(job.name, job.namespace, error, "attempts are not closed yet");
+            Some(CLOSING_RETRY)
+        }
+        Err(_) => {
+            let after = STORE_PATIENCE;
+            tracing::warn!(
+                job.name,
+                job.namespace,
+                ?after,
+                "attempts are not closed yet: the store is silent"
+            );
+            Some(CLOSING_RETRY)
+        }
+    }
+}
+
+/// Closes an attempt whose Pod is held, and remembers that.
+async fn close(ctx: &Context, job: &ValidatedJob, seen: &Seen) -> Result<(), CloseError> {
+    let uid = &seen.attempt.uid;
+    ctx.memory.tries_to_close(&job.uid, uid.clone());
+    ctx.closings.close(ended(job, seen)).await?;
+    ctx.memory.closed(&job.uid, uid.clone());
+    Ok(())
+}
+
+/// Closes an attempt whose Pod is to be let go, if the store answers. When it has not once, those that come after do not wait for it in this
+/// turn; those for which it need not be asked do not have to.
+async fn close_in_time(ctx: &Context, job: &ValidatedJob, hangs: &AtomicBool, seen: &Seen) -> Result<(), CloseError> {
+    let patience = if hangs.load(Ordering::Relaxed) {
+        Duration::ZERO
+    } else {
+        STORE_PATIENCE
+    };
+    let closing = ctx.closings.close(ended(job, seen));
+    if let Ok(closed) = tokio::time::timeout(patience, closing).await {
+        return closed;
+    }
+    hangs.store(true, Ordering::Relaxed);
+    Err(CloseError::TimedOut {
+        uid: seen.attempt.uid.clone(),
+        after: STORE_PATIENCE,
+    })
+}
+
+fn ended<'a>(job: &'a ValidatedJob, seen: &'a Seen) -> Ended<'a> {
+    Ended {
         namespace: &job.namespace,
         job: &job.uid,
-        // As it was when this was planned: what is let go now was on record then.
+        // As it was when this was planned: what is closed now was on record then.
         ledger: Some(&job.ledger),
         seen,
-    };
-    ctx.closings.close(ended).await.map_err(Error::Close)?;
+    }
+}
+
+/// Closes the attempt and lets its Pod go, in this order: what is known of it may be gone with the Pod.
+async fn let_go(
+    ctx: &Context,
+    job: &ValidatedJob,
+    api: &Api<Pod>,
+    hangs: &AtomicBool,
+    seen: &Seen,
+) -> Result<(), Error> {
+    let (name, uid) = (&seen.attempt.name, &seen.attempt.uid);
+    close_in_time(ctx, job, hangs, seen).await.map_err(Error::Close)?;
     // A stale answer means that somebody changed the finalizers or that the Pod is gone; the watch will show it.
     let finalizers = &seen.finalizers;
     let written = apply::remove_finalizer(api, name, uid.as_str(), finalizers, finalizer::TRACKING, FIELD_MANAGER)

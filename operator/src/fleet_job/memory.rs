@@ -4,7 +4,7 @@
 //! Owned by the FleetJob reconciler. A plan is made only on a ledger not older than the one written last, and the cache may be
 //! older: so the object that the API server returned for the last write is kept until the cache has caught up.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -27,6 +27,12 @@ struct Job {
     refusals: Refusals,
     /// Pods that were let go, and when: the cache may not show it yet.
     let_go: HashMap<PodUid, Instant>,
+    /// Pods that are held and whose attempts are closed.
+    closed: HashSet<PodUid>,
+    /// Pods that are held and whose attempts could not be closed: by which try of the job's they were tried last.
+    unclosed: HashMap<PodUid, u64>,
+    /// How often an attempt of a held Pod was tried to be closed.
+    tries: u64,
     /// The generation whose first Pod the API server has accepted in a dry run.
     tried: Option<i64>,
 }
@@ -92,6 +98,37 @@ impl Memory {
                 job.let_go.retain(|_, at| now.duration_since(*at) < LET_GO_FOR);
             }
             job.let_go.insert(pod, now);
+        });
+    }
+
+    /// Of the job's Pods that are held, all of them, those whose attempts are still to be closed: first what was not tried yet, then what was tried
+    /// longest ago. Of Pods that are held no more nothing is remembered.
+    pub(crate) fn to_close(&self, uid: &JobUid, held: Vec<PodUid>) -> Vec<PodUid> {
+        self.with(uid, |job| {
+            {
+                let still: HashSet<&PodUid> = held.iter().collect();
+                job.closed.retain(|pod| still.contains(pod));
+                job.unclosed.retain(|pod, _| still.contains(pod));
+            }
+            let mut due: Vec<PodUid> = held.into_iter().filter(|pod| !job.closed.contains(pod)).collect();
+            due.sort_by_key(|pod| job.unclosed.get(pod).copied());
+            due
+        })
+    }
+
+    /// The attempt is about to be closed. Until it is, the others come first.
+    pub(crate) fn tries_to_close(&self, uid: &JobUid, pod: PodUid) {
+        self.with(uid, |job| {
+            job.tries = job.tries.saturating_add(1);
+            job.unclosed.insert(pod, job.tries);
+        });
+    }
+
+    /// The attempt is closed.
+    pub(crate) fn closed(&self, uid: &JobUid, pod: PodUid) {
+        self.with(uid, |job| {
+            job.unclosed.remove(&pod);
+            job.closed.insert(pod);
         });
     }
 
@@ -168,11 +205,50 @@ mod tests {
     }
 
     #[test]
+    fn closed_attempts_are_remembered_in_bounded_memory() {
+        let (memory, uid) = (Memory::default(), "u".parse().unwrap());
+        let pods = |range: std::ops::Range<usize>| -> Vec<PodUid> {
+            range.map(|n| format!("p-{n}").parse().unwrap()).collect()
+        };
+        for pod in pods(0..5_000) {
+            memory.tries_to_close(&uid, pod.clone());
+            memory.closed(&uid, pod);
+        }
+        assert_eq!(memory.to_close(&uid, pods(0..5_001)), pods(5_000..5_001));
+        memory.tries_to_close(&uid, pods(5_000..5_001).remove(0));
+        let remembered = || memory.with(&uid, |job| (job.closed.len(), job.unclosed.len()));
+        assert_eq!(remembered(), (5_000, 1));
+        // Of what is let go nothing stays.
+        assert!(memory.to_close(&uid, pods(4_999..5_000)).is_empty());
+        assert_eq!(remembered(), (1, 0));
+    }
+
+    #[test]
+    fn attempts_that_could_not_be_closed_come_last() {
+        let (memory, uid) = (Memory::default(), "u".parse().unwrap());
+        let pods = |names: &[&str]| -> Vec<PodUid> { names.iter().map(|name| name.parse().unwrap()).collect() };
+        let held = || pods(&["a", "b", "c"]);
+        assert_eq!(memory.to_close(&uid, held()), held());
+        for pod in pods(&["b", "a"]) {
+            memory.tries_to_close(&uid, pod);
+        }
+        assert_eq!(memory.to_close(&uid, held()), pods(&["c", "b", "a"]));
+        memory.tries_to_close(&uid, "b".parse().unwrap());
+        assert_eq!(memory.to_close(&uid, held()), pods(&["c", "a", "b"]));
+        memory.closed(&uid, "a".parse().unwrap());
+        assert_eq!(memory.to_close(&uid, held()), pods(&["c", "b"]));
+    }
+
+    #[test]
     fn job_that_is_gone_is_forgotten() {
         let (memory, uid) = (Memory::default(), "u".parse().unwrap());
         memory.tried(&uid, 3);
+        let pod: PodUid = "p".parse().unwrap();
+        memory.closed(&uid, pod.clone());
         assert!(memory.is_tried(&uid, 3) && !memory.is_tried(&uid, 4));
+        assert!(memory.to_close(&uid, vec![pod.clone()]).is_empty());
         memory.forget(&uid);
         assert!(!memory.is_tried(&uid, 3));
+        assert_eq!(memory.to_close(&uid, vec![pod.clone()]), [pod]);
     }
 }

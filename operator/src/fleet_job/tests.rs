@@ -2,6 +2,7 @@
 
 mod cars;
 mod crash;
+mod early;
 mod fleet;
 mod ledger;
 

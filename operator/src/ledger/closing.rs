@@ -1,10 +1,13 @@
 //! What the operator knows of an attempt, left in the store before its Pod is let go.
 //!
-//! Called by whoever lets Pods go: the FleetJob reconciler, and `orphans` for jobs that are gone. A closing is written once; the first
-//! stands. Never: a Pod let go that ran on a car and has none, also not while the store is down: the Pod waits.
+//! Called by whoever lets Pods go: the FleetJob reconciler, and `orphans` for jobs that are gone. The reconciler closes also what it must hold
+//! for longer, as soon as nothing that decides about money can change any more ([`is_final`]). A closing is written once; the first stands.
+//! Never: a Pod let go that ran on a car and has none, also not while the store is down: the Pod waits. Nor a closing written before its time:
+//! it would pay for less than was seen.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -43,6 +46,8 @@ pub(crate) enum CloseError {
         #[source]
         source: StoreError,
     },
+    #[error("failed to close attempt {uid}: the store did not answer within {after:?}")]
+    TimedOut { uid: PodUid, after: Duration },
     #[error("failed to close attempt {uid}")]
     Json {
         uid: PodUid,
@@ -64,7 +69,7 @@ impl Closings {
         Self { store, vehicles, clock }
     }
 
-    /// Leaves what is known of the attempt in the store, if a car may have signed for it. May be repeated.
+    /// Leaves what is known of the attempt in the store, if a car may have signed for it. May be repeated, and given up at any time.
     pub(crate) async fn close(&self, ended: Ended<'_>) -> Result<(), CloseError> {
         let seen = ended.seen;
         let Some(vehicle) = car(seen) else {
@@ -120,6 +125,15 @@ impl Closings {
             }
         }
     }
+}
+
+/// Whether a closing of the attempt that is written now says the same as one that is written when its Pod is let go, but for whose result is
+/// that of the index, which changes no amount. So: its end is on record, which is never taken back, and the adapter has said since when it ran and
+/// when it had stopped, of which each is said once.
+pub(crate) fn is_final(ledger: &Ledger, seen: &Seen) -> bool {
+    let has_ended = matches!(seen.attempt.phase, Phase::Succeeded | Phase::Failed);
+    let is_measured = seen.started_at.is_some() && seen.stopped_at.is_some();
+    has_ended && is_measured && recorded(ledger, &seen.attempt.uid).is_some()
 }
 
 /// The car that may have signed for it. One that was refused before it started ran nowhere.

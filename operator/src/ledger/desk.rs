@@ -32,6 +32,9 @@ pub(super) enum Trouble {
     Store(#[from] StoreError),
     #[error("'{path}' in the store is unusable: {why}")]
     Unusable { path: String, why: String },
+    /// Nobody can judge it as long as this operator does not know the CA.
+    #[error("no CA that is known has certified the receipt's key: {0}")]
+    UnknownCa(IdentityError),
     /// Final: no later look will find it better.
     #[error("{0}")]
     Refused(String),
@@ -95,6 +98,15 @@ impl Desk {
                     tracing::warn!(vehicle.id = %vehicle, %attempt, why, "a receipt is refused");
                     "refused"
                 }
+                Err(error @ Trouble::UnknownCa(_)) => {
+                    let error = report::with_causes(&error);
+                    tracing::warn!(vehicle.id = %vehicle, %attempt, error, "a receipt cannot be judged");
+                    let Some(end) = self.overdue(&pointer) else {
+                        left.push(place);
+                        continue;
+                    };
+                    end
+                }
                 Err(error) => {
                     let error = report::with_causes(&error);
                     tracing::warn!(vehicle.id = %vehicle, %attempt, error, "a receipt is not settled yet");
@@ -148,7 +160,7 @@ impl Desk {
         Err(Trouble::Raced)
     }
 
-    /// What a receipt without a closing comes to.
+    /// What a receipt without a closing, or of a CA that nobody knows, comes to.
     fn overdue(&self, pointer: &Pointer) -> Option<&'static str> {
         let age = self.clock.wall().duration_since(pointer.stored_at);
         if Duration::try_from(age).unwrap_or_default() <= KEPT_FOR {
@@ -156,7 +168,7 @@ impl Desk {
         }
         tracing::warn!(
             vehicle.id = %pointer.vehicle, attempt = %pointer.pod_uid, sequence = pointer.sequence,
-            "a receipt is not settled: the operator knows nothing of its attempt"
+            "a receipt is not settled: the operator knows nothing of its attempt, or of who has certified its key"
         );
         Some("dropped")
     }

@@ -35,7 +35,7 @@ pub(super) enum KeyError {
          what the old one has signed stays good"
     )]
     Broken(#[source] IdentityError),
-    #[error("failed to put the certificate of the ledger's key into the store")]
+    #[error("failed to put the certificates of the CA and of the ledger's key into the store")]
     Publish(#[source] StoreError),
 }
 

@@ -46,7 +46,7 @@ pub(super) async fn read(store: &Store, ca_pem: &str, pointer: &Pointer) -> Resu
     let chain = there(store, &path::ledger_key(vehicle.as_str(), &signature.keyid)).await?;
     let chain = String::from_utf8_lossy(&chain);
     let key = PublicKey::from_chain_pem(&chain).map_err(|e| refused(&e))?;
-    check_chain(&chain, ca_pem).map_err(|e| refused(&e))?;
+    check_chain(&chain, ca_pem).map_err(Trouble::UnknownCa)?;
     let bytes = signature.bytes().map_err(|e| refused(&e))?;
     let of_car = key.vehicle() == vehicle && key.key_id() == signature.keyid;
     let is_receipt = envelope.payload_type == PAYLOAD_TYPE;

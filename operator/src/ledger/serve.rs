@@ -1,9 +1,10 @@
 //! `/ledger`: both halves of every vehicle's ledger and the keys to check them with, for whoever may read them.
 //!
 //! Called by `kubectl fleet ledger`, on every replica. What is in the store is served as it lies there: whoever asks checks it, and
-//! nothing here judges. Answers are streamed: memory does not grow with a ledger.
+//! nothing here judges. But for CAs: whoever holds the store's credentials can leave one there, so only those are served whose fingerprints
+//! the operator has put on record in the cluster. Answers are streamed: memory does not grow with a ledger.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::body::Body;
 use axum::extract::{Path, State};
@@ -16,7 +17,9 @@ use futures::{Stream, StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kerbside_core::ids::VehicleId;
 use kerbside_core::names::store as path;
+use kerbside_k8s::client::{BRIEFLY, insist_for};
 use kerbside_k8s::store::{Store, StoreError};
+use kerbside_link::identity::cas_from_pem;
 use kube::Client;
 use kube::api::Api;
 use serde_json::{Value, json};
@@ -24,7 +27,7 @@ use serde_json::{Value, json};
 use super::AT_A_TIME;
 use crate::metrics::Metrics;
 use crate::results::{Access, Asked, Problem};
-use crate::signer::{CA, CA_CERTIFICATE};
+use crate::signer::{CA, CA_CERTIFICATE, Published, known_cas};
 
 /// What the handlers work with. Cheap to clone.
 #[derive(Clone)]
@@ -62,23 +65,32 @@ impl Ledgers {
         response
     }
 
-    /// `{"vehicles","ca","operatorKeys"}`.
+    /// `{"vehicles","ca","cas","casAreKnown","operatorKeys"}`: the present CA, and all that there were. `casAreKnown` says that the operator has
+    /// had them; older ones served what lay in the store, and did not say so.
     async fn index(&self, headers: &HeaderMap) -> Result<Response, Problem> {
         self.access.check(headers, &Asked::Ledger { vehicle: None }).await?;
         let folders = self.store.folders(path::LEDGER).await.map_err(Problem::Store)?;
         let vehicles = folders.into_iter().filter(|name| name.parse::<VehicleId>().is_ok());
         let vehicles: Vec<String> = vehicles.collect();
         let keys = certificates(&self.store, path::LEDGER_OPERATOR_KEYS).await?;
-        let ca = self.ca().await?;
-        Ok(Json(json!({ "vehicles": vehicles, "ca": ca, "operatorKeys": keys })).into_response())
+        let (ca, known) = self.published().await?;
+        let cas = had(certificates(&self.store, path::LEDGER_CAS).await?, &known);
+        let index = json!({
+            "vehicles": vehicles, "ca": ca, "cas": cas, "casAreKnown": true, "operatorKeys": keys,
+        });
+        Ok(Json(index).into_response())
     }
 
-    /// The CA's certificate, as the leader has published it.
-    async fn ca(&self) -> Result<String, Problem> {
+    /// The CA's certificate, as the leader has published it, and the fingerprints of all that there were.
+    async fn published(&self) -> Result<(String, BTreeSet<String>), Problem> {
         let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
-        let there = api.get_opt(CA).await.map_err(|e| Problem::ApiServer(Box::new(e)))?;
-        let published = there.and_then(|map| map.data?.remove(CA_CERTIFICATE));
-        published.ok_or_else(|| Problem::NotFound("the operator has not made the link's CA yet".to_owned()))
+        let there = insist_for(BRIEFLY, || api.get_opt(CA)).await;
+        let there = there.map_err(|e| Problem::ApiServer(Box::new(e)))?;
+        let published: Published = there.and_then(|map| map.data).unwrap_or_default();
+        let known = known_cas(&published);
+        let missing = || Problem::NotFound("the operator has not made the link's CA yet".to_owned());
+        let ca = published.get(CA_CERTIFICATE).cloned().ok_or_else(missing)?;
+        Ok((ca, known))
     }
 
     /// `{"vehicle","certificates","usage","acceptances"}`, the last two in the order of their numbers.
@@ -133,7 +145,23 @@ async fn one(State(ledgers): State<Ledgers>, Path(vehicle): Path<String>, header
     ledgers.answered("ledger", answer)
 }
 
-/// The certificates below `prefix`, by the names of their files, which are the ids of their keys.
+/// Those of the CAs in the store that are what their names say, and that the operator has had.
+fn had(cas: BTreeMap<String, String>, known: &BTreeSet<String>) -> BTreeMap<String, String> {
+    let is_known = |(fingerprint, pem): &(String, String)| {
+        known.contains(fingerprint) && cas_from_pem(pem).is_ok_and(|found| found.keys().eq([fingerprint]))
+    };
+    let (had, others): (BTreeMap<_, _>, BTreeMap<_, _>) = cas.into_iter().partition(is_known);
+    if !others.is_empty() {
+        let count = others.len();
+        tracing::warn!(
+            count,
+            "there are CAs in the store that are not on record in the cluster; nothing is believed that they have certified"
+        );
+    }
+    had
+}
+
+/// The certificates below `prefix`, by the names of their files, which are the ids of their keys, or the fingerprints of CAs.
 async fn certificates(store: &Store, prefix: &str) -> Result<BTreeMap<String, String>, Problem> {
     let mut reads = Vec::new();
     for place in store.list(prefix).await.map_err(Problem::Store)? {

@@ -1,26 +1,30 @@
 //! The settler: holds each vehicle's receipt against what the operator knows of the attempt, and signs what it accepts.
 //!
 //! Run by the leader alone, which is no promise: two at once do each other no harm, for a number of a chain is given by put-if-absent. It
-//! goes by the pointers that the adapter leaves. Vehicles are settled side by side, the receipts of one in their order.
+//! goes by the pointers that the adapter leaves; where more are due than a pass takes up, vehicles take turns. Vehicles are settled side by
+//! side, the receipts of one in their order.
 //!
 //! | what is found | what follows |
 //! |---|---|
 //! | no closing | the pointer stays and is looked at again, ever more seldom; after 30 days it is dropped |
 //! | the attempt is in the chain already | the pointer goes |
+//! | a certificate of a CA that this operator does not know | the pointer stays, likewise: nobody can judge it now |
 //! | a receipt that its car has not signed, or of another attempt | told of, and the pointer goes |
 //! | otherwise | the acceptance is written under the chain's next number; then the pointer goes |
 //!
 //! A crash between the last two steps leaves the second row. Never: two acceptances of one attempt.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 use futures::{StreamExt, stream};
 use kerbside_core::backoff::Backoff;
 use kerbside_core::clock::Clock;
 use kerbside_core::ids::VehicleId;
+use kerbside_core::ledger::Turns;
 use kerbside_core::names::store as path;
 use kerbside_k8s::store::{Store, StoreError};
 use kube::Client;
@@ -45,7 +49,8 @@ const PATIENCE: Backoff = Backoff {
     base: EVERY,
     cap: Duration::from_mins(10),
 };
-/// Attempts in chains that are remembered, about 100 bytes each; beyond that the chains are read anew when they are needed.
+/// Attempts in chains that are remembered, about 100 bytes each; beyond that the chains that were used longest ago are read anew when they
+/// are needed.
 const MOST_REMEMBERED: usize = 500_000;
 
 /// What the settler is started with.
@@ -79,23 +84,36 @@ struct Wait {
     until: Instant,
 }
 
+/// A chain that is remembered.
+struct Known {
+    chain: Chain,
+    /// In which pass it was used last.
+    used: u64,
+}
+
 /// The settler and what it remembers, all of it to read less: what counts is in the store.
 struct Settler {
     desk: Desk,
-    chains: HashMap<VehicleId, Chain>,
+    chains: HashMap<VehicleId, Known>,
     waiting: HashMap<String, Wait>,
+    /// By the name of the vehicle in a pointer's place.
+    turns: Turns<String>,
+    passes: u64,
 }
 
 impl Settler {
-    /// Reads or makes the CA and the ledger's key, and publishes the key's certificate.
+    /// Reads or makes the CA and the ledger's key, and publishes both certificates: whoever checks a ledger needs those of every CA that
+    /// there was, also when its Secret is gone.
     async fn open(office: &Office) -> Result<Self, KeyError> {
         let now = office.clock.wall();
         let ca = ensure_ca(&office.client, &office.namespace, now).await?;
         let signer = key::ensure(&office.client, &office.namespace, &ca, now).await?;
-        let place = path::ledger_operator_key(signer.key_id());
-        let chain = Bytes::from(signer.chain_pem().to_owned());
-        let published = office.store.put_if_absent(&place, chain).await;
-        published.map_err(KeyError::Publish)?;
+        let of_ca = path::ledger_ca(&HEXLOWER.encode(&ca.sha256()));
+        let of_key = path::ledger_operator_key(signer.key_id());
+        for (place, pem) in [(of_ca, ca.certificate_pem()), (of_key, signer.chain_pem().to_owned())] {
+            let published = office.store.put_if_absent(&place, Bytes::from(pem)).await;
+            published.map_err(KeyError::Publish)?;
+        }
         let desk = Desk {
             store: office.store.clone(),
             signer,
@@ -107,6 +125,8 @@ impl Settler {
             desk,
             chains: HashMap::new(),
             waiting: HashMap::new(),
+            turns: Turns::default(),
+            passes: 0,
         })
     }
 
@@ -125,33 +145,72 @@ impl Settler {
         }
     }
 
-    /// Looks at every pointer that is due.
+    /// Looks at the pointers that are due, as many as a pass takes up.
     async fn pass(&mut self) -> Result<(), StoreError> {
         let pointers = self.desk.store.list(path::LEDGER_POINTERS).await?;
         self.desk.metrics.unsettled(pointers.len());
         self.waiting.retain(|place, _| pointers.binary_search(place).is_ok());
-        let now = Instant::now();
-        let is_due = |place: &String| self.waiting.get(place).is_none_or(|wait| wait.until <= now);
-        let due: Vec<String> = pointers.into_iter().filter(is_due).take(MOST_A_PASS).collect();
-        let by_vehicle = self.read(due).await;
+        self.passes = self.passes.saturating_add(1);
+        let due = self.due(pointers);
+        let chosen = self.turns.choose(due, MOST_A_PASS);
+        let by_vehicle = self.read(chosen).await;
         let mut works = Vec::with_capacity(by_vehicle.len());
         for (vehicle, pointers) in by_vehicle {
-            let chain = self.chains.remove(&vehicle);
+            let chain = self.chains.remove(&vehicle).map(|known| known.chain);
             works.push(self.desk.settle_all(vehicle, chain, pointers));
         }
         let settled: Vec<Settled> = stream::iter(works).buffer_unordered(AT_A_TIME).collect().await;
         for one in settled {
             if let Some(chain) = one.chain {
-                self.chains.insert(one.vehicle, chain);
+                let used = self.passes;
+                self.chains.insert(one.vehicle, Known { chain, used });
             }
             for place in one.left {
                 self.wait(place);
             }
         }
-        if self.chains.values().map(Chain::attempts).sum::<usize>() > MOST_REMEMBERED {
-            self.chains.clear();
-        }
+        self.forget(MOST_REMEMBERED);
         Ok(())
+    }
+
+    /// The pointers that are due, by vehicle: of each first those that nobody has looked at, then those that wait longest.
+    fn due(&self, pointers: Vec<String>) -> BTreeMap<String, VecDeque<String>> {
+        let now = Instant::now();
+        let mut by_vehicle: BTreeMap<String, Vec<(Option<Instant>, String)>> = BTreeMap::new();
+        for place in pointers {
+            let until = self.waiting.get(&place).map(|wait| wait.until);
+            if until.is_none_or(|until| until <= now) {
+                let vehicle = place.rsplit('/').nth(1).unwrap_or_default().to_owned();
+                by_vehicle.entry(vehicle).or_default().push((until, place));
+            }
+        }
+        let in_order = |mut places: Vec<(Option<Instant>, String)>| -> VecDeque<String> {
+            places.sort();
+            places.into_iter().map(|(_, place)| place).collect()
+        };
+        by_vehicle
+            .into_iter()
+            .map(|(vehicle, places)| (vehicle, in_order(places)))
+            .collect()
+    }
+
+    /// Forgets the chains that were used longest ago, until no more than `most` attempts are remembered. One chain stays, however long it is: it
+    /// would be read whole for each receipt.
+    fn forget(&mut self, most: usize) {
+        let mut by_use: Vec<(u64, VehicleId, usize)> = self
+            .chains
+            .iter()
+            .map(|(vehicle, known)| (known.used, vehicle.clone(), known.chain.attempts()))
+            .collect();
+        let mut remembered: usize = by_use.iter().map(|(_, _, attempts)| attempts).sum();
+        by_use.sort();
+        for (_, vehicle, attempts) in by_use {
+            if remembered <= most || self.chains.len() <= 1 {
+                return;
+            }
+            self.chains.remove(&vehicle);
+            remembered = remembered.saturating_sub(attempts);
+        }
     }
 
     /// The pointers by vehicle, each vehicle's in the order of its receipts.

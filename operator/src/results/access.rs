@@ -12,6 +12,7 @@ use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInf
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use kerbside_core::ids::VehicleId;
 use kerbside_core::names::GROUP;
+use kerbside_k8s::client::{BRIEFLY, insist_for};
 use kube::api::{Api, PostParams};
 use kube::{Client, ResourceExt};
 use sha2::{Digest, Sha256};
@@ -148,7 +149,8 @@ impl Access {
             ..SubjectAccessReview::default()
         };
         let api: Api<SubjectAccessReview> = Api::all(self.client.clone());
-        let answer = api.create(&PostParams::default(), &review).await?;
+        let params = PostParams::default();
+        let answer = insist_for(BRIEFLY, || api.create(&params, &review)).await?;
         if answer.status.is_some_and(|s| s.allowed && s.denied != Some(true)) {
             return Ok(Ok(()));
         }
@@ -166,7 +168,8 @@ impl Access {
             ..TokenReview::default()
         };
         let api: Api<TokenReview> = Api::all(self.client.clone());
-        let answer = api.create(&PostParams::default(), &review).await?;
+        let params = PostParams::default();
+        let answer = insist_for(BRIEFLY, || api.create(&params, &review)).await?;
         tracing::debug!(review = answer.name_any(), "a token was reviewed");
         Ok(answer
             .status

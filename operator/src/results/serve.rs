@@ -14,6 +14,7 @@ use futures::{StreamExt, stream};
 use kerbside_api::v1alpha1::FleetJob;
 use kerbside_core::index_set::IndexSet;
 use kerbside_core::names::store as path;
+use kerbside_k8s::client::{BRIEFLY, insist_for};
 use kerbside_k8s::store::StoreError;
 use kube::api::Api;
 use serde::Deserialize;
@@ -176,7 +177,8 @@ impl Results {
     /// Read live: replicas that do not lead keep no cache, and people ask rarely.
     async fn job(&self, namespace: &str, name: &str) -> Result<Job, Problem> {
         let api: Api<FleetJob> = Api::namespaced(self.client.clone(), namespace);
-        let job = api.get_opt(name).await.map_err(|e| Problem::ApiServer(Box::new(e)))?;
+        let job = insist_for(BRIEFLY, || api.get_opt(name)).await;
+        let job = job.map_err(|e| Problem::ApiServer(Box::new(e)))?;
         let job =
             job.ok_or_else(|| Problem::NotFound(format!("there is no FleetJob '{name}' in namespace '{namespace}'")))?;
         let completed = job.status.map(|s| s.completed_indexes).unwrap_or_default();

@@ -114,6 +114,15 @@ async fn token_is_reviewed_once_for_many_requests() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn api_server_that_refuses_for_a_moment_costs_nobody_an_answer() {
+    let (api, store) = cluster().await;
+    api.with(|w| w.busy = true);
+    let (response, text) = get_with(server(&api, &store), "/results/ns/digits", Some("Bearer t-alice")).await;
+    assert_eq!(response.status().as_u16(), 200, "{text}");
+    assert_eq!(api.with(|w| w.reviews), 2, "each was made once");
+}
+
 #[tokio::test]
 async fn list_has_the_manifest_of_each_completed_index() {
     let (status, text) = get_as_alice("/results/ns/digits").await;

@@ -172,6 +172,13 @@ fn enrol(request: &Request, found: &Found, id: &str, hash: &str, key: &str) -> D
                 format!("{} was revoked; enrol the car with a new token", used.by),
             );
         }
+        if found.vehicle.as_ref().is_some_and(|v| v.without_agent) {
+            let message = format!(
+                "token '{id}' is marked with {}, which is a Vehicle without an agent; enrol the car with a new token",
+                used.by
+            );
+            return deny("VehicleWithoutAgent", message);
+        }
     }
     if request.created > token.expires {
         return deny(

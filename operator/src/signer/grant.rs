@@ -3,7 +3,7 @@
 //! | write | a crash after it |
 //! |---|---|
 //! | token marked with VehicleId and key | the same key goes on with the same id; any other is denied |
-//! | Vehicle created | creating it again finds it there |
+//! | Vehicle created | creating it again finds it there; one that no agent was enrolled for is none of ours, and is decided upon anew |
 //! | request approved | signing goes on |
 //! | certificate written | done |
 //!
@@ -95,7 +95,7 @@ impl Signer {
         raced(secrets.replace(&name, &PostParams::default(), &marked).await).map(drop)
     }
 
-    async fn create_vehicle(
+    pub(super) async fn create_vehicle(
         &self,
         id: &VehicleId,
         pool: &str,
@@ -114,7 +114,13 @@ impl Signer {
         let vehicles: Api<Vehicle> = Api::all(self.client.clone());
         match vehicles.create(&PostParams::default(), &vehicle).await {
             Ok(_) => Ok(()),
-            Err(kube::Error::Api(s)) if s.is_already_exists() => Ok(()),
+            Err(kube::Error::Api(s)) if s.is_already_exists() => {
+                // What has this name may be a telemetry gateway's, made since it was looked up: reading anew gives the refusal.
+                match vehicles.get_opt(id.as_str()).await? {
+                    Some(there) if there.spec.source == Source::Agent => Ok(()),
+                    _ => Err(SignerError::Raced),
+                }
+            }
             Err(e) => Err(e.into()),
         }
     }

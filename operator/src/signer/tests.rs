@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kerbside_api::v1alpha1::Vehicle;
+use kerbside_core::ids::VehicleId;
 use kerbside_k8s::csr::{RENEWS, TOKEN_HASH, TOKEN_ID};
 use kerbside_link::identity::{EnrolmentToken, Identity, chain_from_pem, csr_pem, new_key_and_csr, vehicle_of};
 use prometheus_client::registry::Registry;
@@ -189,6 +190,46 @@ async fn revoked_car_gets_no_new_certificate() {
     api.put(CSRS, renewal("c"));
     reconcile_all(&api, &signer).await.unwrap();
     assert_eq!(refusal(&api, "c"), ("Denied".into(), "VehicleRevoked".into()));
+}
+
+/// As `kerbside-telemetry-gateway` makes it.
+fn without_agent(id: &str) -> Value {
+    json!({
+        "apiVersion": "kerbside.dev/v1alpha1", "kind": "Vehicle", "metadata": { "name": id },
+        "spec": { "pool": "overnight", "source": "Telemetry" },
+    })
+}
+
+#[tokio::test]
+async fn token_whose_vehicle_has_no_agent_gets_no_certificate() {
+    let (api, token) = cluster();
+    let der = new_key_and_csr(&[]).unwrap().csr_der;
+    api.put(CSRS, enrolment("a", &token, &der));
+    let signer = signer(&api, Fate::Lives).await.unwrap();
+    reconcile_all(&api, &signer).await.unwrap();
+    let id = api.all::<Vehicle>("vehicles")[0].name_any();
+
+    // Its Vehicle goes, and a gateway has one of that name; then the car asks once more with the same token and key.
+    api.put("vehicles", without_agent(&id));
+    api.put(CSRS, enrolment("b", &token, &der));
+    reconcile_all(&api, &signer).await.unwrap();
+    assert_eq!(refusal(&api, "b"), ("Denied".into(), "VehicleWithoutAgent".into()));
+}
+
+/// One that came between the look and the write.
+#[tokio::test]
+async fn vehicle_without_an_agent_that_has_the_name_already_is_not_taken_for_the_cars_own() {
+    let (api, _) = cluster();
+    let signer = signer(&api, Fate::Lives).await.unwrap();
+    let [shown, enrolled]: [VehicleId; 2] =
+        ["car-aaaaaaaaaaaaaaaa", "car-bbbbbbbbbbbbbbbb"].map(|id| id.parse().unwrap());
+    api.put("vehicles", without_agent(shown.as_str()));
+    let labels = BTreeMap::new();
+    let made = signer.create_vehicle(&shown, "overnight", &labels).await;
+    assert!(matches!(made, Err(SignerError::Raced)), "{made:?}");
+    for _ in 0..2 {
+        signer.create_vehicle(&enrolled, "overnight", &labels).await.unwrap();
+    }
 }
 
 #[tokio::test]

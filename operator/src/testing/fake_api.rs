@@ -4,7 +4,7 @@
 //!
 //! Never: a request that is not understood answered with success; it fails the test.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 
@@ -38,6 +38,8 @@ pub(crate) struct World {
     pub(crate) writes: Vec<String>,
     /// What a dry-run create of a Pod is refused with.
     pub(crate) refuse_pods: Option<String>,
+    /// Names of objects of which no patch is let in.
+    pub(crate) refuse_patches: BTreeSet<String>,
     /// Token → user, for TokenReviews.
     pub(crate) tokens: BTreeMap<String, String>,
     /// Users that SubjectAccessReviews allow.
@@ -46,6 +48,11 @@ pub(crate) struct World {
     pub(crate) reviews: usize,
     /// What SubjectAccessReviews were about.
     pub(crate) asked: Vec<Value>,
+    /// Every other request is refused for now, the first one to begin with.
+    pub(crate) busy: bool,
+    /// What somebody else writes just before each of the next writes, the last one first: plural and object.
+    pub(crate) just_before: Vec<(String, Value)>,
+    refused_last: bool,
     fate: Fate,
     lived_through: usize,
     dead: bool,
@@ -67,10 +74,14 @@ impl FakeApi {
             events: vec![],
             writes: vec![],
             refuse_pods: None,
+            refuse_patches: BTreeSet::new(),
             tokens: BTreeMap::new(),
             allowed: vec![],
             reviews: 0,
             asked: vec![],
+            busy: false,
+            just_before: vec![],
+            refused_last: false,
             fate: Fate::Lives,
             lived_through: 0,
             dead: false,
@@ -197,6 +208,12 @@ impl World {
         if self.dead {
             return refused(StatusCode::SERVICE_UNAVAILABLE, "Dead", "the caller is dead");
         }
+        if self.busy {
+            self.refused_last = !self.refused_last;
+            if self.refused_last {
+                return refused(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", "not now");
+            }
+        }
         match to.plural.as_str() {
             "events" => return self.event(&body),
             "tokenreviews" | "subjectaccessreviews" => return self.review(&to.plural, body),
@@ -217,6 +234,9 @@ impl World {
                 "Dead",
                 "the caller died before this write",
             );
+        }
+        if let Some((plural, object)) = self.just_before.pop() {
+            self.insert(&plural, object);
         }
         let answer = match *method {
             Method::POST => self.create(&to, body),
@@ -361,6 +381,9 @@ impl World {
         let Some(old) = self.objects.get(&Self::key(to)).cloned() else {
             return not_found(to);
         };
+        if to.name.as_ref().is_some_and(|name| self.refuse_patches.contains(name)) {
+            return refused(StatusCode::FORBIDDEN, "Forbidden", "an admission policy says no");
+        }
         let mut new = old.clone();
         if content_type == "application/json-patch+json" {
             if let Err(message) = json_patch(&mut new, patch) {

@@ -6,8 +6,9 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{PoisonError, RwLock};
 
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kerbside_api::v1alpha1::{Known, Source, Vehicle, VehicleCounts, VehiclePhase};
+use kerbside_api::v1alpha1::{Known, Source, Telemetry, Vehicle, VehicleCounts, VehiclePhase};
 use kerbside_core::ids::{PoolName, VehicleId};
 use kerbside_core::names::{condition, reason};
 use kerbside_core::quantity::Resources;
@@ -16,7 +17,7 @@ use kube::core::DeserializeGuard;
 use kube::runtime::watcher::Event;
 
 /// What counts of a car.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 struct Car {
     pool: String,
     /// The pool that it was moved from, if that was seen.
@@ -24,6 +25,8 @@ struct Car {
     phase: VehiclePhase,
     /// Of a car without an agent: whether its telemetry says that it is parked. None for one that has an agent.
     without_agent: Option<Known>,
+    /// Of such a car: from when on it is not to be believed that anything is known. None where nothing is, or no time is said.
+    over: Option<Timestamp>,
     /// Neither suspended nor revoked.
     in_service: bool,
     /// Not heard, and its attempts are held by its adapter's brake.
@@ -40,6 +43,24 @@ impl Car {
         } else {
             Some(old.pool.clone())
         };
+    }
+
+    /// No pool is to be looked at for what is new of it. Until when it is believed counts in none, and each word of its gateway moves it on.
+    fn counts_as(&self, old: &Self) -> bool {
+        // By name, so that whoever adds a field has to say whether it counts.
+        let Self {
+            pool,
+            before,
+            phase,
+            without_agent,
+            over: _,
+            in_service,
+            held,
+            classes,
+            offer,
+        } = self;
+        (pool, before, phase, without_agent) == (&old.pool, &old.before, &old.phase, &old.without_agent)
+            && (in_service, held, classes, offer) == (&old.in_service, &old.held, &old.classes, &old.offer)
     }
 }
 
@@ -69,7 +90,7 @@ impl VehicleIndex {
                 }
                 let pool = car.pool.clone();
                 match cars.by_name.insert(name, car.clone()) {
-                    Some(old) if old == car => {}
+                    Some(old) if car.counts_as(&old) => {}
                     Some(old) => changed.extend([old.pool, pool]),
                     None => changed.extend([pool]),
                 }
@@ -123,6 +144,17 @@ impl VehicleIndex {
         u32::try_from(held.count()).unwrap_or(u32::MAX)
     }
 
+    /// The cars without an agent whose gateway has not spoken in time: what their Vehicles say is not to be believed at `now`. What is over for
+    /// longest comes first.
+    pub(crate) fn silent(&self, now: Timestamp) -> Vec<String> {
+        let cars = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let silent = cars.by_name.iter();
+        let silent = silent.filter_map(|(name, car)| Some((car.over.filter(|over| *over <= now)?, name)));
+        let mut silent: Vec<_> = silent.collect();
+        silent.sort_unstable();
+        silent.into_iter().map(|(_, name)| name.clone()).collect()
+    }
+
     /// The pool that the car is in, and the one that it was moved from: what it runs goes on under the terms that it was started with.
     /// None where the car is not known.
     pub(crate) fn pools_of(&self, vehicle: &VehicleId) -> Vec<String> {
@@ -148,6 +180,17 @@ impl VehicleIndex {
     }
 }
 
+/// From when on a Vehicle says more than is known. None also where its gateway says no time, as one does that is older than the field: it says
+/// what a car is once and not again before that changes, so nobody knows when it is gone.
+pub(crate) fn over(vehicle: &Vehicle) -> Option<Timestamp> {
+    let status = vehicle
+        .status
+        .as_ref()
+        .filter(|_| vehicle.spec.source == Source::Telemetry)?;
+    let says = status.telemetry.filter(|says| *says != Telemetry::default());
+    says.and(status.telemetry_good_until.as_ref()).map(|until| until.0)
+}
+
 /// A Vehicle that cannot be read is logged and left out: one malformed object must not hide the others.
 fn read(guard: &DeserializeGuard<Vehicle>) -> Option<(String, Car)> {
     let vehicle = match &guard.0 {
@@ -162,14 +205,17 @@ fn read(guard: &DeserializeGuard<Vehicle>) -> Option<(String, Car)> {
     let offer = offer
         .filter_map(|(resource, q)| Some((resource.clone(), q.0.parse().ok()?)))
         .collect();
-    let held = |c: &Condition| c.type_ == condition::HEARD && c.reason == reason::LOSS_HELD;
+    // Only an adapter holds attempts, and a car without an agent has none: a condition of its Vehicle says nothing of them, whoever wrote it.
+    let has_agent = vehicle.spec.source == Source::Agent;
+    let held = |c: &Condition| c.type_ == condition::HEARD && c.status == "False" && c.reason == reason::LOSS_HELD;
     let car = Car {
-        held: status.conditions.iter().any(held),
+        held: has_agent && status.conditions.iter().any(held),
         pool: vehicle.spec.pool.clone(),
         before: None,
         phase: status.phase,
         without_agent: (vehicle.spec.source == Source::Telemetry)
             .then(|| status.telemetry.map(|says| says.parked).unwrap_or_default()),
+        over: over(vehicle),
         in_service: !vehicle.spec.suspended && !vehicle.spec.revoked,
         classes: status.offer.classes,
         offer: Resources(offer),

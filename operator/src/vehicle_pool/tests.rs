@@ -136,6 +136,25 @@ async fn cars_without_an_agent_are_counted_apart_and_are_nobodys_capacity() {
 }
 
 #[tokio::test]
+async fn word_of_a_gateway_that_only_renews_what_it_said_wakes_no_pool() {
+    let ctx = context(&FakeApi::new());
+    let fold = |parked: &str, until: &str| {
+        ctx.vehicles.fold(Event::Apply(guard(json!({
+            "apiVersion": "kerbside.dev/v1alpha1", "kind": "Vehicle", "metadata": { "name": "car-aaaaaaaaaaaaaaaa" },
+            "spec": { "pool": "overnight", "source": "Telemetry" },
+            "status": { "telemetry": { "parked": parked }, "telemetryGoodUntil": until },
+        }))))
+    };
+    let overnight = ["overnight".to_owned()].into();
+    assert_eq!(fold("True", "2026-11-23T12:00:00Z"), overnight);
+    assert!(fold("True", "2026-11-23T12:30:00Z").is_empty());
+    // It is known all the same.
+    let silent = |at: &str| ctx.vehicles.silent(at.parse().unwrap()).len();
+    assert_eq!((silent("2026-11-23T12:29:59Z"), silent("2026-11-23T12:30:00Z")), (0, 1));
+    assert_eq!(fold("False", "2026-11-23T13:00:00Z"), overnight);
+}
+
+#[tokio::test]
 async fn pool_with_a_broken_expression_says_which_rule_and_why() {
     let api = FakeApi::new();
     api.put("vehiclepools", pool("offer.freeFor.p95 >= 60"));
@@ -200,6 +219,29 @@ async fn pool_says_that_attempts_are_held_for_as_long_as_a_vehicle_says_so_and_t
     assert_eq!(condition(&status, "LossHeld")["status"], "False");
     events.drain().await;
     assert_eq!(told(&api), ["ManyVehiclesUnheard", "LossReleased"]);
+}
+
+/// A gateway's account writes the status of its Vehicles: none of it may say that the adapter's brake holds.
+#[tokio::test]
+async fn pool_holds_nothing_for_a_car_without_an_agent_whatever_its_status_says() {
+    let api = FakeApi::new();
+    api.put("vehiclepools", pool("true"));
+    let ctx = context(&api);
+    let car = |source: &str| {
+        let heard = json!({
+            "type": "kerbside.dev/Heard", "status": "False", "reason": "LossHeld", "message": "",
+            "lastTransitionTime": "2026-11-23T12:00:00Z",
+        });
+        Event::Apply(guard(json!({
+            "apiVersion": "kerbside.dev/v1alpha1", "kind": "Vehicle", "metadata": { "name": "car-aaaaaaaaaaaaaaaa" },
+            "spec": { "pool": "overnight", "source": source }, "status": { "conditions": [heard] },
+        })))
+    };
+    for (source, says) in [("Telemetry", "False"), ("Agent", "True")] {
+        ctx.vehicles.fold(car(source));
+        let status = reconcile_stored(&api, &ctx).await;
+        assert_eq!(condition(&status, "LossHeld")["status"], says, "{source}");
+    }
 }
 
 #[tokio::test]

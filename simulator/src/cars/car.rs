@@ -14,6 +14,7 @@ use kerbside_vehicle_agent::control::Request;
 use kerbside_vehicle_agent::identity;
 use kerbside_vehicle_agent::runtime::Runtime;
 use kerbside_vehicle_agent::signals::{OwnerWord, Signals, Update};
+use kerbside_vehicle_agent::uplink::Uplink;
 use tokio::sync::{mpsc, watch};
 
 use super::looks::Looks;
@@ -99,6 +100,7 @@ impl SimCar {
             images: lot.images.clone(),
             signals: Box::new(Bus(signals)),
             requests,
+            uplink: Uplink::default(),
         };
         let (truth, pace) = (lot.truth().clone(), lot.options.pace);
         let running = boot::boot(parts, |given| {

@@ -206,7 +206,7 @@ fn variable<'a>(spec: &'a Spec, name: &str) -> Option<&'a str> {
 mod tests {
     use kerbside_link::SystemClock;
     use kerbside_vehicle_agent::logs::writer::LogWriter;
-    use kerbside_vehicle_agent::runtime::{Layer, Security, SpecDirectory};
+    use kerbside_vehicle_agent::runtime::{Layer, Security, SpecDirectory, Terminal};
 
     use super::*;
 
@@ -253,6 +253,7 @@ mod tests {
                 cpu_limit: None,
                 cpu_request: 0,
                 security: Security::default(),
+                terminal: Terminal::default(),
                 layer: Layer::default(),
                 log: LogWriter::create(&self.directory.path().join("log"), Arc::new(SystemClock)).unwrap(),
             };

@@ -4,10 +4,15 @@
 //! the first end of availability that was no visit; for a day to come, the middle of the densest hour among those of the same kind of day. Where
 //! there are too few, or they do not agree, it says what it would say of any car. What must never happen: it looks at the day that it predicts.
 //!
+//! What a car says of its stay is counted by the car itself: where bands fell, one day is enough. How long after a fall cars leave is known of the fleet
+//! ([`Lags`]), whatever the car rounds off, and what a day's falls say is one hour.
+//!
 //! It is no upper bound. Somebody who also knows the streets, the weather or the person does better.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::fell::{Fall, Level};
 use super::held::Held;
 use super::seen::Change;
 use super::{WATCHED, departure, hours};
@@ -40,18 +45,64 @@ impl Habits {
     }
 
     /// From what is held of a car.
-    pub fn learn(fleet: &Fleet, held: &Held, published: &Self) -> Self {
+    pub fn learn(fleet: &Fleet, held: &Held, published: &Self, lags: &Lags) -> Self {
         if held.rounded > COARSEST {
             return *published;
         }
-        let first = ends(held);
+        let (first, told) = (ends(held), lags.departures(&held.fell));
         Self(KINDS.map(|kind| {
             let days = (0..WATCHED).filter(|day| fleet.day_kind(*day) == kind);
-            let own: Vec<f64> = days.filter_map(|day| first_of(&first, day)).collect();
+            let mut own: Vec<f64> = days.filter_map(|day| first_of(&first, day)).collect();
+            // What fell in the last night says something of the morning after it.
+            let days = (0..=WATCHED).filter(|day| fleet.day_kind(*day) == kind);
+            let of_bands: Vec<f64> = days.filter_map(|day| told_of(&told, day)).collect();
+            let enough = if of_bands.is_empty() { AGREE } else { 1 };
+            own.extend(of_bands);
             densest(&own)
-                .filter(|(agree, _)| *agree >= AGREE)
+                .filter(|(agree, _)| *agree >= enough)
                 .map_or_else(|| published.expects(kind), |(_, hour)| hour)
         }))
+    }
+}
+
+/// How long after a fall cars leave: the median of a fleet, for each confidence and each band that was fallen from. Whoever has some cars of their own,
+/// or the code, knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Lags(BTreeMap<(Level, u32), Duration>);
+
+impl Lags {
+    /// From cars, each with its falls.
+    pub fn of<'a>(cars: impl Iterator<Item = (&'a Trace, &'a [Fall])>) -> Self {
+        let end = DAY * u32::from(WATCHED);
+        let mut all: BTreeMap<_, Vec<Duration>> = BTreeMap::new();
+        for (trace, fell) in cars {
+            for one in fell {
+                let next = trace.trips.partition_point(|trip| trip.during.from <= one.at);
+                let left = trace.trips.get(next).map(|trip| trip.during.from);
+                if let Some(left) = left.filter(|left| *left < end) {
+                    let lags = all.entry((one.level, one.from)).or_default();
+                    lags.push(left.saturating_sub(one.at));
+                }
+            }
+        }
+        let median = |(of, mut lags): (_, Vec<Duration>)| {
+            lags.sort_unstable();
+            Some((of, *lags.get(lags.len() / 2)?))
+        };
+        Self(all.into_iter().filter_map(median).collect())
+    }
+
+    /// When the car leaves by each of these, in their order; by those of 50 %, if there are any, for they say when half of its departures are over.
+    fn departures(&self, fell: &[Fall]) -> Vec<Duration> {
+        let level = if fell.iter().any(|fall| fall.level == Level::P50) {
+            Level::P50
+        } else {
+            Level::P90
+        };
+        let of = |fall: &Fall| Some(fall.at.saturating_add(*self.0.get(&(fall.level, fall.from))?));
+        let mut departures: Vec<Duration> = fell.iter().filter(|fall| fall.level == level).filter_map(of).collect();
+        departures.sort_unstable();
+        departures
     }
 }
 
@@ -86,6 +137,16 @@ fn first_of(ends: &[Duration], day: u16) -> Option<f64> {
     let midnight = DAY * u32::from(day);
     let at = ends.get(ends.partition_point(|at| *at < midnight))?;
     (*at < midnight + DAY).then(|| hours(at.saturating_sub(midnight)))
+}
+
+/// What falls say of the first departure of a day, in hours after midnight: the mean of those that are within an hour of the first.
+fn told_of(departures: &[Duration], day: u16) -> Option<f64> {
+    let first = first_of(departures, day)?;
+    let midnight = DAY * u32::from(day);
+    let after = departures.get(departures.partition_point(|at| *at < midnight)..)?;
+    let said = after.iter().map(|at| hours(at.saturating_sub(midnight)));
+    let said: Vec<f64> = said.take_while(|hour| *hour <= first + 2.0 * HALF).collect();
+    Some(mean(&said))
 }
 
 /// The fullest window of an hour around one of them: how many are in it, and their mean.
@@ -129,13 +190,57 @@ mod tests {
                     change: *change,
                 })
                 .collect(),
-            rounded: Duration::ZERO,
+            ..Held::default()
         }
     }
 
     fn weekday(held: &Held) -> f64 {
         let fleet = crate::privacy::fleet(1, 0.0);
-        Habits::learn(&fleet, held, &MIDDAY).expects(DayKind::Weekday)
+        Habits::learn(&fleet, held, &MIDDAY, &lags()).expects(DayKind::Weekday)
+    }
+
+    /// Cars leave eight hours after the longest band falls, and four after the next.
+    fn lags() -> Lags {
+        let hours = |level, from, hours| ((level, from), Duration::from_hours(hours));
+        Lags(BTreeMap::from([
+            hours(Level::P50, 480, 8),
+            hours(Level::P50, 240, 4),
+            hours(Level::P90, 480, 9),
+        ]))
+    }
+
+    fn fall(at: Duration, level: Level, from: u32) -> Fall {
+        Fall { at, level, from }
+    }
+
+    #[test]
+    fn one_band_that_fell_is_a_habit_and_those_of_a_half_go_before_those_of_nine_in_ten() {
+        let fell = [
+            fall(at(0, 0.0), Level::P50, 480),
+            fall(at(0, 0.5), Level::P90, 480),
+            fall(at(0, 4.5), Level::P50, 240),
+            // In the afternoon.
+            fall(at(0, 13.0), Level::P50, 240),
+        ];
+        let with = |fell: &[Fall]| Held {
+            fell: fell.to_vec(),
+            ..Held::default()
+        };
+        assert!((weekday(&with(&fell)) - 8.25).abs() < 0.01, "{}", weekday(&with(&fell)));
+        assert!((weekday(&with(&fell[1..2])) - 9.5).abs() < 0.01);
+        let unknown = [fall(at(0, 1.0), Level::P50, 60)];
+        assert!((weekday(&with(&unknown)) - 12.0).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn lag_is_the_median_of_the_departures_after_falls_from_one_band() {
+        let trace = crate::privacy::fleet(1, 0.7).trace(0);
+        let left = trace.trips[0].during.from;
+        let falls: Vec<Fall> = [9, 5, 1]
+            .map(|minutes| fall(left.saturating_sub(Duration::from_mins(minutes)), Level::P90, 60))
+            .to_vec();
+        let lags = Lags::of(std::iter::once((&trace, falls.as_slice())));
+        assert_eq!(lags, Lags(BTreeMap::from([((Level::P90, 60), Duration::from_mins(5))])));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, SeedableRng};
 
 use super::WATCHED;
+use super::fell::{Fall, Level};
 use super::seen::{Change, Seen};
 use crate::traces::{DAY, Trace};
 
@@ -48,8 +49,26 @@ pub enum Kind {
         /// The share of departures at which an attempt runs in the car.
         busy: f64,
     },
+    /// One look at the objects as they are: when each band of what the car says of its stay fell last, which the managers of their fields tell.
+    FellLast,
+    /// Every fall of those bands in the newest span: an audit log, a watcher's own notes, metrics with the label of a Node.
+    Fell {
+        /// How far back.
+        kept: Duration,
+        /// Only the label of the Node, which is the one with a confidence of 90 %.
+        label_only: bool,
+        /// Together with every change of that span.
+        with_changes: bool,
+    },
     /// Every departure, as only the car knows it: the most that an attacker of this kind can do.
     Truth,
+}
+
+impl Kind {
+    /// Whether it holds what cars say of their stays.
+    pub fn has_falls(self) -> bool {
+        matches!(self, Self::FellLast | Self::Fell { .. })
+    }
 }
 
 /// No limit.
@@ -59,7 +78,7 @@ const EXACT: Duration = Duration::ZERO;
 const BUSY: f64 = 0.5;
 
 /// The rows of the table, in its order.
-pub const SOURCES: [Source; 14] = [
+pub const SOURCES: [Source; 22] = [
     row("published", "nothing of the car: what is published", Kind::Nothing),
     row("objects", "one look at all objects", Kind::Objects),
     row(
@@ -97,6 +116,34 @@ pub const SOURCES: [Source; 14] = [
         "receipts, rounded to 1 day",
         attempts(FOR_GOOD, DAY, BUSY),
     ),
+    row(
+        "freeForLook",
+        "free for, one look: when its bands fell last",
+        Kind::FellLast,
+    ),
+    row("freeFor1d", "free for, 1 day", fell(DAY, false, false)),
+    row("freeFor7d", "free for, 7 days", fell(days(7), false, false)),
+    row("freeFor28d", "free for, 28 days", fell(days(28), false, false)),
+    row(
+        "freeForLabel28d",
+        "free for, only the label of the Node, 28 days",
+        fell(days(28), true, false),
+    ),
+    row(
+        "changesAndFreeFor1d",
+        "every change and free for, 1 day",
+        fell(DAY, false, true),
+    ),
+    row(
+        "changesAndFreeFor7d",
+        "every change and free for, 7 days",
+        fell(days(7), false, true),
+    ),
+    row(
+        "changesAndFreeFor28d",
+        "every change and free for, 28 days",
+        fell(days(28), false, true),
+    ),
     row("truth", "every departure, as only the car knows it", Kind::Truth),
 ];
 
@@ -110,6 +157,14 @@ const fn changes(kept: Duration, rounded: Duration) -> Kind {
 
 const fn attempts(kept: Duration, rounded: Duration, busy: f64) -> Kind {
     Kind::Attempts { kept, rounded, busy }
+}
+
+const fn fell(kept: Duration, label_only: bool, with_changes: bool) -> Kind {
+    Kind::Fell {
+        kept,
+        label_only,
+        with_changes,
+    }
 }
 
 const fn days(days: u64) -> Duration {
@@ -130,32 +185,58 @@ pub fn source(name: &str) -> Option<Source> {
 pub struct Held {
     /// Changes, in their order; times as they are held.
     pub changes: Vec<Seen>,
+    /// When bands fell, in their order.
+    pub fell: Vec<Fall>,
     /// The times are multiples of this.
     pub rounded: Duration,
 }
 
 impl Held {
     /// What this source holds of a car; `chance` seeds which of its hours had work.
-    pub fn of(source: &Source, trace: &Trace, seen: &[Seen], chance: u64) -> Self {
+    pub fn of(source: &Source, trace: &Trace, seen: &[Seen], fell: &[Fall], chance: u64) -> Self {
         let now = DAY * u32::from(WATCHED);
+        let fallen = || fell.iter().copied().filter(|fall| fall.at < now);
         let past = || seen.iter().copied().filter(|seen| seen.at < now);
         match source.kind {
             Kind::Nothing => Self::default(),
             Kind::Objects => Self {
                 changes: newest(past()),
-                rounded: EXACT,
+                ..Self::default()
             },
             Kind::Changes { kept, rounded } => Self {
                 changes: since(past(), now, kept, rounded),
                 rounded,
+                ..Self::default()
             },
             Kind::Attempts { kept, rounded, busy } => Self {
                 changes: since(disrupted(past(), busy, chance, trace.car.index), now, kept, rounded),
                 rounded,
+                ..Self::default()
             },
+            Kind::FellLast => Self {
+                fell: last(fallen()),
+                ..Self::default()
+            },
+            Kind::Fell {
+                kept,
+                label_only,
+                with_changes,
+            } => {
+                let oldest = now.saturating_sub(kept);
+                let of_label = |fall: &Fall| !label_only || fall.level == Level::P90;
+                Self {
+                    changes: if with_changes {
+                        since(past(), now, kept, EXACT)
+                    } else {
+                        Vec::new()
+                    },
+                    fell: fallen().filter(|fall| fall.at >= oldest && of_label(fall)).collect(),
+                    rounded: EXACT,
+                }
+            }
             Kind::Truth => Self {
                 changes: departures(trace, now),
-                rounded: EXACT,
+                ..Self::default()
             },
         }
     }
@@ -169,6 +250,16 @@ fn newest(past: impl Iterator<Item = Seen>) -> Vec<Seen> {
         newest.push(seen);
     }
     newest
+}
+
+/// The last fall of each confidence.
+fn last(fallen: impl Iterator<Item = Fall>) -> Vec<Fall> {
+    let mut last: Vec<Fall> = Vec::new();
+    for fall in fallen {
+        last.retain(|before| before.level != fall.level);
+        last.push(fall);
+    }
+    last
 }
 
 fn since(past: impl Iterator<Item = Seen>, now: Duration, kept: Duration, rounded: Duration) -> Vec<Seen> {

@@ -1,5 +1,6 @@
 //! The attacker on a small fleet: what it had decides how well it does, and a limit on what is kept lowers its score.
 
+use super::fell::{Fall, Level, fell};
 use super::held::{Held, SOURCES, source};
 use super::score::Score;
 use super::seen::{Change, Seen, seen};
@@ -18,7 +19,8 @@ fn score(rows: &[Row], name: &str) -> Score {
 
 #[test]
 fn what_is_kept_decides_how_well_a_regular_cars_departure_is_known() {
-    let rows = try_all(&fleet(11, 0.7), CARS, false, &SOURCES);
+    let sources: Vec<Source> = SOURCES.into_iter().filter(|source| !source.kind.has_falls()).collect();
+    let rows = try_all(&fleet(11, 0.7), CARS, false, &sources);
     let share = |name| score(&rows, name).within_half_an_hour;
     let published = share("published");
     let close = |name| (share(name) - published).abs() < 1e-9;
@@ -43,11 +45,49 @@ fn what_is_kept_decides_how_well_a_regular_cars_departure_is_known() {
     assert!(share("receipts") > published + 0.10, "{rows:#?}");
     assert!(share("receipts7d") < share("receipts") - 0.03, "{rows:#?}");
     assert!(close("receipts1d") && close("attempts1d"), "{rows:#?}");
-    for source in SOURCES {
+    for source in sources {
         assert!(share(source.name) <= share("truth") + CHANCE, "{rows:#?}");
     }
     let error = |name| score(&rows, name).mean_error_minutes;
     assert!(error("changes28d") < error("published"), "{rows:#?}");
+}
+
+/// Some cars only: each makes thousands of forecasts.
+#[test]
+fn bands_fall_when_a_slot_begins_and_are_made_of_nothing_that_is_to_come() {
+    let fleet = fleet(11, 0.7);
+    let longer = Fleet {
+        days: fleet.days + super::fell::LEARNT,
+        ..fleet.clone()
+    };
+    let end = DAY * u32::from(WATCHED);
+    let mut falls = 0;
+    for index in 0..4 {
+        let (trace, learnt) = (fleet.trace(index), longer.trace(index));
+        let fell = fell(&trace, &learnt);
+        falls += fell.len();
+        for one in &fell {
+            assert!(one.at < end && one.at.as_secs() % 3600 < 300, "{one:?}");
+            let standing = trace.stays.iter().any(|stay| stay.during.contains(one.at));
+            assert!(standing, "{one:?}");
+        }
+        // Another third and fourth week, and what fell before them is the same.
+        let mut other = trace.clone();
+        let half = end / 2;
+        other.stays.retain(|stay| stay.during.until < half);
+        let before: Vec<Fall> = super::fell::fell(&other, &learnt);
+        let known = other.stays.last().unwrap().during.until;
+        let same: Vec<Fall> = fell.into_iter().filter(|fall| fall.at < known).collect();
+        assert_eq!(before, same);
+    }
+    assert!(falls > 100, "{falls}");
+}
+
+#[test]
+fn what_a_car_says_of_its_stay_is_tried_by_the_attacker() {
+    let sources = ["published", "freeForLook", "freeFor28d"].map(|name| source(name).unwrap());
+    let rows = try_all(&fleet(11, 0.7), 4, false, &sources);
+    assert_ne!(score(&rows, "freeFor28d"), score(&rows, "published"));
 }
 
 /// The control: where there is nothing to be learned, nothing is.
@@ -73,9 +113,19 @@ fn nothing_of_the_days_to_come_is_held() {
     for trace in fleet.traces(6) {
         let seen = seen(&trace, false);
         assert!(seen.iter().any(|seen| seen.at >= end));
+        let fell = [end.saturating_sub(DAY), end.saturating_sub(DAY / 24), end].map(|at| Fall {
+            at,
+            level: Level::P50,
+            from: 60,
+        });
         for source in SOURCES {
-            let held = Held::of(&source, &trace, &seen, fleet.seed);
+            let held = Held::of(&source, &trace, &seen, &fell, fleet.seed);
             assert!(held.changes.iter().all(|seen| seen.at < end), "{}", source.name);
+            assert!(held.fell.iter().all(|fall| fall.at < end), "{}", source.name);
+            assert_eq!(
+                held.fell.is_empty(),
+                !source.kind.has_falls() || source.name.contains("Label")
+            );
         }
     }
 }

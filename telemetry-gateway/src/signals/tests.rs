@@ -107,21 +107,29 @@ fn each_signal_of_a_parked_car_that_is_missing_means_unknown() {
 }
 
 #[test]
-fn car_whose_drive_is_off_and_that_cannot_measure_its_speed_stands_in_park() {
-    let asleep = || {
-        vec![
-            (Field::VehicleSpeed, Said::Invalid(true)),
-            (Field::Gear, Said::Shift(6)),
-        ]
+fn car_in_park_whose_drive_is_off_and_that_cannot_measure_its_speed_stands() {
+    let no_speed = || vec![(Field::VehicleSpeed, Said::Invalid(true))];
+    let with = |more: (Field, Said)| {
+        let mut said = no_speed();
+        said.push(more);
+        told(&heard(&[(10, parked_car()), (0, said)])).parked
     };
-    let signals = heard(&[(10, parked_car()), (0, asleep())]);
-    assert_eq!(told(&signals).parked, Known::True);
-    let mut awake = asleep();
-    awake.push((Field::DriveRail, Said::Truth(true)));
-    assert_eq!(told(&heard(&[(10, parked_car()), (0, awake)])).parked, Known::False);
-    let mut no_word = asleep();
-    no_word.push((Field::DriveRail, Said::Invalid(true)));
-    assert_eq!(told(&heard(&[(10, parked_car()), (0, no_word)])).parked, Known::Unknown);
+    assert_eq!(told(&heard(&[(10, parked_car()), (0, no_speed())])).parked, Known::True);
+    assert_eq!(with((Field::DriveRail, Said::Truth(true))), Known::False);
+    assert_eq!(with((Field::DriveRail, Said::Invalid(true))), Known::Unknown);
+    assert_eq!(with((Field::Gear, Said::Shift(3))), Known::False);
+}
+
+/// A drive that is off holds no wheel, so nothing is concluded from it.
+#[rstest::rstest]
+#[case::not_available(Said::Shift(6))]
+#[case::invalid(Said::Invalid(true))]
+#[case::of_tomorrow(Said::Shift(99))]
+fn gear_that_is_not_known_is_unknown_also_while_the_drive_is_off(#[case] gear: Said) {
+    for speed in [Said::LongReal(0.0), Said::Invalid(true)] {
+        let said = vec![(Field::VehicleSpeed, speed), (Field::Gear, gear.clone())];
+        assert_eq!(told(&heard(&[(10, parked_car()), (0, said)])).parked, Known::Unknown);
+    }
 }
 
 #[test]

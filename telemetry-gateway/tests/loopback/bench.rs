@@ -3,20 +3,21 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use http_body_util::BodyExt as _;
-use kerbside_core::clock::Clock as _;
+use jiff::{SignedDuration, Timestamp};
+use kerbside_core::clock::{Boottime, Clock};
 use kerbside_link::SystemClock;
 use kerbside_telemetry_gateway::car::{self, Car};
 use kerbside_telemetry_gateway::cars::{Ages, Cars};
 use kerbside_telemetry_gateway::config::Tls;
 use kerbside_telemetry_gateway::metrics::Metrics;
 use kerbside_telemetry_gateway::pseudonym::Pseudonyms;
-use kerbside_telemetry_gateway::publish::Publisher;
-use kerbside_telemetry_gateway::server::{Server, listen, tls};
+use kerbside_telemetry_gateway::publish::{PublishError, Publisher};
+use kerbside_telemetry_gateway::server::{Places, Server, listen, tls};
 use kube::Client;
 use kube::client::Body;
 use rcgen::{
@@ -53,6 +54,39 @@ impl io::Write for Writer {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// A car's Vehicle is written once in this time.
+const EVERY: Duration = Duration::from_mins(1);
+
+/// Stands still until a test moves it on: what is published when is then no matter of how fast the test runs.
+#[derive(Debug)]
+struct HandClock {
+    began: (Boottime, Timestamp),
+    seconds: AtomicU64,
+}
+
+impl HandClock {
+    fn new() -> Self {
+        Self {
+            began: (SystemClock.boottime(), SystemClock.wall()),
+            seconds: AtomicU64::new(0),
+        }
+    }
+
+    fn passed(&self) -> Duration {
+        Duration::from_secs(self.seconds.load(Ordering::SeqCst))
+    }
+}
+
+impl Clock for HandClock {
+    fn boottime(&self) -> Boottime {
+        self.began.0 + self.passed()
+    }
+
+    fn wall(&self) -> Timestamp {
+        self.began.1 + SignedDuration::try_from(self.passed()).unwrap()
     }
 }
 
@@ -117,7 +151,7 @@ impl Sent {
 
 /// All of it.
 pub(crate) struct Bench {
-    pub(crate) cars: Arc<Cars>,
+    cars: Arc<Cars>,
     pub(crate) publisher: Publisher,
     pub(crate) cars_authority: Authority,
     pub(crate) stop: CancellationToken,
@@ -125,6 +159,7 @@ pub(crate) struct Bench {
     gateways_authority: Authority,
     sent: Arc<Mutex<Vec<Sent>>>,
     fails: Arc<AtomicU16>,
+    clock: Arc<HandClock>,
 }
 
 impl Bench {
@@ -134,17 +169,18 @@ impl Bench {
         let (cars_authority, gateways_authority) = (Authority::new("cars"), Authority::new("gateways"));
         let directory = tempfile::tempdir().unwrap();
         let tls = tls(&files(directory.path(), &cars_authority, &gateways_authority)).unwrap();
-        let cars = Arc::new(Cars::new(Ages {
-            stale_after: Duration::from_mins(15),
-            publish_every: Duration::from_mins(5),
-            retain_for: Duration::from_hours(72),
-        }));
         let pseudonyms = Arc::new(Pseudonyms::new(KEY).unwrap());
-        cars.allow(pseudonyms.of_list(VIN).unwrap());
+        let ages = Ages {
+            stale_after: Duration::from_mins(15),
+            good_for: Duration::from_hours(1),
+            retain_for: Duration::from_hours(72),
+        };
+        let cars = Arc::new(Cars::new(ages, pseudonyms.slots(EVERY)));
+        let clock = Arc::new(HandClock::new());
+        cars.allow(pseudonyms.of_list(VIN).unwrap(), (clock.boottime(), clock.wall()));
         let (service, handle) = mock::pair();
         let (sent, fails) = (Arc::default(), Arc::default());
         tokio::spawn(play(handle, Arc::clone(&sent), Arc::clone(&fails)));
-        let clock = Arc::new(SystemClock);
         let names = ("depot-north".parse().unwrap(), "overnight".parse().unwrap());
         let (client, metrics) = (Client::new(service, "default"), Metrics::default());
         let publisher = Publisher::new(client, Arc::clone(&cars), clock.clone(), metrics.clone(), names, 5);
@@ -153,8 +189,9 @@ impl Bench {
         let server = Arc::new(Server {
             cars: Arc::clone(&cars),
             pseudonyms,
-            clock,
+            clock: clock.clone(),
             metrics,
+            places: Arc::new(Places::new(256).unwrap()),
             messages_per_minute,
             idle_after: Duration::from_mins(15),
         });
@@ -168,12 +205,41 @@ impl Bench {
             gateways_authority,
             sent,
             fails,
+            clock,
         }
+    }
+
+    /// Whatever was said is published: each car has come to another slot, and the publisher does all that there is to do.
+    pub(crate) async fn publish(&self) {
+        self.next_slot();
+        self.look().await.unwrap();
+    }
+
+    /// Each car comes to another slot.
+    pub(crate) fn next_slot(&self) {
+        self.clock.seconds.fetch_add(EVERY.as_secs(), Ordering::SeqCst);
+    }
+
+    /// What there is to do now: a new Vehicle is made, and then says something.
+    pub(crate) async fn look(&self) -> Result<(), PublishError> {
+        self.publisher.look().await?;
+        self.publisher.look().await
+    }
+
+    /// From now on these cars are the fleet's.
+    pub(crate) fn allow(&self, vins: &str) {
+        let allowed = Pseudonyms::new(KEY).unwrap().of_list(vins).unwrap();
+        self.cars.allow(allowed, (self.clock.boottime(), self.clock.wall()));
     }
 
     pub(crate) async fn dial(&self, identity: &Identity) -> io::Result<Car> {
         let shown = (identity.certificate.as_str(), identity.key.as_str());
         Car::connect(self.address, &self.gateways_authority.pem, Some(shown)).await
+    }
+
+    /// Somebody who connects and says nothing.
+    pub(crate) async fn silent(&self) -> tokio::net::TcpStream {
+        tokio::net::TcpStream::connect(self.address).await.unwrap()
     }
 
     /// A car that is connected.

@@ -25,7 +25,9 @@ async fn parked_car_is_shown_in_bands_and_nothing_finer_leaves_the_gateway() {
     let mut car = bench.car(VIN).await;
     let acknowledged = car.say(&parked_message(VIN, 71.3)).await.unwrap();
     assert_eq!(acknowledged, (b"tx-1".to_vec(), b"V".to_vec()));
-    bench.publisher.look().await.unwrap();
+    bench.look().await.unwrap();
+    assert_eq!(bench.sent().len(), 0, "it has not come to its slot");
+    bench.publish().await;
 
     let sent = bench.sent();
     let [made, says] = &sent[..] else {
@@ -48,13 +50,18 @@ async fn parked_car_is_shown_in_bands_and_nothing_finer_leaves_the_gateway() {
         ("PATCH", format!("{path}/status").as_str())
     );
     let bands = json!({"telemetry": {"parked": "True", "pluggedIn": "True", "charge": 60, "freeFor": 0}});
-    assert_eq!(says.body["status"], bands);
+    assert_eq!(says.body["status"]["telemetry"], bands["telemetry"]);
+    let until = says.body["status"]["telemetryGoodUntil"].as_str().unwrap();
+    assert!(until.parse::<jiff::Timestamp>().is_ok(), "{until}");
 
     // The same again says nothing new, and what is new waits for its time.
     car.say(&parked_message(VIN, 70.9)).await.unwrap();
     car.say(&parked_message(VIN, 12.3)).await.unwrap();
-    bench.publisher.look().await.unwrap();
+    bench.look().await.unwrap();
     assert_eq!(bench.sent().len(), 2);
+    bench.publish().await;
+    let last = bench.sent().pop().unwrap();
+    assert_eq!(last.body["status"]["telemetry"]["charge"], 0);
 
     let all = bench.everything_that_left();
     assert!(
@@ -98,7 +105,7 @@ async fn who_has_no_certificate_of_the_fleets_authorities_gets_nowhere() {
         bench.refused(Some(&sign(VIN))).await.is_none(),
         "and the fleet's own car is let in"
     );
-    bench.publisher.look().await.unwrap();
+    bench.publish().await;
     assert_eq!(bench.sent().len(), 0);
 }
 
@@ -138,10 +145,10 @@ async fn bad_messages_are_answered_and_say_nothing() {
     let unreadable = envelope::stream(b"tx-3", b"V", b"", b"", b"\xff\xff\xff");
     let refused = car.say(&unreadable).await.unwrap_err().to_string();
     assert!(refused.contains("refused"), "{refused}");
-    bench.publisher.look().await.unwrap();
+    bench.publish().await;
     assert_eq!(bench.sent().len(), 0, "none of it is a word of this car");
     car.say(&parked_message(VIN, 71.3)).await.unwrap();
-    bench.publisher.look().await.unwrap();
+    bench.publish().await;
     assert_eq!(bench.sent().len(), 2, "and the connection is as good as ever");
 }
 
@@ -183,10 +190,10 @@ async fn car_that_comes_again_or_is_taken_off_the_list_has_its_connection_ended(
     let mut second = bench.car(VIN).await;
     assert_eq!(ended(&mut first).await, 1008);
     second.say(&parked_message(VIN, 71.3)).await.unwrap();
-    bench.publisher.look().await.unwrap();
-    bench.cars.allow(std::collections::HashSet::new());
+    bench.publish().await;
+    bench.allow("5YJ3E1EA7KF000002");
     assert_eq!(ended(&mut second).await, 1008);
-    bench.publisher.look().await.unwrap();
+    bench.publish().await;
     let last = bench.sent().pop().unwrap();
     assert_eq!(last.method, "DELETE");
     assert_eq!(
@@ -209,21 +216,38 @@ async fn api_server_that_fails_is_asked_again_with_what_is_true_then() {
     let mut car = bench.car(VIN).await;
     car.say(&parked_message(VIN, 71.3)).await.unwrap();
     bench.fail(503);
-    bench.publisher.look().await.unwrap_err();
+    bench.next_slot();
+    bench.look().await.unwrap_err();
     let unlocked = [(Field::Locked, Said::Truth(false))];
     car.say(&car::message(VIN, SystemClock.wall(), &unlocked))
         .await
         .unwrap();
     bench.fail(0);
-    bench.publisher.look().await.unwrap();
+    bench.publish().await;
     let last = bench.sent().pop().unwrap();
     assert_eq!(last.body["status"]["telemetry"]["parked"], "False");
 }
 
 #[tokio::test]
+async fn vehicle_that_the_api_server_refuses_is_left_alone_for_a_while() {
+    let bench = Bench::start(120).await;
+    let mut car = bench.car(VIN).await;
+    car.say(&parked_message(VIN, 71.3)).await.unwrap();
+    bench.fail(403);
+    // Two looks, neither of which fails: it is about this one only.
+    bench.publish().await;
+    assert_eq!(bench.sent().len(), 1);
+    bench.fail(0);
+    bench.look().await.unwrap();
+    assert_eq!(bench.sent().len(), 1, "its time has not come");
+    bench.publish().await;
+    assert_eq!(bench.sent().len(), 3, "made, and made to speak");
+}
+
+#[tokio::test]
 async fn vehicles_of_an_earlier_life_are_asked_for_by_the_gateways_own_label() {
     let bench = Bench::start(120).await;
-    bench.publisher.recall().await.unwrap();
+    bench.publisher.recall(&bench.stop).await.unwrap();
     let sent = bench.sent();
     let [listed] = &sent[..] else {
         panic!("one question was expected: {sent:#?}")
@@ -237,7 +261,7 @@ async fn vehicles_of_an_earlier_life_are_asked_for_by_the_gateways_own_label() {
         listed.uri
     );
     // The played server has one of a car that the list does not have.
-    bench.publisher.look().await.unwrap();
+    bench.publish().await;
     let last = bench.sent().pop().unwrap();
     assert_eq!(
         (last.method.as_str(), last.path()),
@@ -258,4 +282,32 @@ async fn certificate_with_another_key_is_refused() {
         key: other.key,
     };
     assert!(bench.refused(Some(&stolen)).await.is_some());
+}
+
+/// The bench has room for 256 open files: 24 strangers, of one address 6.
+#[tokio::test]
+async fn strangers_who_say_nothing_keep_no_connected_car_out_and_their_places_are_free_again_when_they_go() {
+    let bench = Bench::start(120).await;
+    let mut car = bench.car(VIN).await;
+    // What is answered is answered by a session, which has a car's place.
+    car.say(&parked_message(VIN, 71.3)).await.unwrap();
+    let mut strangers = Vec::new();
+    for _ in 0..6 {
+        strangers.push(bench.silent().await);
+    }
+    // What comes after them from there is sent away before TLS, one after another, and waits for nothing.
+    let identity = bench.cars_authority.sign(VIN);
+    for _ in 0..30 {
+        assert!(bench.dial(&identity).await.is_err());
+    }
+    let acknowledged = car.say(&parked_message(VIN, 71.3)).await.unwrap();
+    assert_eq!(
+        acknowledged.1, b"V",
+        "the car that is connected is not counted with them"
+    );
+    drop(strangers);
+    let let_in = async { while bench.dial(&identity).await.is_err() {} };
+    tokio::time::timeout(std::time::Duration::from_secs(20), let_in)
+        .await
+        .unwrap();
 }

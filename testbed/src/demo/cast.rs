@@ -1,13 +1,20 @@
 //! The eight cars of the demo and what happens to them.
 //!
-//! Called by the demo. Names are people's, for a person watches; the cluster knows only pseudonyms.
+//! Called by the demo. Names are people's, for a person watches; the cluster knows only pseudonyms. What happens to a car it hears from a
+//! databroker, into which its scenario is played.
+
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+use kerbside_databroker::vss::Release;
+use serde_json::{Value, json};
 
 use super::script::Act;
 use crate::bed::Bed;
+use crate::databroker::played::Listener;
 use crate::fleet::car::{Car, Plan, Signals};
 use crate::install::footprint::{Footprint, Object};
+use crate::wait;
 
 /// What is special about a car.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +43,22 @@ pub const CAST: [(&str, Role); 8] = [
     ("hana", Role::Parked),
 ];
 
+/// What the cars' databrokers speak, in turn: makers keep a release for the life of a car.
+const RELEASES: [Release; 3] = [Release::V4, Release::V5, Release::V6];
+
+/// Each car with the release of its databroker.
+pub fn listeners() -> Vec<Listener> {
+    let releases = RELEASES.into_iter().cycle();
+    let listens = |((name, _), release): (&(&'static str, Role), Release)| Listener {
+        name: (*name).to_owned(),
+        release,
+    };
+    CAST.iter().zip(releases).map(listens).collect()
+}
+
+/// A signal that came late on a busy machine has come again by then.
+const HEARD_WITHIN: Duration = Duration::from_secs(10);
+
 /// A car and its part.
 pub struct Actor {
     /// Name and role.
@@ -47,6 +70,7 @@ pub struct Actor {
 impl Actor {
     /// Enrols the car, puts its Vehicle into the footprint and starts its agent.
     pub async fn enter(bed: &Bed, pool: &str, role: &'static (&'static str, Role)) -> Result<Self> {
+        let listener = listeners().into_iter().find(|listener| listener.name == role.0);
         let plan = Plan {
             signals: if role.1 == Role::Driving {
                 Signals::Driving
@@ -54,6 +78,8 @@ impl Actor {
                 Signals::Parked
             },
             consent: (role.1 != Role::NoConsent).then(|| vec!["inference".to_owned()]),
+            energy: Some(energy()),
+            databroker: listener.map(|listener| listener.signals(&bed.layout)),
             ..Plan::default()
         };
         let car = bed.car(role.0, pool, &plan).await?;
@@ -64,6 +90,11 @@ impl Actor {
     }
 }
 
+/// What the maker of the demo's cars states of their energy: what docs/energy.md explains by.
+fn energy() -> Value {
+    json!({"model": {"wakeWatts": 120, "wattsPerCore": 9, "errorPermille": 300}})
+}
+
 /// The car's Vehicle.
 fn vehicle(car: &Car) -> Object {
     Object {
@@ -72,6 +103,34 @@ fn vehicle(car: &Car) -> Object {
         namespace: None,
         name: car.id.to_string(),
     }
+}
+
+/// How many of them know by a databroker all that they are judged by.
+pub async fn heard(actors: &[Actor]) -> usize {
+    let mut count = 0;
+    for Actor { car, .. } in actors {
+        let what = format!("{} to hear its databroker", car.name);
+        let hears = wait::until(&what, HEARD_WITHIN, || async { Ok(car.hears().await?.then_some(())) });
+        count += usize::from(hears.await.is_ok());
+    }
+    count
+}
+
+/// What the first car says of itself, as its owner sees it: the lines before those of its signals.
+pub async fn account(actors: &[Actor]) -> Result<String> {
+    let first = actors.first().context("there are cars")?;
+    let status = first.car.owner("status").await?.stdout;
+    let factor = |line: &&str| ["yes ", "no ", "unknown "].iter().any(|word| line.starts_with(word));
+    let lines: Vec<_> = status
+        .lines()
+        .take_while(|line| !factor(line))
+        .map(|line| format!("  {line}"))
+        .collect();
+    Ok(format!(
+        "{} says, by `kerbside-agent status`:\n{}",
+        first.role.0,
+        lines.join("\n")
+    ))
 }
 
 /// Makes it happen.

@@ -9,7 +9,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::board::Board;
-use super::cast::Role;
+use super::cast::{CAST, Role};
 use super::paid::Paid;
 use crate::digits::Verdict;
 use crate::fleet::{car, name};
@@ -32,6 +32,8 @@ pub(super) struct Figures {
     paid_accepted: u64,
     paid_micro: u64,
     ledger_findings: u64,
+    paid_joules: u64,
+    cars_on_databroker: usize,
     seconds: f64,
     adapter_rss_mb: f64,
     operator_rss_mb: f64,
@@ -39,7 +41,15 @@ pub(super) struct Figures {
 }
 
 impl Figures {
-    pub(super) fn of(board: &Board, verdict: &Verdict, memory: &Memory, paid: &Paid, seconds: f64) -> Self {
+    /// `heard`: so many cars hear a databroker.
+    pub(super) fn of(
+        board: &Board,
+        verdict: &Verdict,
+        memory: &Memory,
+        paid: &Paid,
+        heard: usize,
+        seconds: f64,
+    ) -> Self {
         let (disruptions, refusals, failures) = board.ledger();
         Self {
             accuracy: rounded(verdict.accuracy, 4),
@@ -55,6 +65,8 @@ impl Figures {
             paid_accepted: paid.accepted,
             paid_micro: paid.amount_micro,
             ledger_findings: paid.findings,
+            paid_joules: paid.joules,
+            cars_on_databroker: heard,
             seconds: rounded(seconds, 1),
             adapter_rss_mb: megabytes(memory.adapter_kb),
             operator_rss_mb: megabytes(memory.operator_kb),
@@ -92,7 +104,28 @@ impl Figures {
             self.ledger_findings == 0,
             format!("{} things are wrong with the ledger", self.ledger_findings),
         );
+        demand(
+            self.paid_joules > 0,
+            "no attempt is paid for the energy that it took".to_owned(),
+        );
+        demand(
+            self.cars_on_databroker == CAST.len(),
+            format!(
+                "{} of {} cars hear their databroker",
+                self.cars_on_databroker,
+                CAST.len()
+            ),
+        );
         missing
+    }
+
+    /// By what the cars knew how they stand, in words.
+    pub(super) fn about_signals(&self) -> String {
+        format!(
+            "{} of {} cars hear their signals from a databroker, in the names of VSS 4, 5 and 6.",
+            self.cars_on_databroker,
+            CAST.len()
+        )
     }
 
     /// What was seen of the owners' will, in words.
@@ -202,11 +235,11 @@ mod tests {
             accuracy: 0.97,
             held_back: 1,
         };
-        Figures::of(&board, &verdict, &memory, &Paid::all(60), 1.0)
+        Figures::of(&board, &verdict, &memory, &Paid::all(60), CAST.len(), 1.0)
     }
 
     #[test]
-    fn last_line_has_its_seventeen_keys_and_no_other() {
+    fn last_line_has_its_nineteen_keys_and_no_other() {
         let line = figures().line().unwrap();
         let keys: Vec<&str> = line
             .trim_matches(['{', '}'])
@@ -228,6 +261,8 @@ mod tests {
             "paid_accepted",
             "paid_micro",
             "ledger_findings",
+            "paid_joules",
+            "cars_on_databroker",
             "seconds",
             "adapter_rss_mb",
             "operator_rss_mb",
@@ -255,6 +290,8 @@ mod tests {
     #[case::without_consent(Figures { ran_without_consent: 1, ..figures() }, "1 attempts ran on the car without consent")]
     #[case::unpaid(Figures { paid_accepted: 59, ..figures() }, "59 of 60 completions are paid")]
     #[case::for_nothing(Figures { paid_micro: 0, ..figures() }, "60 of 60 completions are paid")]
+    #[case::no_energy(Figures { paid_joules: 0, ..figures() }, "no attempt is paid for the energy")]
+    #[case::unheard(Figures { cars_on_databroker: 7, ..figures() }, "7 of 8 cars hear")]
     #[case::wrong_ledger(Figures { ledger_findings: 1, ..figures() }, "1 things are wrong")]
     fn run_that_did_not_show_something_misses_it(#[case] figures: Figures, #[case] says: &str) {
         let missing = figures.missing();
@@ -271,6 +308,19 @@ mod tests {
         assert_eq!(
             told.about_owners(),
             "No owner paused. 2 attempts ran on the car WITHOUT CONSENT."
+        );
+    }
+
+    #[test]
+    fn sources_of_signals_are_told_as_they_were_seen() {
+        let told = Figures {
+            cars_on_databroker: 3,
+            ..figures()
+        };
+        assert!(
+            told.about_signals().starts_with("3 of 8 cars hear"),
+            "{}",
+            told.about_signals()
         );
     }
 

@@ -21,6 +21,8 @@ pub(super) struct Paid {
     pub(super) attempts: u64,
     /// Those of them whose result is that of their index.
     pub(super) accepted: u64,
+    /// The energy that counts, of all of them.
+    pub(super) joules: u64,
     /// What all of them are worth: 10^-6 of the currency's unit.
     pub(super) amount_micro: u64,
     /// What is wrong with the ledger.
@@ -74,6 +76,7 @@ impl Paid {
             currency: row["currency"].as_str().unwrap_or("no currency").to_owned(),
             attempts: number("attempts")?,
             accepted: number("accepted")?,
+            joules: number("joules")?,
             amount_micro: number("amountMicro")?,
             findings: sums["findings"].as_u64().context("findings are counted")?,
         })
@@ -87,8 +90,8 @@ impl Paid {
             findings => format!("and {findings} things are WRONG with the ledger"),
         };
         format!(
-            "The cars earned {whole}.{parts:06} {} for {} attempts, {} of them accepted; {verdict}.",
-            self.currency, self.attempts, self.accepted
+            "The cars earned {whole}.{parts:06} {} for {} attempts, {} of them accepted, and {} J of energy; {verdict}.",
+            self.currency, self.attempts, self.accepted, self.joules
         )
     }
 }
@@ -101,6 +104,7 @@ impl Paid {
             currency: "EUR".to_owned(),
             attempts,
             accepted: attempts,
+            joules: 9,
             amount_micro: 42,
             findings: 0,
         }
@@ -115,12 +119,12 @@ mod tests {
 
     #[test]
     fn row_of_the_job_is_told_to_the_last_unit() {
-        let row = |part: Value, amount: u64| json!({"currency": "EUR", "part": part, "attempts": 62, "accepted": 60, "amountMicro": amount});
+        let row = |part: Value, amount: u64| json!({"currency": "EUR", "part": part, "attempts": 62, "accepted": 60, "joules": 7, "amountMicro": amount});
         let sums = json!({"sums": [row(Value::Null, 9), row(json!("u-1"), 1_000_042)], "unsettled": 0, "findings": 0});
         let paid = Paid::of(&sums, "u-1").unwrap();
         assert_eq!(
             paid.text(),
-            "The cars earned 1.000042 EUR for 62 attempts, 60 of them accepted; every signature and every amount holds."
+            "The cars earned 1.000042 EUR for 62 attempts, 60 of them accepted, and 7 J of energy; every signature and every amount holds."
         );
         let missing = Paid::of(&sums, "u-2").unwrap_err().to_string();
         assert_eq!(missing, "the job is not in the ledger yet");

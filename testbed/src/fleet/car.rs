@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use kerbside_core::ids::VehicleId;
 use kerbside_core::parked::signals::path;
+use kerbside_vehicle_agent::control::Status;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -75,12 +76,18 @@ pub struct Plan {
     pub resume_within: Duration,
     /// The container engine that it has.
     pub containers: Option<engine::Kind>,
-    /// The section `signals` of its `car.yaml`: it listens to a databroker, and `signals` above says nothing.
+    /// The section `energy` of its `car.yaml`: without it nothing is known of what work takes.
+    pub energy: Option<Value>,
+    /// What its owner says beside consent, as an object: its fields go before those that every owner of the testbed says.
+    pub terms: Value,
+    /// The section `signals` of its `car.yaml`: it listens to a databroker, and `signals` above says nothing, unless somebody plays it there.
     pub databroker: Option<Value>,
     /// Minutes that it says it stays, with 50 and with 90 % confidence.
     pub free_for: [u32; 2],
     /// The port of its owner's page, on this machine's loopback.
     pub page: Option<u16>,
+    /// Its maker says that its network costs by the byte: here that is the loopback.
+    pub metered: bool,
     /// It never ran any program, and compiles each at first. Else it is as after a night's work, if the testbed has machine code.
     pub fresh: bool,
 }
@@ -97,9 +104,12 @@ impl Default for Plan {
             notice: Duration::from_secs(5),
             resume_within: Duration::from_mins(2),
             containers: None,
+            energy: None,
+            terms: json!({}),
             databroker: None,
             free_for: [240, 60],
             page: None,
+            metered: false,
             fresh: false,
         }
     }
@@ -187,6 +197,12 @@ impl Car {
         set_signals(&self.dir(), signals)
     }
 
+    /// Whether it listens to a databroker, and knows by it all that it is judged by.
+    pub async fn hears(&self) -> Result<bool> {
+        let status = self.owner("status").await?.stdout;
+        Ok(self.listens && !status.lines().any(|line| line.starts_with("unknown")))
+    }
+
     /// Replaces the owner's document; `None` takes it away. What is on record stays.
     pub fn consent(&self, plan: &Plan) -> Result<()> {
         write_documents(&self.dir(), plan, self.engine.as_deref())
@@ -195,6 +211,12 @@ impl Car {
     /// The owner's command: `pause`, `resume`, `withdraw` or `status`; gives what the program said.
     pub async fn owner(&self, command: &str) -> Result<Output> {
         self.agent(&[command]).await
+    }
+
+    /// How things stand, for its owner.
+    pub async fn status(&self) -> Result<Status> {
+        let said = self.agent(&["status", "--json"]).await?.stdout;
+        serde_json::from_str(&said).context("the agent's status is not what it was")
     }
 
     /// Calls the agent's program in the car, as its owner may; gives what it said.
@@ -256,7 +278,8 @@ fn process_name(name: &str) -> String {
     format!("{PREFIX}{name}")
 }
 
-fn scenario(dir: &std::path::Path) -> PathBuf {
+/// Where in its directory a car's signals are played from.
+pub(crate) fn scenario(dir: &std::path::Path) -> PathBuf {
     dir.join("scenario.yaml")
 }
 
@@ -267,20 +290,24 @@ fn set_signals(dir: &std::path::Path, signals: Signals) -> Result<()> {
 fn write_documents(dir: &std::path::Path, plan: &Plan, engine: Option<&std::path::Path>) -> Result<()> {
     let owner = dir.join("owner.yaml");
     match &plan.consent {
-        Some(classes) => write_json(
-            &owner,
-            &json!({
+        Some(classes) => {
+            let mut document = json!({
                 "consent": {"givenAt": "2026-01-01T00:00:00Z", "classes": classes},
                 "requirePluggedIn": true,
                 "chargeFloorPercent": 50,
                 "resumeWithin": text(plan.resume_within),
-            }),
-        )?,
+            });
+            for (field, value) in plan.terms.as_object().context("what an owner says more is an object")? {
+                document[field.as_str()] = value.clone();
+            }
+            write_json(&owner, &document)?;
+        }
         None if owner.exists() => {
             std::fs::remove_file(&owner).with_context(|| format!("failed to remove {}", owner.display()))?;
         }
         None => {}
     }
+    let metered: &[&str] = if plan.metered { &["lo*"] } else { &[] };
     write_json(
         &dir.join("car.yaml"),
         &json!({
@@ -290,6 +317,10 @@ fn write_documents(dir: &std::path::Path, plan: &Plan, engine: Option<&std::path
             "parked": {"dwell": text(plan.dwell), "notice": text(plan.notice), "memoryFullPercentMax": 100},
             "containers": engine.map(|socket| json!({"socket": socket})),
             "signals": plan.databroker,
+            "meteredInterfaces": metered,
+            // Whatever this machine calls its own.
+            "unmeteredInterfaces": ["*"],
+            "energy": plan.energy,
             "page": plan.page.map(|port| json!({"listen": format!("127.0.0.1:{port}")})),
         }),
     )
@@ -321,6 +352,7 @@ mod tests {
         let document: kerbside_core::owner::Document = serde_saphyr::from_str(&text).unwrap();
         let document = document.check().unwrap();
         assert_eq!(document.consent.classes, ["inference"]);
+        assert_eq!(document.max_kwh_per_day, None);
         assert_eq!(document.resume_within, Duration::from_mins(2));
         write_documents(
             dir.path(),
@@ -332,5 +364,23 @@ mod tests {
         )
         .unwrap();
         assert!(!dir.path().join("owner.yaml").exists());
+    }
+
+    #[test]
+    fn what_an_owner_and_a_maker_say_of_energy_is_in_their_documents() {
+        let dir = tempfile::tempdir().unwrap();
+        let plan = Plan {
+            energy: Some(json!({"model": {"wakeWatts": 120, "wattsPerCore": 9}})),
+            terms: json!({"timeZone": "UTC", "maxKWhPerDay": "1m", "resumeWithin": "5s"}),
+            ..Plan::default()
+        };
+        write_documents(dir.path(), &plan, None).unwrap();
+        let text = std::fs::read_to_string(dir.path().join("owner.yaml")).unwrap();
+        let document: kerbside_core::owner::Document = serde_saphyr::from_str(&text).unwrap();
+        let document = document.check().unwrap();
+        assert_eq!(document.max_microjoules_per_day(), Some(3_600_000_000));
+        assert_eq!(document.resume_within, Duration::from_secs(5));
+        let car: Value = read_json(&dir.path().join("car.yaml")).unwrap();
+        assert_eq!(Some(&car["energy"]), plan.energy.as_ref());
     }
 }

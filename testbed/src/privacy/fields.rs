@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// What a car sends; all other messages that it sends are parts of these.
-const FROM_CARS: [&str; 8] = [
+const FROM_CARS: [&str; 9] = [
     "EnrolRequest",
     "RenewRequest",
     "CarMessage",
     "LogChunk",
+    "TunnelPart",
     "OutputOffsetRequest",
     "OutputChunk",
     "SealOutputRequest",

@@ -67,8 +67,13 @@ impl Artifact {
 
     /// A program without anything else as an image that runs, for this machine. `config` says how: `Entrypoint`, `User` and so on.
     pub fn program(path: &str, program: &[u8], config: &Value) -> Result<Self> {
+        Self::programs(&[(path, program)], config)
+    }
+
+    /// Likewise several, each with its path.
+    pub fn programs(programs: &[(&str, &[u8])], config: &Value) -> Result<Self> {
         let architecture = kerbside_vehicle_agent::images::manifest::architecture();
-        Self::image(&tar_of(&[(path, program)], 0o755)?, architecture, config)
+        Self::image(&tar_of(programs, 0o755)?, architecture, config)
     }
 
     fn image(tar: &[u8], architecture: &str, config: &Value) -> Result<Self> {

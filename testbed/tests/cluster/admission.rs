@@ -5,6 +5,7 @@ use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret};
+use kerbside_api::v1alpha1::Vehicle;
 use kerbside_link::identity;
 use kerbside_testbed::control_plane::kubeconfig;
 use kerbside_testbed::world::{self, World};
@@ -278,6 +279,45 @@ async fn daemon_set_that_may_come_or_never_would_is_not_touched(
         Ok(())
     })
     .await
+}
+
+/// What a car with an agent is, its adapter alone says.
+#[tokio::test]
+async fn operators_account_writes_the_status_of_cars_without_agents_only() -> Result<()> {
+    world::run("vapsilence", async |world| {
+        let car = world.cars(1).await?.remove(0);
+        let all: Api<Vehicle> = Api::all(world.client());
+        let without = "car-yyyyyyyyyyyyyyyy";
+        let vehicle: Vehicle = object(json!({
+            "apiVersion": "kerbside.dev/v1alpha1", "kind": "Vehicle", "metadata": {"name": without},
+            "spec": {"pool": world.name, "source": "Telemetry"},
+        }))?;
+        all.create(&PostParams::default(), &vehicle)
+            .await
+            .context("failed to make a Vehicle")?;
+        let tried = operators_writes(world, car.id.as_str(), without).await;
+        all.delete(without, &DeleteParams::default())
+            .await
+            .context("failed to delete a Vehicle")?;
+        tried
+    })
+    .await
+}
+
+async fn operators_writes(world: &World, with: &str, without: &str) -> Result<()> {
+    let kubeconfig = world.bed.layout.path("kubeconfigs/kerbside-operator.kubeconfig");
+    let vehicles: Api<Vehicle> = Api::all(kubeconfig::client(&kubeconfig).await?);
+    for status in [json!({"phase": "Away"}), json!({"conditions": []})] {
+        let patch = Patch::Merge(json!({ "status": status }));
+        let words = refusal(vehicles.patch_status(with, &dry_patch(), &patch).await)?;
+        ensure!(words.contains("without an agent") && words.contains(with), "{words}");
+    }
+    let unknown = Patch::Merge(json!({"status": {"telemetry": {"parked": "Unknown"}}}));
+    vehicles
+        .patch_status(without, &dry_patch(), &unknown)
+        .await
+        .context("the status of a car without an agent")?;
+    Ok(())
 }
 
 /// Whoever may write Pods may not write what they are paid by.

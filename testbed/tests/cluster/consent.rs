@@ -1,9 +1,10 @@
 //! No is the default: without the owner's consent nothing runs, whoever asks.
 
 use anyhow::{Result, ensure};
+use k8s_openapi::api::core::v1::Node;
 use kerbside_api::v1alpha1::{Vehicle, VehiclePhase};
-use kerbside_core::names::{condition, reason};
-use kerbside_testbed::fleet::car::{Plan, Signals};
+use kerbside_core::names::{condition, reason, taint};
+use kerbside_testbed::fleet::car::{Car, Plan, Signals};
 use kerbside_testbed::wait;
 use kerbside_testbed::world::{self, World, phase};
 use kube::{Api, ResourceExt};
@@ -112,6 +113,72 @@ async fn consents_that_are_cut_off_stop_the_car_and_its_vehicle_says_so_until_th
         world.phase(&car, VehiclePhase::Available).await?;
         let sound = says("True", "Sound");
         wait::object(&vehicles, name, "the Vehicle to be sound", world::DEADLINE, sound).await
+    })
+    .await
+}
+
+/// Changes the owner's document as an editor does.
+fn write(car: &Car, field: &str, says: serde_json::Value) -> Result<()> {
+    let path = car.dir().join("owner.yaml");
+    let mut owner: serde_json::Value = serde_json::from_slice(&std::fs::read(&path)?)?;
+    owner[field] = says;
+    std::fs::write(path, owner.to_string())?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn month_whose_data_are_used_up_ends_the_work_and_brings_no_more() -> Result<()> {
+    world::run("nodata", async |world| {
+        let car = world.cars(1).await?.remove(0);
+        world.apply(&world.example("digits/fleetjob.yaml")?).await?;
+        world.running_on(&car).await?;
+        // The link alone has moved more than that.
+        write(&car, "data", json!({"perMonth": 1}))?;
+        world.phase(&car, VehiclePhase::Away).await?;
+        world
+            .wait_pods("nothing to run on the car", |pods| {
+                let busy = pods
+                    .iter()
+                    .any(|p| world::on(p, car.id.as_str()) && phase(p) == "Running");
+                (!busy).then_some(())
+            })
+            .await?;
+        let status = car.owner("status").await?.stdout;
+        ensure!(
+            status.contains(reason::NETWORK_TERMS) && status.contains("at most 1 B"),
+            "the owner is told why: {status}"
+        );
+        write(&car, "data", json!({"perMonth": "1Ti"}))?;
+        world.phase(&car, VehiclePhase::Available).await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn car_whose_network_costs_by_the_byte_gets_no_work_unless_its_owner_allows_it() -> Result<()> {
+    world::run("metered", async |world| {
+        let plan = Plan {
+            metered: true,
+            ..Plan::default()
+        };
+        let car = world.car(&plan).await?;
+        // Before it has reached the cluster it does not know by what.
+        wait::until("the car to know its network", world::DEADLINE, async || {
+            let told = car.owner("status").await.ok();
+            Ok(told.filter(|told| told.stdout.contains("by lo, which costs by the byte")))
+        })
+        .await?;
+        let paused = |node: Option<&Node>| world::tainted(node?, taint::PAUSED).then_some(());
+        world.node(&car, "a Node that is paused", paused).await?;
+        world.apply(&world.example("hello/fleetjob.yaml")?).await?;
+        world.pods_unplaced(3).await?;
+        let status = car.owner("status").await?.stdout;
+        ensure!(
+            status.contains(reason::NETWORK_TERMS),
+            "the owner is told why: {status}"
+        );
+        write(&car, "network", json!({"metered": "allow"}))?;
+        world.phase(&car, VehiclePhase::Available).await
     })
     .await
 }

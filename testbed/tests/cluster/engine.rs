@@ -28,6 +28,8 @@ mod pull;
 mod restarts;
 #[path = "engine/security.rs"]
 mod security;
+#[path = "engine/streams.rs"]
+pub(crate) mod streams;
 #[path = "engine/unheard.rs"]
 mod unheard;
 #[path = "engine/volumes.rs"]

@@ -162,7 +162,7 @@ async fn car_with_a_certificate_of_another_authority_is_not_let_in() -> Result<(
 }
 
 /// The link's own authority, with the key that the operator signs with.
-async fn authority(world: &World) -> Result<Ca> {
+pub(crate) async fn authority(world: &World) -> Result<Ca> {
     let secret = secrets(world).get("kerbside-link-ca").await;
     let data = secret.context("failed to read the link's CA")?.data.unwrap_or_default();
     let text = |key: &str| {
@@ -173,7 +173,7 @@ async fn authority(world: &World) -> Result<Ca> {
 }
 
 /// The end of the certificate that the car holds.
-fn end_of_certificate(car: &Car) -> Result<Timestamp> {
+pub(crate) fn end_of_certificate(car: &Car) -> Result<Timestamp> {
     let kept: Value = layout::read_json(&car.dir().join(IDENTITY))?;
     let pem = kept["chain"].as_str().context("the car holds no chain")?;
     let chain = identity::chain_from_pem(pem).context("the car holds no certificates")?;
@@ -183,7 +183,7 @@ fn end_of_certificate(car: &Car) -> Result<Timestamp> {
 
 /// Gives the car the certificate that it would hold if the operator had signed it almost a week ago, this long before its end;
 /// gives that end.
-async fn age(world: &World, car: &Car, left: Duration) -> Result<Timestamp> {
+pub(crate) async fn age(world: &World, car: &Car, left: Duration) -> Result<Timestamp> {
     let made = identity::new_key_and_csr(&[]).context("failed to make a key")?;
     let signed_at = SystemClock.wall() + left - VEHICLE_VALIDITY;
     let chain = authority(world)

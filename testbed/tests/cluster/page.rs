@@ -120,7 +120,7 @@ async fn sign_in(phone: &mut Phone) -> Result<()> {
     phone.browser.tab_to("code").await?;
     phone.browser.write("1234 5678").await?;
     phone.browser.press(Key::Enter).await?;
-    phone.says("wrong", "there is no code that counts").await?;
+    phone.says("wrong", "no code that counts").await?;
     let told = phone.car.agent(&["page", "code"]).await?.stdout;
     ensure!(told.contains(&phone.origin.replace("127.0.0.1", "localhost")), "{told}");
     let code = told.lines().next().context("it begins with the code")?.to_owned();
@@ -173,6 +173,25 @@ async fn withdraw(phone: &mut Phone) -> Result<()> {
     phone.car_says(&["standing  away", "OwnerConsentMissing"]).await
 }
 
+/// What went wrong with something that the owner did is there until it is put away, however often the page looks at how things stand.
+async fn names_no_kind_of_work(phone: &mut Phone) -> Result<()> {
+    phone.browser.tab_to("classes").await?;
+    phone.browser.write("No_Such").await?;
+    phone.press("agree-read", Key::Enter).await?;
+    phone.says("wrong", "is no kind of work").await?;
+    let looks = "performance.getEntriesByType('resource').filter((one) => one.name.endsWith('/status')).length";
+    let before = phone.browser.evaluate(looks).await?;
+    let two_more = format!("{looks} >= {before} + 2");
+    phone.browser.until("the page to look twice more", &two_more).await?;
+    phone.says("wrong", "is no kind of work").await?;
+    phone.press("wrong-close", Key::Enter).await?;
+    phone.has_focus("agree-read").await?;
+    let put_away = "document.getElementById('wrong').textContent === ''";
+    phone.browser.until("the message to be put away", put_away).await?;
+    let right = "document.getElementById('classes').value = 'inference'";
+    phone.browser.evaluate(right).await.map(|_| ())
+}
+
 async fn agree_anew(phone: &mut Phone) -> Result<()> {
     phone.press("agree-open", Key::Enter).await?;
     phone.browser.tab_to("profile-plugged-in-nights").await?;
@@ -180,6 +199,7 @@ async fn agree_anew(phone: &mut Phone) -> Result<()> {
     phone.browser.press(Key::Down).await?;
     phone.has_focus("profile-whenever-plugged-in").await?;
     phone.fits().await?;
+    names_no_kind_of_work(phone).await?;
     phone.press("agree-read", Key::Enter).await?;
     phone.has_focus("notice-title").await?;
     phone.says("notices", "You may take this back at any time").await?;

@@ -1,8 +1,9 @@
 //! What leaves a car, and what the cluster holds of it: a week of a commuter's days, one after the other, with a canary for each secret.
 //!
 //! The car is a real agent that listens to a databroker. It dials `privacy::wire`, which records everything that it sends before it is
-//! encrypted; the adapter sees a canary as the car's address. Days are as short as the agent lets them be: it goes by the clock on the
-//! wall, which nobody turns. Which week this is, and what it does not cover: docs/privacy.md.
+//! encrypted, enrolment and a renewal among it, and pulls its images by `privacy::pulls`; the adapter sees a canary as the car's address.
+//! Days are as short as the agent lets them be: it goes by the clock on the wall, which nobody turns. Which week this is, and what it does
+//! not cover: docs/privacy.md.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,27 +12,24 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use jiff::tz::TimeZone;
-use k8s_openapi::api::core::v1::Secret;
 use kerbside_api::v1alpha1::VehiclePhase;
 use kerbside_core::clock::Clock as _;
 use kerbside_databroker::proto::value::TypedValue;
 use kerbside_databroker::vss::{DRIVERS_DOOR, Release};
 use kerbside_link::SystemClock;
-use kerbside_link::identity::Ca;
 use kerbside_testbed::databroker::{Provider, Way};
-use kerbside_testbed::endpoints::SYSTEM_NAMESPACE;
 use kerbside_testbed::fleet::car::{Car, Plan};
 use kerbside_testbed::fleet::name;
 use kerbside_testbed::privacy::canary::{Canary, Secret as Hidden, needles};
 use kerbside_testbed::privacy::objects::Watching;
+use kerbside_testbed::privacy::pulls::{self, Pulls};
 use kerbside_testbed::privacy::scan::{Recordings, Scanner};
 use kerbside_testbed::privacy::wire::Wire;
 use kerbside_testbed::world::{self, World};
 use kerbside_testbed::{http, wait};
-use kube::api::Api;
 use serde_json::json;
 
-use crate::support;
+use crate::{identity, support};
 
 /// The car's address, as the adapter sees it.
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 83, 147, 219);
@@ -98,7 +96,11 @@ fn canaries(quiet: &[String; 2]) -> Vec<Canary> {
 
 /// What must be found, or nothing was looked at: what the car says on purpose, and what everybody sees.
 fn said(car: &Car) -> Vec<Canary> {
-    vec![Canary::text("class", "inference"), Canary::text("id", car.id.as_str())]
+    vec![
+        Canary::text("class", "inference"),
+        Canary::text("id", car.id.as_str()),
+        Canary::text("pull", "manifests"),
+    ]
 }
 
 /// The owner's document and the car's own notes, with everything in them that must stay there.
@@ -245,18 +247,14 @@ async fn day(world: &World, car: &Car, provider: &Provider, wire: &Wire, number:
     world.phase(car, VehiclePhase::Available).await
 }
 
-async fn ca(world: &World) -> Result<Ca> {
-    let secrets: Api<Secret> = Api::namespaced(world.client(), SYSTEM_NAMESPACE);
-    let secret = secrets
-        .get("kerbside-link-ca")
-        .await
-        .context("failed to read the link's CA")?;
-    let data = secret.data.unwrap_or_default();
-    let text = |key: &str| -> Result<String> {
-        let bytes = data.get(key).with_context(|| format!("the CA's Secret has no {key}"))?;
-        String::from_utf8(bytes.0.clone()).context("PEM is text")
-    };
-    Ca::from_pem(&text("tls.crt")?, &text("tls.key")?).context("the CA's Secret is none")
+/// The car that is stopped finds a certificate that is due, and renews it by the way that is recorded.
+async fn renews(world: &World, car: &Car) -> Result<()> {
+    let end = identity::age(world, car, Duration::from_hours(24)).await?;
+    car.start()?;
+    wait::until("a new certificate in the car", world::DEADLINE, async || {
+        Ok((identity::end_of_certificate(car)? > end).then_some(()))
+    })
+    .await
 }
 
 /// What programs of the cluster wrote and showed, and what the store holds of this car.
@@ -340,8 +338,10 @@ fn nothing_is_told(all: &Recordings, car: &Car, quiet: &[String; 2]) -> Result<(
     for place in [
         "link: body of /kerbside.link.v1.Link/Session",
         "link: body of /kerbside.link.v1.Enrolment/Enrol",
+        "link: body of /kerbside.link.v1.Link/Renew",
         "link: body of /kerbside.link.v1.Link/PutOutput",
         "link: body of /kerbside.link.v1.Link/PutReceipt",
+        pulls::PLACE,
         "objects: Vehicle",
         "objects: Node",
         "objects: Lease",
@@ -361,6 +361,7 @@ fn nothing_is_told(all: &Recordings, car: &Car, quiet: &[String; 2]) -> Result<(
     for (place, what) in [
         ("link: body of /kerbside.link.v1.Link/Session", "class"),
         ("link: body of /kerbside.link.v1.Link/PutReceipt", "id"),
+        (pulls::PLACE, "pull"),
         ("objects: Node", "class"),
         ("objects: Lease", "id"),
         ("log of the adapter", "id"),
@@ -393,9 +394,12 @@ async fn week_of_a_car_tells_no_vin_place_signal_schedule_or_address() -> Result
             .parse()
             .context("the adapter has an address")?;
         let home = world.bed.layout.path(&format!("cars/{}-0", world.name));
-        let wire = Wire::start(&ca(world).await?, adapter, ADDRESS, home).await?;
+        let wire = Wire::start(&identity::authority(world).await?, adapter, ADDRESS, home).await?;
         // It enrols by this way, too.
         world.bed.endpoints.link.clone_from(&wire.url);
+        // And its images come by that one.
+        let pulls = Pulls::start(&world.bed.endpoints.registry).await?;
+        world.bed.endpoints.registry.clone_from(&pulls.registry);
 
         let broker = world.databroker(Release::V6, Way::Unix).await?;
         let provider = broker.provide().await?;
@@ -409,7 +413,7 @@ async fn week_of_a_car_tells_no_vin_place_signal_schedule_or_address() -> Result
         write_home(&car.dir(), &quiet)?;
         // Its next life begins with the document, so that its first message is one of those that are recorded.
         car.stop().await?;
-        car.start()?;
+        renews(world, &car).await?;
         stands(&car, "available").await?;
 
         for number in 0..CHARGES.len() {
@@ -431,6 +435,7 @@ async fn week_of_a_car_tells_no_vin_place_signal_schedule_or_address() -> Result
         stands(&car, "paused").await?;
 
         let mut all = wire.recorded()?;
+        all.extend(pulls.recorded()?);
         all.extend(objects.recorded());
         all.extend(told);
         nothing_is_told(&all, &car, &quiet)?;

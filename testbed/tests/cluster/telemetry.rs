@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Node;
-use kerbside_api::v1alpha1::{ChargeBand, Known, Vehicle, VehiclePool};
+use kerbside_api::v1alpha1::{ChargeBand, Known, Telemetry, Vehicle, VehiclePool};
 use kerbside_core::clock::Clock;
 use kerbside_core::names::label;
 use kerbside_link::SystemClock;
@@ -12,8 +12,8 @@ use kerbside_telemetry_gateway::proto::Field;
 use kerbside_telemetry_gateway::proto::value::Value as Said;
 use kerbside_testbed::control_plane::kubeconfig;
 use kerbside_testbed::telemetry::Gateway;
-use kerbside_testbed::wait;
 use kerbside_testbed::world::{self, World};
+use kerbside_testbed::{process, wait};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
@@ -21,14 +21,16 @@ use crate::support::endless;
 
 const VIN: &str = "5YJ3E1EA7KF000001";
 const OTHER: &str = "5YJ3E1EA7KF000002";
+/// Of a car that never speaks.
+const NOBODY: &str = "5YJ3E1EA7KF000003";
 
 /// Runs a test with a gateway of these cars, whose Vehicles are gone afterwards, whatever its end.
 async fn with_gateway(name: &str, test: impl AsyncFnOnce(&World, &Gateway) -> Result<()>) -> Result<()> {
     world::run(name, async |world| {
         let gateway = Gateway::start(world, &[VIN, OTHER]).await?;
         let tested = test(world, &gateway).await;
-        // None is left on the list: what the gateway makes while it is taken down, it takes away as well.
-        gateway.list(&[])?;
+        // None that speaks is left on the list: what the gateway makes while it is taken down, it takes away as well.
+        gateway.list(&[NOBODY])?;
         let own = ListParams::default().labels(&format!("{}={}", label::TELEMETRY_GATEWAY, world.name));
         let vehicles: Api<Vehicle> = Api::all(world.client());
         let cleared = wait::until_ok("the gateway's Vehicles to be gone", world::DEADLINE, async || {
@@ -132,6 +134,37 @@ async fn car_without_an_agent_is_shown_and_counted_and_gets_no_node_and_no_work(
             |vehicle| vehicle.is_none().then_some(()),
         )
         .await
+    })
+    .await
+}
+
+/// Nobody is left to say that the driver is back.
+#[tokio::test]
+async fn vehicle_whose_gateway_was_killed_is_unknown_when_its_time_has_passed() -> Result<()> {
+    world::run("telemetrygone", async |world| {
+        let gateway = Gateway::start_good_for(world, &[VIN], "4s").await?;
+        let name = gateway.name_of(VIN)?;
+        let mut car = gateway.car(VIN).await?;
+        car.say(&message(VIN, SystemClock.wall(), &parked(71.3))).await?;
+        told(world, name.as_str(), Known::True, 60).await?;
+        process::crash(&world.bed.layout, &gateway.process).await?;
+        let vehicles: Api<Vehicle> = Api::all(world.client());
+        let unknown = wait::object(
+            &vehicles,
+            name.as_str(),
+            "it to be unknown",
+            world::DEADLINE,
+            |vehicle| {
+                let status = vehicle?.status.as_ref()?;
+                (status.telemetry == Some(Telemetry::default()) && status.telemetry_good_until.is_none()).then_some(())
+            },
+        )
+        .await;
+        vehicles
+            .delete(name.as_str(), &DeleteParams::default())
+            .await
+            .context("failed to delete a Vehicle")?;
+        unknown
     })
     .await
 }

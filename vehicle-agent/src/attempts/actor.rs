@@ -13,12 +13,13 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use kerbside_core::attempt::{self, Attempt, Effect, Event, Heard, NotReady, Now, Plan, State};
+use kerbside_core::attempt::{self, Attempt, Effect, Event, Heard, Now, Plan, State};
 use kerbside_core::clock::Boottime;
 use kerbside_core::departure::{Turn, Window};
 use kerbside_core::ids::PodUid;
 use kerbside_core::names::reason;
 use kerbside_core::receipt::Tally;
+use kerbside_link::fault::Fault;
 use kerbside_link::proto::Run;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
@@ -26,8 +27,10 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 pub(super) use self::kept::Kept;
 use self::programs::Slot;
+use super::pins::{Pins, Unprepared};
 use super::prepare::{self, Means, Prepared};
 use super::status::{held, status};
+use super::tunnels::{Door, Way};
 use super::volumes::Volumes;
 use super::{Context, Note};
 use crate::cgroup::Most;
@@ -55,7 +58,7 @@ pub(super) enum Order {
     /// For the machine.
     Event(Event),
     /// Image, volumes and program of a container are there, or not.
-    Ready(usize, Result<Prepared, NotReady>),
+    Ready(usize, Result<Prepared, Unprepared>),
     /// A program has ended.
     Ended(usize, Ended),
     /// Somebody wants to read a log.
@@ -66,6 +69,13 @@ pub(super) enum Order {
         previous: bool,
         /// The log, or what to say instead.
         reply: oneshot::Sender<Result<Log, String>>,
+    },
+    /// Somebody wants to type in a container, or to reach a port.
+    Enter {
+        /// Where.
+        door: Door,
+        /// The way in, or why there is none.
+        reply: oneshot::Sender<Result<Way, Fault>>,
     },
 }
 
@@ -139,6 +149,8 @@ pub(super) struct Actor<C> {
     /// Something of what the Pod refers to has come.
     told: bool,
     volumes: Volumes,
+    /// What the references of its images mean.
+    pins: Pins,
     /// Where each container's newest run keeps its own files.
     layers: Arc<Mutex<Vec<Option<Layer>>>>,
     children: JoinSet<()>,
@@ -192,6 +204,7 @@ impl<C: Cluster> Actor<C> {
             wires,
             told: false,
             volumes,
+            pins: Pins::default(),
             departure: None,
             directory,
             layers: Arc::new(Mutex::new(vec![None; slots.len()])),
@@ -362,14 +375,21 @@ impl<C: Cluster> Actor<C> {
         let outlook = self.context.outlook.borrow();
         match outlook.posture() {
             Posture::Leave { .. } => (reason::VEHICLE_DEPARTED, "the vehicle left"),
-            Posture::Run | Posture::Freeze => (
-                reason::OWNER_CONSENT_MISSING,
-                "the owner's consent to work of this class is over",
-            ),
+            Posture::Run | Posture::Freeze => outlook.why_no_more(&self.seed.run.class),
         }
     }
 
     async fn take(&mut self, order: Order) {
+        if matches!(order, Order::Ended(..)) && self.context.living.has_ended(&self.seed.uid) {
+            // It has not ended by itself, whatever comes first: that it was ended, or why.
+            let (reason, message) = self.context.outlook.borrow().why_no_more(&self.seed.run.class);
+            self.feed(Event::Depart {
+                grace: Duration::ZERO,
+                reason: reason.to_owned(),
+                message: message.to_owned(),
+            })
+            .await;
+        }
         match order {
             Order::Event(event) => self.feed(event).await,
             Order::Ready(container, Ok(prepared)) => {
@@ -379,7 +399,13 @@ impl<C: Cluster> Actor<C> {
                 }
                 self.feed(Event::Prepared { container, image_id }).await;
             }
-            Order::Ready(container, Err(why)) => self.feed(Event::NotReady { container, why }).await,
+            Order::Ready(container, Err(Unprepared::NotReady(why))) => {
+                self.feed(Event::NotReady { container, why }).await;
+            }
+            Order::Ready(container, Err(Unprepared::Declined(why))) => {
+                tracing::info!(attempt = %self.seed.uid, reason = why.reason, message = why.message, "attempt refused");
+                self.feed(Event::Declined { container, why }).await;
+            }
             Order::Ended(container, Err(why)) => {
                 self.not_started(container);
                 self.feed(Event::NotStarted { container, why }).await;
@@ -395,6 +421,10 @@ impl<C: Cluster> Actor<C> {
             } => {
                 // Whoever asked may have gone.
                 let _ = reply.send(self.log(&container, previous));
+            }
+            Order::Enter { door, reply } => {
+                // The same.
+                let _ = reply.send(self.enter(&door));
             }
         }
     }
@@ -563,6 +593,8 @@ impl<C: Cluster> Actor<C> {
             directory: self.directory.clone(),
             most: self.most(),
             volumes: self.volumes.clone(),
+            pins: self.pins.clone(),
+            document: self.context.outlook.borrow().document.clone(),
             given: self.wires.given.clone(),
             told: self.told,
         };
@@ -645,6 +677,7 @@ impl<C: Cluster> Actor<C> {
         self.tally(&record);
         // Programs end when nobody holds them.
         self.slots.clear();
+        self.context.living.forget(&self.seed.uid);
         if let Some(containers) = &self.context.runtimes.containers {
             containers.close(&self.seed.uid).await;
         }

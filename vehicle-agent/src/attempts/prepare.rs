@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use kerbside_core::attempt::NotReady;
+use kerbside_core::names::reason::OWNER_CONSENT_MISSING;
+use kerbside_core::owner::Document;
 use tokio::sync::watch;
 
+use super::pins::{Pins, References, Unprepared};
 use super::volumes::Volumes;
 
 use crate::cgroup::Most;
@@ -32,42 +35,50 @@ pub(super) struct Means {
     /// What the attempt may use.
     pub(super) most: Most,
     pub(super) volumes: Volumes,
+    /// What the references of its images mean.
+    pub(super) pins: Pins,
+    /// The owner's terms; without them nothing is made ready.
+    pub(super) document: Option<Arc<Document>>,
     /// What the Pod refers to, and whether any of it has come.
     pub(super) given: watch::Receiver<Arc<Given>>,
     pub(super) told: bool,
 }
 
 /// Fetches and loads. Dropping the future gives up; what was fetched stays in the cache.
-pub(super) async fn prepare(work: &Arc<Work>, index: usize, means: Means) -> Result<Prepared, NotReady> {
+pub(super) async fn prepare(work: &Arc<Work>, index: usize, mut means: Means) -> Result<Prepared, Unprepared> {
+    let container = &work.containers[index];
+    if let Some(why) = &container.refused {
+        return Err(Unprepared::NotReady(NotReady {
+            retry: false,
+            ..config_error(why.clone())
+        }));
+    }
+    if work.refers() && !means.told {
+        // The adapter sends it behind the Run. An error means that the attempt is over.
+        let _ = means.given.changed().await;
+    }
+    // Before anything is fetched for a container that cannot start.
+    let now = means.given.borrow_and_update().clone();
+    check(work, index, &now)?;
+    let document = means.document.as_deref();
+    let pinned = pinned((work.as_ref(), index), &means.images, &means.pins, document, &now).await?;
     let Means {
         images,
         runtimes,
         directory,
         most,
         volumes: filled,
-        mut given,
-        told,
+        given,
+        ..
     } = means;
-    let container = &work.containers[index];
-    if let Some(why) = &container.refused {
-        return Err(NotReady {
-            retry: false,
-            ..config_error(why.clone())
-        });
-    }
-    if work.refers() && !told {
-        // The adapter sends it behind the Run. An error means that the attempt is over.
-        let _ = given.changed().await;
-    }
-    // Before anything is fetched for a container that cannot start.
-    let now = given.borrow_and_update().clone();
-    check(work, index, &now)?;
     let credentials = now.credentials();
     let mut volumes = Vec::new();
     for mount in &container.mounts {
         let fetched = volumes.iter().any(|(name, _)| *name == mount.volume);
         if let Some(VolumeWork::Image { reference, pull }) = work.volumes.get(&mount.volume).filter(|_| !fetched) {
-            let files = images.files(reference, *pull, &credentials).await.map_err(|error| {
+            let by_digest = pinned.of(reference, false)?;
+            let files = images.files(&by_digest, *pull, &credentials).await;
+            let files = files.map_err(|error| {
                 let why = explained(NotReady::from(error), &now, reference);
                 NotReady {
                     message: format!("volume {}: {}", mount.volume, why.message),
@@ -77,10 +88,11 @@ pub(super) async fn prepare(work: &Arc<Work>, index: usize, means: Means) -> Res
             volumes.push((mount.volume.clone(), files));
         }
     }
+    let image = pinned.of(&container.image, work.engine == Engine::Container)?;
     let (image_id, program) = match work.engine {
         Engine::Wasm => {
             let module = images
-                .module(&container.image, container.pull, &credentials)
+                .module(&image, container.pull, &credentials)
                 .await
                 .map_err(|error| explained(NotReady::from(error), &now, &container.image))?;
             (module.image_id, runtimes.wasm.load(module.path).await)
@@ -93,7 +105,8 @@ pub(super) async fn prepare(work: &Arc<Work>, index: usize, means: Means) -> Res
                 message: "the vehicle has no engine for containers".to_owned(),
                 retry: true,
             })?;
-            let prepared = containers.prepare(work, index, &directory, most, &credentials).await;
+            let made = (work, index, image.as_str());
+            let prepared = containers.prepare(made, &directory, most, &credentials).await;
             let (image_id, program) = prepared.map_err(|why| explained(why, &now, &container.image))?;
             (image_id, Ok(program))
         }
@@ -108,6 +121,28 @@ pub(super) async fn prepare(work: &Arc<Work>, index: usize, means: Means) -> Res
         image_id,
         program,
         volumes,
+    })
+}
+
+/// What the references of the images mean, once all that must be signed are.
+async fn pinned(
+    of: (&Work, usize),
+    images: &Images,
+    pins: &Pins,
+    document: Option<&Document>,
+    given: &Given,
+) -> Result<References, Unprepared> {
+    let document = document.ok_or_else(|| NotReady {
+        reason: OWNER_CONSENT_MISSING.to_owned(),
+        meanwhile: None,
+        message: "the car has no valid owner's document".to_owned(),
+        retry: true,
+    })?;
+    let credentials = given.credentials();
+    let pinned = pins.of(of, images, document.publishers(), &credentials).await;
+    pinned.map_err(|(image, why)| match why {
+        Unprepared::NotReady(why) => Unprepared::NotReady(explained(why, given, &image)),
+        declined @ Unprepared::Declined(_) => declined,
     })
 }
 

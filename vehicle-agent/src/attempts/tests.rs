@@ -24,8 +24,10 @@ mod departure;
 mod energy;
 mod hung;
 mod power;
+mod publishers;
 mod receipts;
 mod sidecars;
+mod tunnels;
 mod wall;
 
 struct Fixture {
@@ -40,6 +42,8 @@ struct Fixture {
     supervisor: tokio::task::JoinHandle<()>,
     receipts: Receipts,
     energy: Energy,
+    living: Living,
+    visits: watch::Receiver<Vec<Visit>>,
 }
 
 fn outlook(clock: &dyn Clock, state: State) -> Outlook {
@@ -63,7 +67,9 @@ fn outlook(clock: &dyn Clock, state: State) -> Outlook {
         }),
         consents: Arc::new(Consents::as_if_given(&owner().consent.classes, Timestamp::UNIX_EPOCH)),
         consented: Arc::new(owner().consent.classes.into_iter().collect()),
+        held_off: Arc::default(),
         unpaid: false,
+        forgetting: false,
         command: Command::None,
         snapshot: Arc::new(snapshot),
         // Nothing says the signals again here.
@@ -74,6 +80,7 @@ fn outlook(clock: &dyn Clock, state: State) -> Outlook {
         allocatable: Resources(allocatable.map(|(name, amount)| (name.to_owned(), amount)).into()),
         trust: ClockTrust::default(),
         energy: None,
+        uplink: kerbside_core::owner::Uplink::free(),
     }
 }
 
@@ -113,6 +120,17 @@ impl Fixture {
         Self::start(tempfile::tempdir().unwrap(), runtime)
     }
 
+    /// With images from this registry, without TLS.
+    fn pulling(registry: &str) -> Self {
+        let temp = tempfile::tempdir().unwrap();
+        let directory = Directory::open(temp.path()).unwrap();
+        let images = Images::open(&directory.cache(), vec![registry.to_owned()], 1 << 30).unwrap();
+        let journal = Journal::open(&directory.journal()).unwrap();
+        let receipts = Receipts::open(&directory, &identity()).unwrap();
+        let clock = Arc::new(TokioClock::new());
+        Self::made(temp, FakeRuntime::new(), clock, journal, (receipts, images))
+    }
+
     fn start(temp: tempfile::TempDir, runtime: FakeRuntime) -> Self {
         let directory = Directory::open(temp.path()).unwrap();
         let journal = Journal::open(&directory.journal()).unwrap();
@@ -142,8 +160,21 @@ impl Fixture {
         temp: tempfile::TempDir,
         runtime: FakeRuntime,
         clock: Arc<dyn Clock>,
-        (journal, recovered): (Journal, Vec<Recovered>),
+        journal: (Journal, Vec<Recovered>),
         receipts: Receipts,
+    ) -> Self {
+        let directory = Directory::open(temp.path()).unwrap();
+        let images = Images::open(&directory.cache(), Vec::new(), 1 << 30).unwrap();
+        images.seed("registry:5000/digits:v1");
+        Self::made(temp, runtime, clock, journal, (receipts, images))
+    }
+
+    fn made(
+        temp: tempfile::TempDir,
+        runtime: FakeRuntime,
+        clock: Arc<dyn Clock>,
+        (journal, recovered): (Journal, Vec<Recovered>),
+        (receipts, images): (Receipts, Images),
     ) -> Self {
         let directory = Directory::open(temp.path()).unwrap();
         let cluster = FakeCluster::new();
@@ -155,8 +186,7 @@ impl Fixture {
         for status in statuses {
             cluster.set_status(status);
         }
-        let images = Images::open(&directory.cache(), Vec::new(), 1 << 30).unwrap();
-        images.seed("registry:5000/digits:v1");
+        let living = Living::default();
         // None, unless the test has written a document of the car.
         let energy = Energy::open(&Car::read(&directory.car()).unwrap(), &directory, &clock);
         let context = Arc::new(Context {
@@ -168,6 +198,7 @@ impl Fixture {
             runtimes: (Arc::new(runtime.clone()) as Arc<dyn Runtime>).into(),
             images,
             outlook: seen,
+            living: living.clone(),
             energy: energy.clone(),
             notes,
         });
@@ -175,7 +206,7 @@ impl Fixture {
         // A car that is given work has just been greeted.
         events.try_send(heard(clock.boottime(), true)).unwrap();
         let supervisor = Supervisor::new(context, to_note, revived, live);
-        let fence = supervisor.fence();
+        let (fence, visits) = (supervisor.fence(), supervisor.visits());
         let supervisor = tokio::spawn(supervisor.run(link));
         Self {
             temp,
@@ -189,6 +220,8 @@ impl Fixture {
             supervisor,
             receipts,
             energy,
+            living,
+            visits,
         }
     }
 

@@ -16,6 +16,7 @@ use super::{Found, Place, Reading, policy};
 use crate::consents::{self, Book, Gathered, Giving, sealed};
 use crate::control::{self, Ask};
 use crate::directory::Directory;
+use crate::forget;
 use crate::identity;
 
 #[derive(Debug, Subcommand)]
@@ -76,6 +77,10 @@ async fn give(give: &Give, now: Timestamp) -> anyhow::Result<String> {
             Some(lasts)
         }
     };
+    // Before anything is shown that could be agreed to.
+    if forget::is_pending(&directory) {
+        return Err(consents::ConsentError::Forgetting.into());
+    }
     let mut book = Book::open(&directory, true)?;
     let notices: Vec<_> = give.purposes.iter().map(|purpose| book.notice_for(purpose)).collect();
     let mut text = notices.join("\n");
@@ -147,11 +152,27 @@ async fn withdraw(withdraw: &Withdraw, now: Timestamp) -> anyhow::Result<String>
             );
         }
     };
-    let answer = control::ask(&directory.socket(), Ask::Consents).await?;
-    let mut text = if written.is_empty() {
-        "there was no consent that holds\n".to_owned()
-    } else {
+    let answer = match control::ask(&directory.socket(), Ask::Consents).await {
+        Ok(answer) => answer,
+        Err(error) => {
+            // It is on record, and the agent may not be able to read that: the word needs no disk.
+            let text = super::tell(directory.root(), Word::Withdraw).await;
+            let text = text.with_context(|| {
+                format!("the withdrawal is on record, and the agent has not said that it knows ({error}); nor can all work be ended instead")
+            })?;
+            anyhow::bail!(
+                "the withdrawal is on record, and the agent has not said that it knows ({error}); so all work ends: {}",
+                text.trim_end()
+            );
+        }
+    };
+    let mut text = if !written.is_empty() {
         format!("withdrawn: {}; work of that kind ends\n", written.join(", "))
+    } else if directory.consents_withdrawn().exists() {
+        "there was no consent that holds, for the file of the consents is broken; that you take it back is kept beside it\n"
+            .to_owned()
+    } else {
+        "there was no consent that holds\n".to_owned()
     };
     if answer.is_none() {
         text.push_str("No agent runs; this holds when one starts.\n");

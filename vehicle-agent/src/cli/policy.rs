@@ -12,7 +12,7 @@ use clap::{Args, Subcommand};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use kerbside_core::owner::replay::{self, Recording};
-use kerbside_core::owner::{Document, doubts, explain};
+use kerbside_core::owner::{Document, Network, doubts, explain};
 use kerbside_core::parked::Terms;
 
 use super::Place;
@@ -186,6 +186,9 @@ fn play(simulate: &Simulate) -> anyhow::Result<String> {
     }
     if document.price_floor.is_some() {
         notes.push("what work pays is not known here: shown as if all of it paid enough");
+    }
+    if document.data.is_some() || document.network != Network::default() {
+        notes.push("what work moves, and by which network, is not known here: shown as if it cost nothing by the byte");
     }
     let car = replay::Car {
         document: &document,

@@ -63,6 +63,8 @@ struct Export {
     /// Records with their events, and the chain that shows them; null of a car that is nobody.
     consents: Value,
     sealed_consents: Vec<Sealed>,
+    /// What was taken back while that chain could not be gone on with, as it is written.
+    withdrawn_beside: Option<String>,
     /// The fleet's or the maker's own notice.
     notice: Option<String>,
     /// What ran, when, on which consent, what it took, what that cost, and what it may earn.
@@ -71,6 +73,8 @@ struct Export {
     terms: BTreeMap<String, String>,
     /// What work has had today of the owner's energy, as it is written.
     energy_of_the_day: Option<String>,
+    /// What work has moved this month of the owner's data, likewise.
+    data_of_the_month: Option<String>,
     /// When the car stood where it stands, for half a year, as it is written.
     stays: Option<String>,
     /// Names of signals: values are not kept.
@@ -123,10 +127,12 @@ pub(crate) async fn export(dir: &Path, now: Timestamp) -> anyhow::Result<String>
         command: text(&directory.command())?,
         consents,
         sealed_consents: sealed(&directory),
+        withdrawn_beside: text(&directory.consents_withdrawn())?,
         notice: text(&directory.notice())?,
         what_ran: shown.usages().map(|usage| ran(usage, &shown, &mut kept)).collect(),
         terms: terms_of(&shown, &kept),
         energy_of_the_day: text(&directory.energy())?,
+        data_of_the_month: text(&directory.data())?,
         stays: text(&directory.stays())?,
         signals_read: json!({
             "byName": signals_read(&terms),
@@ -143,7 +149,7 @@ pub(crate) async fn export(dir: &Path, now: Timestamp) -> anyhow::Result<String>
         }),
         receipts: shown.export_value()?,
         kept_aside: kept_aside(&directory)?,
-        forgetting: forget::pending(&directory),
+        forgetting: forget::pending(&directory)?,
     };
     Ok(format!("{}\n", serde_json::to_string_pretty(&export)?))
 }
@@ -237,14 +243,16 @@ pub(super) async fn forget(forget: &Forget, reason: Reason, now: Timestamp) -> a
         // One that hangs reads it all the same.
         Err(_) => true,
     };
-    let forgetting = Forgetting {
-        reason,
-        since: now,
-        unpaid_too: forget.unpaid_too,
-    };
-    forget::begin(&directory, forgetting)?;
-    let later = "the owner's document and the consents are deleted, and there is no work any more; the rest follows when nothing lives in the car \
-                 and what was earned is delivered";
+    let forgetting = Forgetting::new(&directory, reason, now, forget.unpaid_too);
+    let unsealed = forget::begin(&directory, &forgetting)?;
+    let consents = unsealed.map_or_else(
+        || " and the consents are deleted".to_owned(),
+        |why| format!(" is deleted, and the consents with the rest ({})", consents::said(&why)),
+    );
+    let later = format!(
+        "the owner's document{consents}, and there is no work any more; the rest follows when nothing lives in the car and what was earned is \
+         delivered"
+    );
     if runs {
         // An agent that does not answer reads it all the same.
         let _ = control::ask(&directory.socket(), Ask::Consents).await;
@@ -253,7 +261,7 @@ pub(super) async fn forget(forget: &Forget, reason: Reason, now: Timestamp) -> a
     let Some(_lock) = agent::lock_if_free(&directory)? else {
         return Ok(format!("{later}: then the agent ends\n"));
     };
-    if forget::finish_if_nothing_is_owed(&directory, forgetting)? {
+    if forget::finish_if_nothing_is_owed(&directory, &forgetting)? {
         return Ok("forgotten: the car has to be enrolled anew\n".to_owned());
     }
     Ok(format!(

@@ -16,9 +16,10 @@ use kerbside_link::identity::Signer;
 use nix::fcntl::Flock;
 
 use super::gathered::{self, Gathered};
-use super::{BROKEN, CHAIN, ConsentError, lock, seal};
+use super::{BROKEN, CHAIN, ConsentError, TRIES, lock, seal, withdrawn};
 use crate::config::Car;
 use crate::directory::{self, Directory};
+use crate::forget;
 use crate::identity;
 use crate::journal::medium::{Disk, Medium};
 use crate::receipts;
@@ -46,11 +47,13 @@ pub struct Book {
     sequence: u64,
     head: String,
     length: u64,
+    /// So late it is at least.
+    counted: Option<Timestamp>,
     _lock: Flock<std::fs::File>,
 }
 
 impl Book {
-    /// Opens what is there. `wait`: until nobody else writes. Blocks.
+    /// Opens what is there. `wait`: for a while, if somebody else writes. Blocks.
     pub fn open(directory: &Directory, wait: bool) -> Result<Self, ConsentError> {
         let identity = identity::read(directory)?;
         let signer = Signer::new(&identity)?;
@@ -61,7 +64,7 @@ impl Book {
         };
         directory::make_private(&root).map_err(error)?;
         directory::make_private(&directory.receipts()).map_err(error)?;
-        let lock = lock(&root, wait)?;
+        let lock = lock(&root, if wait { TRIES } else { 1 })?;
         let named = gathered::named(directory, signer.vehicle());
         let gathered = Gathered::of(directory, signer.vehicle(), named).map_err(ConsentError::Unusable)?;
         let ca = digest(identity.ca_pem().as_bytes());
@@ -81,6 +84,7 @@ impl Book {
             length: gathered.chain.len() as u64,
             consents,
             entries: report.entries.into_iter().map(|(entry, _)| entry).collect(),
+            counted: gathered.mark.as_ref().and_then(|mark| mark.counted),
             gathered,
             sequence,
             head,
@@ -106,10 +110,17 @@ impl Book {
         if let Some(purpose) = giving.purposes.iter().find(|purpose| !is_class(purpose)) {
             return Err(ConsentError::Purpose(purpose.clone()));
         }
+        // Of whoever comes next nothing counts before the one before is forgotten.
+        if forget::is_pending(&self.directory) {
+            return Err(ConsentError::Forgetting);
+        }
         if let Consents::Unusable(why) = &self.consents {
             let why = why.clone();
             self.begin_anew(&why, now)?;
         }
+        self.take_in()?;
+        // The owner's newest word says what time it is.
+        self.counted = None;
         let owner = self.owner();
         let lasting = Event {
             event_time: now,
@@ -129,8 +140,14 @@ impl Book {
     /// The owner takes back the consents to these purposes, or to all; says to which. Of those that are over nothing is said again, unless one
     /// is named that was never given.
     pub fn withdraw(&mut self, purposes: Option<&[String]>, now: Timestamp) -> Result<Vec<String>, ConsentError> {
+        self.take_in()?;
         let Consents::Known(known) = &self.consents else {
-            // Nothing is in force, and what would be written would stand behind what cannot be read.
+            // Nothing is in force, and what would be written would stand behind what cannot be read: it is kept beside that.
+            let mut withdrawn = self.gathered.withdrawn.clone().unwrap_or_default();
+            // A file that could not be read may have said anything.
+            let says_nothing = self.gathered.withdrawn.is_none() && self.directory.consents_withdrawn().exists();
+            withdrawn.add(purposes.filter(|_| !says_nothing), now);
+            withdrawn.write(&self.directory).map_err(ConsentError::Write)?;
             return Ok(Vec::new());
         };
         if let Some(purpose) = purposes
@@ -153,7 +170,14 @@ impl Book {
 
     /// Writes down what time has done by now, as a clock shows that can be believed: consents that have expired, and the time itself.
     pub fn see(&mut self, now: Timestamp) -> Result<(), ConsentError> {
-        let over = self.consents.run_out(now);
+        self.see_counted(now, now)
+    }
+
+    /// The same, where it is this late at least by what has been counted: a clock that is set back again and again never shows the end of a consent.
+    pub fn see_counted(&mut self, now: Timestamp, counted: Timestamp) -> Result<(), ConsentError> {
+        self.take_in()?;
+        self.counted = self.counted.max(Some(counted));
+        let over = self.consents.run_out(counted.max(now));
         if let Consents::Known(known) = &self.consents {
             let open: Vec<_> = known
                 .held
@@ -163,10 +187,30 @@ impl Book {
                 .collect();
             self.end(&open, EventState::Expired, now)?;
         }
-        let later = self.gathered.mark.as_ref().and_then(|mark| mark.later(now));
-        if later.is_some() && over.is_empty() && matches!(self.consents, Consents::Known(_)) {
-            self.keep_mark(now)?;
+        let worth = |mark: &&Mark| mark.later(now).is_some() || mark.counts_more(counted);
+        let seen = self.gathered.mark.as_ref().filter(worth).map(|mark| mark.seen.max(now));
+        let usable = matches!(self.consents, Consents::Known(_));
+        if let Some(seen) = seen.filter(|_| usable && over.is_empty()) {
+            self.keep_mark(seen)?;
         }
+        Ok(())
+    }
+
+    /// Writes into a chain that can be gone on with what the owner took back while it could not.
+    fn take_in(&mut self) -> Result<(), ConsentError> {
+        let Some(withdrawn) = self.gathered.withdrawn.clone() else {
+            return Ok(());
+        };
+        let Consents::Known(written) = self.gathered.written() else {
+            return Ok(());
+        };
+        for (purpose, held) in written.held {
+            if let (None, Some(at)) = (held.ended, withdrawn.of(&purpose)) {
+                self.end(&[(purpose, held)], EventState::Withdrawn, at)?;
+            }
+        }
+        withdrawn::remove(&self.directory).map_err(ConsentError::Write)?;
+        self.gathered.withdrawn = None;
         Ok(())
     }
 
@@ -219,6 +263,9 @@ impl Book {
             let aside = receipts::put_aside(&path, BROKEN).map_err(ConsentError::Write)?;
             tracing::warn!(file = %aside.display(), %why, "the consents are kept aside, and a new chain begins");
         }
+        // The owner's newest word goes before it, and there is nothing left that it could be of.
+        withdrawn::remove(&self.directory).map_err(ConsentError::Write)?;
+        self.gathered.withdrawn = None;
         let mark = self.gathered.mark.take();
         let mark = mark.filter(|mark| mark.vehicle == *self.signer.vehicle());
         let known = mark.map_or(0, |mark| mark.sequence);
@@ -306,15 +353,11 @@ impl Book {
             sequence: self.sequence,
             sha256: self.head.clone(),
             seen: now,
+            counted: self.counted,
         };
         let text = serde_json::to_vec(&mark).map_err(|error| ConsentError::Write(error.into()))?;
         directory::replace(&self.directory.consents_mark(), &text).map_err(ConsentError::Write)?;
         self.gathered.mark = Some(mark);
         Ok(())
-    }
-
-    /// Deletes the chain and all that is kept of it, but for one line that says that there was one.
-    pub fn seal(self, reason: &str, now: Timestamp) -> Result<(), ConsentError> {
-        seal::seal(&self.directory, &self.signer, &self.gathered, reason, now)
     }
 }

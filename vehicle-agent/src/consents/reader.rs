@@ -1,6 +1,6 @@
 //! How a running agent follows the files: looked at again and again, read when they have changed.
 //!
-//! Owned by the policy loop. A file that has changed is read when it has stayed as it is for a moment, as the owner's document is, or at once when
+//! Owned by the policy loop, and read by its thread for the disk. A file that has changed is read when it has stayed as it is for a moment, as the owner's document is, or at once when
 //! a command has said that it is written. What must never happen: a withdrawal that is on disk and not seen.
 
 use kerbside_core::consent::{Consents, Mark, Place};
@@ -29,9 +29,9 @@ pub struct Reader {
     /// What the receipts named when the agent began.
     named: Option<Place>,
     /// The files as they were read last.
-    seen: Option<[Stamp; 3]>,
+    seen: Option<[Stamp; 4]>,
     /// Other ones, that may be about to change again.
-    changing: Option<[Stamp; 3]>,
+    changing: Option<[Stamp; 4]>,
     /// How far the chain had come by the mark that was read last.
     mark: Option<Mark>,
 }
@@ -55,6 +55,7 @@ impl Reader {
             self.directory.consents().join(CHAIN),
             self.directory.consents_mark(),
             self.directory.notice(),
+            self.directory.consents_withdrawn(),
         ]
         .map(|path| Stamp::of(&path));
         if self.seen.as_ref() == Some(&stamps) {
@@ -67,14 +68,15 @@ impl Reader {
             return News::Settling;
         }
         self.changing = None;
-        self.seen = Some(stamps);
         let gathered = Gathered::of(&self.directory, &self.vehicle, self.named.clone());
+        // What a disk does not give now it may give at the next look, and no file would have changed by then.
+        self.seen = gathered.is_ok().then_some(stamps);
         self.mark = gathered.as_ref().ok().and_then(|gathered| gathered.mark.clone());
         News::Read(gathered.map_or_else(Consents::Unusable, |gathered| gathered.consents()))
     }
 
-    /// Whether the time that a clock shows is worth being kept.
-    pub fn has_to_keep(&self, wall: jiff::Timestamp) -> bool {
-        self.mark.as_ref().is_some_and(|mark| mark.later(wall).is_some())
+    /// How far the chain had come, by the mark that was read last.
+    pub fn mark(&self) -> Option<&Mark> {
+        self.mark.as_ref()
     }
 }

@@ -7,19 +7,20 @@
 use std::io;
 
 use jiff::Timestamp;
+use kerbside_core::consent::Notice;
 use kerbside_core::ids::VehicleId;
 use kerbside_core::receipt::{Envelope, NOTHING, pae};
 use kerbside_link::identity::Signer;
 use serde::{Deserialize, Serialize};
 
 use super::gathered::Gathered;
-use super::{BROKEN, CHAIN, ConsentError};
+use super::{BROKEN, CHAIN, ConsentError, TRIES, lock, withdrawn};
 use crate::directory::{self, Directory};
+use crate::identity;
 use crate::journal::medium::{Disk, Medium};
 
 /// What the payload of such a line is.
 const PAYLOAD_TYPE: &str = "application/vnd.kerbside.sealed.v1alpha1+json";
-const FILE: &str = "sealed.jsonl";
 /// The car was enrolled anew, and is another vehicle.
 pub(super) const VEHICLE_CHANGED: &str = "vehicleChanged";
 
@@ -47,6 +48,21 @@ pub struct Sealed {
 struct Line {
     envelope: Envelope,
     certificates: String,
+}
+
+/// Deletes all consents in a car that forgets, but for that line. What an owner would have to be told before a consent counts is not asked: a notice
+/// that cannot be read keeps nobody's consents. Blocks until nobody else writes.
+pub fn seal_all(directory: &Directory, reason: &str, now: Timestamp) -> Result<(), ConsentError> {
+    let signer = Signer::new(&identity::read(directory)?)?;
+    let _lock = lock(&directory.consents(), TRIES)?;
+    let gathered = Gathered::under(directory, signer.vehicle(), None, Notice::built_in(""));
+    seal(
+        directory,
+        &signer,
+        &gathered.map_err(ConsentError::Unusable)?,
+        reason,
+        now,
+    )
 }
 
 /// Deletes the chain of this car behind a line that says that there was one. One that holds nothing leaves nothing.
@@ -78,7 +94,7 @@ pub(super) fn seal(
         })
         .map_err(unwritten)?;
         line.push(b'\n');
-        let mut disk = Disk::open(&directory.consents().join(FILE)).map_err(ConsentError::Write)?;
+        let mut disk = Disk::open(&directory.sealed()).map_err(ConsentError::Write)?;
         disk.append(&line).map_err(ConsentError::Write)?;
     }
     remove(directory).map_err(ConsentError::Write)
@@ -93,6 +109,7 @@ fn remove(directory: &Directory) -> io::Result<()> {
             std::fs::remove_file(entry.path())?;
         }
     }
+    withdrawn::remove(directory)?;
     match std::fs::remove_file(directory.consents_mark()) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -102,7 +119,7 @@ fn remove(directory: &Directory) -> io::Result<()> {
 
 /// What says of chains that were deleted, the oldest first. A line that cannot be read is left out.
 pub fn sealed(directory: &Directory) -> Vec<Sealed> {
-    let lines = std::fs::read(directory.consents().join(FILE)).unwrap_or_default();
+    let lines = std::fs::read(directory.sealed()).unwrap_or_default();
     let read = |line: &[u8]| {
         let line: Line = serde_json::from_slice(line).ok()?;
         serde_json::from_slice(&line.envelope.payload().ok()?).ok()

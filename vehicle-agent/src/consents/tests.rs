@@ -114,6 +114,25 @@ fn what_cannot_be_agreed_to_is_refused_by_its_name_and_nothing_is_written() {
 }
 
 #[test]
+fn car_that_has_not_forgotten_yet_takes_no_consent_of_whoever_comes_next() {
+    let car = Car::new();
+    std::fs::write(car.directory.forgetting(), "{}").unwrap();
+    let give = || {
+        let giving = Giving {
+            purposes: &["inference".to_owned()],
+            lasts: None,
+            method: "a test",
+        };
+        Book::open(&car.directory, true).unwrap().give(giving, at(NOW))
+    };
+    assert!(matches!(give(), Err(ConsentError::Forgetting)));
+    assert!(!car.chain().exists());
+    std::fs::remove_file(car.directory.forgetting()).unwrap();
+    give().unwrap();
+    assert_eq!(car.holds("inference"), Ok(()));
+}
+
+#[test]
 fn car_that_is_nobody_records_nothing() {
     let temp = tempfile::tempdir().unwrap();
     let directory = Directory::open(temp.path()).unwrap();
@@ -128,6 +147,62 @@ fn two_writers_do_not_write_at_once() {
     let car = Car::new();
     let _first = Book::open(&car.directory, true).unwrap();
     assert!(matches!(Book::open(&car.directory, false), Err(ConsentError::Busy)));
+    // Nor does who waits wait for ever.
+    let error = lock(&car.directory.consents(), 2).map(|_| ()).unwrap_err();
+    assert!(error.to_string().contains("another command is writing them"), "{error}");
+}
+
+#[test]
+fn withdrawal_while_the_chain_is_broken_counts_when_it_is_whole_again() {
+    for one in [true, false] {
+        let car = Car::new();
+        car.agrees(&["inference", "video"]);
+        let whole = std::fs::read(car.chain()).unwrap();
+        std::fs::write(car.chain(), &whole[..whole.len() - 9]).unwrap();
+        let purposes = ["video".to_owned()];
+        let purposes = one.then_some(&purposes[..]);
+        let mut book = Book::open(&car.directory, true).unwrap();
+        assert!(
+            book.withdraw(purposes, at(NOW)).unwrap().is_empty(),
+            "nothing was in force"
+        );
+        drop(book);
+        std::fs::write(car.chain(), &whole).unwrap();
+        let inference = if one { Ok(()) } else { Err(Lack::Withdrawn(at(NOW))) };
+        for _ in 0..2 {
+            assert_eq!(
+                (car.holds("inference"), car.holds("video")),
+                (inference.clone(), Err(Lack::Withdrawn(at(NOW))))
+            );
+            // And the chain takes it in with the next that is written.
+            Book::open(&car.directory, false).unwrap().see(at(NOW)).unwrap();
+            assert!(!car.directory.consents_withdrawn().exists());
+        }
+        assert_eq!(car.gathered().report().entries.len(), if one { 3 } else { 4 });
+        car.agrees(&["video"]);
+        assert_eq!((car.holds("inference"), car.holds("video")), (inference, Ok(())));
+    }
+}
+
+#[test]
+fn consent_that_is_given_anew_for_a_broken_chain_is_not_taken_back_by_an_older_word() {
+    for text in ["{\"all\": \"2026-11-22T10:00:00Z\"}", "{"] {
+        let car = Car::new();
+        car.agrees(&["inference"]);
+        std::fs::write(car.chain(), "no chain").unwrap();
+        std::fs::write(car.directory.consents_withdrawn(), text).unwrap();
+        assert!(matches!(car.holds("inference"), Err(Lack::Unusable(_))));
+        car.agrees(&["inference"]);
+        assert_eq!(car.holds("inference"), Ok(()), "{text}");
+    }
+}
+
+#[test]
+fn word_beside_the_chain_that_cannot_be_read_allows_nothing() {
+    let car = Car::new();
+    car.agrees(&["inference"]);
+    std::fs::write(car.directory.consents_withdrawn(), "{").unwrap();
+    assert!(matches!(car.holds("inference"), Err(Lack::Unusable(Unusable::Mark(_)))));
 }
 
 #[test]
@@ -236,6 +311,26 @@ fn what_time_has_done_is_written_down_once() {
     assert_eq!(consents.of("inference", at(GIVEN)).unwrap_err(), Lack::Expired(at(NOW)));
     assert_eq!(car.gathered().report().entries.len(), 2);
     assert!(matches!(consents, Consents::Known(known) if known.seen == Some(at(NOW))));
+}
+
+#[test]
+fn what_is_taken_back_by_an_earlier_clock_makes_the_mark_no_younger() {
+    let car = Car::new();
+    car.agrees(&["inference", "video"]);
+    Book::open(&car.directory, false).unwrap().see(at(NOW)).unwrap();
+    // The clock was set back, and the owner takes one of them back.
+    let earlier = at("2026-11-10T10:00:00Z");
+    let mut book = Book::open(&car.directory, true).unwrap();
+    let video = ["video".to_owned()];
+    assert_eq!(book.withdraw(Some(&video[..]), earlier).unwrap(), ["video"]);
+    drop(book);
+    let gathered = car.gathered();
+    assert_eq!(gathered.mark.as_ref().map(|mark| mark.seen), Some(at(NOW)));
+    // What else is held goes by the latest time that was ever seen.
+    let held = gathered.consents().of("inference", earlier).map(|_| ());
+    assert_eq!(held, Err(Lack::ClockBehind(at(NOW))));
+    assert_eq!(car.holds("inference"), Ok(()));
+    assert_eq!(car.holds("video"), Err(Lack::Withdrawn(earlier)));
 }
 
 #[test]

@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep};
 
 use super::bucket::Bucket;
 use crate::outlook::{Outlook, Posture};
+use crate::uplink::Uplink;
 
 /// Who waits longer for the rate looks again.
 const LOOK: Duration = Duration::from_secs(1);
@@ -32,6 +33,7 @@ pub struct Totals {
     sent: AtomicU64,
     received: AtomicU64,
     refused: AtomicU64,
+    uplink: Uplink,
 }
 
 /// The same at one moment.
@@ -46,6 +48,14 @@ pub struct TotalsNow {
 }
 
 impl Totals {
+    /// Counts by this way to the world, too.
+    pub fn by(uplink: Uplink) -> Self {
+        Self {
+            uplink,
+            ..Self::default()
+        }
+    }
+
     /// As they are now.
     pub fn now(&self) -> TotalsNow {
         TotalsNow {
@@ -106,7 +116,8 @@ impl Gate {
     /// Whether this may be connected to now, by a car with these addresses.
     pub(super) fn allows(&self, address: SocketAddr, own: &[IpNet]) -> bool {
         let allows = self.terms(|terms| terms.allows(address.ip(), address.port(), own));
-        allows == Some(true)
+        // What is there goes on: it was made by a network that cost nothing, and ends with it.
+        allows == Some(true) && self.totals.uplink.may_move()
     }
 
     /// Somebody wanted to connect where the owner does not let them.
@@ -137,6 +148,7 @@ impl Gate {
         }
         bucket.pass(bytes);
         total.fetch_add(u64::try_from(bytes).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.totals.uplink.count(bytes);
         true
     }
 

@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use super::world::World;
 use super::*;
 use crate::stream::Stream;
+use crate::uplink::Uplink;
 
 /// Somewhere public.
 const PUBLIC: &str = "93.184.216.34";
@@ -82,12 +83,17 @@ fn document(egress: &str) -> Document {
 
 /// A car at work whose owner's document has this.
 fn played(egress: &str, names: &[(&str, &[&[&str]])]) -> Played {
+    played_by(Uplink::default(), egress, names)
+}
+
+/// The same, by this way to the world.
+fn played_by(uplink: Uplink, egress: &str, names: &[(&str, &[&[&str]])]) -> Played {
     let mut first = Outlook::initial(Arc::default(), Command::None);
     first.state = State::Available { parked_since: NOW };
     first.document = Some(Arc::new(document(egress)));
     let (outlook, seen) = watch::channel(first);
     let (brake, braked) = watch::channel(false);
-    let totals = Arc::new(Totals::default());
+    let totals = Arc::new(Totals::by(uplink));
     let (tell, reached) = mpsc::unbounded_channel();
     let asked = Arc::new(Mutex::default());
     let addresses = |list: &&[&str]| list.iter().map(|address| address.parse().unwrap()).collect();

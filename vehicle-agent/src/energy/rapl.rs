@@ -30,24 +30,29 @@ struct Zone {
 }
 
 impl Rapl {
-    /// Finds the packages. `None`: there are none, or they cannot be read.
+    /// Finds the packages. `None`: there are none, or one of them cannot be read.
     pub(super) fn find(root: &Path) -> Option<Self> {
-        let mut zones: Vec<_> = fs::read_dir(root).ok()?.flatten().map(|entry| entry.path()).collect();
-        zones.sort();
-        let is_package = |zone: &PathBuf| {
+        let entries = fs::read_dir(root).ok()?;
+        let mut found: Vec<PathBuf> = entries
+            .map(|entry| entry.ok().map(|entry| entry.path()))
+            .collect::<Option<_>>()?;
+        found.sort();
+        let is_whole = |zone: &PathBuf| {
             let name = zone.file_name().unwrap_or_default().to_string_lossy();
             // A part of a package has a second colon.
-            let whole = name.strip_prefix("intel-rapl:").is_some_and(|rest| !rest.contains(':'));
-            whole && text(&zone.join("name")).is_some_and(|name| name.starts_with(PACKAGE))
+            name.strip_prefix("intel-rapl:").is_some_and(|rest| !rest.contains(':'))
         };
-        zones.retain(is_package);
-        let zone = |zone: PathBuf| {
-            Some(Zone {
-                range: number(&zone.join("max_energy_range_uj"))?,
-                energy: zone.join("energy_uj"),
-            })
-        };
-        let zones: Vec<_> = zones.into_iter().map(zone).collect::<Option<_>>()?;
+        found.retain(is_whole);
+        let mut zones = Vec::new();
+        for zone in found {
+            // One that does not say what it is may be a package.
+            if text(&zone.join("name"))?.starts_with(PACKAGE) {
+                zones.push(Zone {
+                    range: number(&zone.join("max_energy_range_uj"))?,
+                    energy: zone.join("energy_uj"),
+                });
+            }
+        }
         let rapl = Self { zones };
         rapl.read().is_some().then_some(rapl)
     }
@@ -128,6 +133,16 @@ pub(super) mod tests {
         assert_eq!(shown(&rapl), Some(vec![6, 7]));
         fs::remove_file(root.join("intel-rapl:1/energy_uj")).unwrap();
         assert_eq!(shown(&rapl), None, "a part is not the whole");
+        assert!(Rapl::find(root).is_none());
+    }
+
+    #[test]
+    fn package_that_does_not_say_what_it_is_leaves_no_part_for_the_whole() {
+        let temp = tempfile::tempdir().unwrap();
+        let root = temp.path();
+        zone(root, "intel-rapl:0", "package-0", 5);
+        zone(root, "intel-rapl:1", "package-1", 7);
+        fs::remove_file(root.join("intel-rapl:1/name")).unwrap();
         assert!(Rapl::find(root).is_none());
     }
 

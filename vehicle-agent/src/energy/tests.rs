@@ -6,7 +6,7 @@ use tokio::time::sleep;
 
 use super::rapl::tests::zone;
 use super::*;
-use crate::testing::TokioClock;
+use crate::testing::{ManualClock, TokioClock};
 
 const MODEL: &str = "{model: {wakeWatts: 100, wattsPerCore: 10}, rapl: {idleWatts: 20}, broker: {idleWatts: 60}}";
 
@@ -118,6 +118,58 @@ async fn counters_that_go_are_not_missed_but_in_the_error() {
     assert_eq!(fixture.energy.source(), Some(Source::Model));
 }
 
+/// Many actors are heard in turn, so that no second is without one.
+#[tokio::test(start_paused = true)]
+async fn attempts_that_are_heard_often_do_not_keep_the_day_from_being_counted() {
+    let fixture = Fixture::new();
+    fixture.energy.hear(&uid(), 0, true);
+    for _ in 0..120 {
+        sleep(Duration::from_millis(500)).await;
+        fixture.energy.hear(&uid(), 0, true);
+        sleep(Duration::from_millis(500)).await;
+        fixture.energy.look(seen(None));
+    }
+    let joules = fixture.energy.of(&uid()).unwrap().joules;
+    assert!((11_000..=12_100).contains(&joules), "{joules}");
+    fixture.written().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn counters_that_go_leave_the_programs_of_the_car_their_part() {
+    let fixture = Fixture::new();
+    let root = fixture.temp.path().join("powercap");
+    let stat = fixture.temp.path().join("stat");
+    zone(&root, "intel-rapl:0", "package-0", 0);
+    std::fs::write(&stat, "cpu 0 0 0 0 0\n").unwrap();
+    let fixture = Fixture::with(fixture.temp, MODEL);
+    fixture.energy.hear(&uid(), 0, true);
+    // 100 W beyond what it shows when idle, and a tenth of the processor time is the attempt's.
+    for second in 1..=9 {
+        zone(&root, "intel-rapl:0", "package-0", second * 120_000_000);
+        fixture.pass(1, None).await;
+    }
+    std::fs::remove_dir_all(&root).unwrap();
+    std::fs::write(&stat, "cpu 1000 0 0 0 0\n").unwrap();
+    fixture.energy.hear(&uid(), 1000, true);
+    fixture.pass(1, None).await;
+    // A thousand joules to be awake, 90 of what was measured, and one by the figures.
+    let joules = fixture.energy.of(&uid()).unwrap().joules;
+    assert!((1085..=1095).contains(&joules), "{joules}");
+}
+
+#[test]
+fn energy_beyond_what_the_ledger_believes_is_drawn_but_not_paid() {
+    let config = "{model: {wakeWatts: 400, wattsPerCore: 10}}";
+    let temp = tempfile::tempdir().unwrap();
+    let config: EnergyConfig = serde_saphyr::from_str(config).unwrap();
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock);
+    let energy = Energy::open_at(config, temp.path().join("energy.json"), clock, temp.path(), temp.path());
+    let draw = energy.draw(1000).unwrap();
+    assert_eq!((draw.per_core_milliwatts, draw.paid_milliwatts), (410_000, 350_000));
+    let draw = energy.draw(4000).unwrap();
+    assert_eq!((draw.per_core_milliwatts, draw.paid_milliwatts), (110_000, 110_000));
+}
+
 #[tokio::test(start_paused = true)]
 async fn day_goes_on_after_a_restart_and_never_with_less() {
     let fixture = Fixture::new();
@@ -147,6 +199,27 @@ async fn day_of_an_agent_that_ends_in_order_is_written_exactly() {
     let again = Fixture::with(fixture.temp, MODEL);
     assert_eq!(again.energy.today(), had);
     assert!(had.unwrap().microjoules >= 1_000_000_000);
+}
+
+/// Somebody's pipe lies where the new file is to be written: who opens it waits until somebody reads.
+#[tokio::test]
+async fn end_does_not_write_beside_a_write_that_hangs_and_waits_for_one_that_is_slow() {
+    let fixture = Fixture::new();
+    let pipe = directory::new_of(&fixture.file());
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+    let writing = || fixture.energy.inner.as_ref().unwrap().state().writing;
+    fixture.energy.inner.as_ref().unwrap().state().today.spend(1000, 0);
+    fixture.energy.look(seen(None));
+    assert!(writing());
+    fixture.energy.close();
+    assert!(writing(), "it is left to hang");
+    // A pipe cannot be synced, so this one fails, and the last count is written in a file.
+    let reader = std::fs::File::open(&pipe).unwrap();
+    std::fs::remove_file(&pipe).unwrap();
+    fixture.energy.close();
+    drop(reader);
+    let again = Fixture::with(fixture.temp, MODEL);
+    assert_eq!(again.energy.today().unwrap().microjoules, 1000);
 }
 
 #[tokio::test(start_paused = true)]

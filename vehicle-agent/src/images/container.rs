@@ -41,7 +41,7 @@ pub struct ContainerImage {
 
 /// What a reference was when it was last pulled.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Pulled {
+pub(super) struct Pulled {
     reference: String,
     digest: String,
     engine: String,
@@ -125,14 +125,35 @@ impl Images {
         })
     }
 
-    fn pulled(&self, reference: &str) -> Result<PathBuf, ImageError> {
+    pub(super) fn pulled(&self, reference: &str) -> Result<PathBuf, ImageError> {
         let name = digest_of(reference.as_bytes());
         Ok(self.inner.root.join("containers").join(hex_of(&name)?))
     }
 
-    async fn read_pulled(&self, place: &std::path::Path, reference: &str) -> Option<Pulled> {
+    pub(super) async fn read_pulled(&self, place: &std::path::Path, reference: &str) -> Option<Pulled> {
         let pulled: Pulled = serde_json::from_slice(&fs::read(place).await.ok()?).ok()?;
         (pulled.reference == reference).then_some(pulled)
+    }
+
+    /// Has the engine remove every image that it was given here and still has, for a car that forgets its owner. One that stays keeps no other; how
+    /// many do.
+    pub async fn remove_containers(&self, engine: &dyn EngineImages) -> io::Result<usize> {
+        let mut left = 0;
+        let mut entries = fs::read_dir(self.inner.root.join("containers")).await?;
+        while let Some(entry) = entries.next_entry().await? {
+            let read = fs::read(entry.path()).await?;
+            let Ok(pulled) = serde_json::from_slice::<Pulled>(&read) else {
+                continue;
+            };
+            match engine.remove(&pulled.engine).await {
+                Ok(()) => fs::remove_file(entry.path()).await?,
+                Err(error) => {
+                    left += 1;
+                    tracing::warn!(image = pulled.reference, error, "the container engine keeps an image");
+                }
+            }
+        }
+        Ok(left)
     }
 
     /// Has the engine remove the images that were used longest ago, until those that are left are below the cache's limit. Only called

@@ -52,26 +52,32 @@ impl Manifest {
         serde_json::from_slice(bytes).map_err(|e| format!("its manifest cannot be read: {e}"))
     }
 
+    /// The manifest that a container engine in this car goes on with, if this is an index that has one.
+    pub(super) fn chosen_by_engine(&self) -> Option<&Descriptor> {
+        self.of("linux", architecture())
+    }
+
+    fn of(&self, os: &str, architecture: &str) -> Option<&Descriptor> {
+        self.manifests.iter().find(|descriptor| {
+            descriptor
+                .platform
+                .as_ref()
+                .is_some_and(|p| p.os.starts_with(os) && p.architecture == architecture)
+        })
+    }
+
     /// The manifest to go on with, if this is an index: the one for WebAssembly, else the one for this car, else the only one.
     pub(super) fn chosen(&self) -> Result<Option<&Descriptor>, String> {
         if self.manifests.is_empty() {
             return Ok(None);
         }
-        let of = |os: &str, architecture: &str| {
-            self.manifests.iter().find(|descriptor| {
-                descriptor
-                    .platform
-                    .as_ref()
-                    .is_some_and(|p| p.os.starts_with(os) && p.architecture == architecture)
-            })
-        };
         let only = if let [only] = self.manifests.as_slice() {
             Some(only)
         } else {
             None
         };
-        of("wasi", "wasm")
-            .or_else(|| of("linux", architecture()))
+        self.of("wasi", "wasm")
+            .or_else(|| self.chosen_by_engine())
             .or(only)
             .map(Some)
             .ok_or_else(|| format!("it has nothing for wasi/wasm or linux/{}", architecture()))

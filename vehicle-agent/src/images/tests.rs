@@ -10,32 +10,42 @@ use tokio::net::TcpListener;
 use super::*;
 
 mod containers;
+pub(crate) mod signing;
 
 const WASM: &[u8] = b"\0asm\x01\0\0\0";
 
 /// Paths and what is answered; counts the requests.
-struct FakeRegistry {
-    host: String,
+pub(crate) struct FakeRegistry {
+    pub(crate) host: String,
     requests: Arc<AtomicUsize>,
     answers: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
+    /// Paths that are answered with another status.
+    failing: Arc<Mutex<BTreeMap<String, &'static str>>>,
     /// The token that came with each request.
     shown: Arc<Mutex<Vec<Option<String>>>>,
+    /// Every request as it came.
+    asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl FakeRegistry {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let host = listener.local_addr().unwrap().to_string();
         let requests = Arc::new(AtomicUsize::new(0));
         let answers: Arc<Mutex<BTreeMap<String, Vec<u8>>>> = Arc::default();
         let shown: Arc<Mutex<Vec<Option<String>>>> = Arc::default();
+        let asked: Arc<Mutex<Vec<String>>> = Arc::default();
         let (count, known, tokens) = (Arc::clone(&requests), Arc::clone(&answers), Arc::clone(&shown));
+        let record = Arc::clone(&asked);
+        let failing: Arc<Mutex<BTreeMap<String, &'static str>>> = Arc::default();
+        let broken = Arc::clone(&failing);
         tokio::spawn(async move {
             while let Ok((mut socket, _)) = listener.accept().await {
                 let mut request = vec![0; 8192];
                 let length = socket.read(&mut request).await.unwrap_or(0);
                 let text = String::from_utf8_lossy(&request[..length]).into_owned();
                 let path = text.split(' ').nth(1).unwrap_or_default().to_owned();
+                record.lock().unwrap().push(text.clone());
                 if path != "/v2/" {
                     count.fetch_add(1, Ordering::SeqCst);
                     let token = text.lines().find_map(|line| {
@@ -49,7 +59,10 @@ impl FakeRegistry {
                 } else {
                     known.lock().unwrap().get(&path).cloned()
                 };
-                let (status, body) = answer.map_or(("404 Not Found", Vec::new()), |body| ("200 OK", body));
+                let (mut status, body) = answer.map_or(("404 Not Found", Vec::new()), |body| ("200 OK", body));
+                if let Some(other) = broken.lock().unwrap().get(&path).copied() {
+                    status = other;
+                }
                 let head = format!(
                     "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
                     body.len()
@@ -62,21 +75,42 @@ impl FakeRegistry {
             host,
             requests,
             answers,
+            failing,
             shown,
+            asked,
         }
     }
 
-    fn answer(&self, path: &str, body: &[u8]) {
+    /// Whether a path is answered with 500.
+    pub(crate) fn fail(&self, path: &str, fails: bool) {
+        if fails {
+            self.answer_by(path, "500 Internal Server Error");
+        } else {
+            self.failing.lock().unwrap().remove(path);
+        }
+    }
+
+    /// With which status a path is answered.
+    pub(crate) fn answer_by(&self, path: &str, status: &'static str) {
+        self.failing.lock().unwrap().insert(path.to_owned(), status);
+    }
+
+    /// What a path is answered with.
+    pub(crate) fn given(&self, path: &str) -> Vec<u8> {
+        self.answers.lock().unwrap()[path].clone()
+    }
+
+    pub(crate) fn answer(&self, path: &str, body: &[u8]) {
         self.answers.lock().unwrap().insert(path.to_owned(), body.to_vec());
     }
 
-    fn blob(&self, content: &[u8]) -> serde_json::Value {
+    pub(crate) fn blob(&self, content: &[u8]) -> serde_json::Value {
         let digest = digest_of(content);
         self.answer(&format!("/v2/app/blobs/{digest}"), content);
         json!({"digest": digest, "size": content.len()})
     }
 
-    fn manifest(&self, tag: &str, config: &str, layers: &[(&str, &[u8])]) -> String {
+    pub(crate) fn manifest(&self, tag: &str, config: &str, layers: &[(&str, &[u8])]) -> String {
         let with = |mut blob: serde_json::Value, media_type: &str| {
             blob["mediaType"] = json!(media_type);
             blob
@@ -98,7 +132,7 @@ impl FakeRegistry {
         digest
     }
 
-    fn wasm(&self, tag: &str) -> String {
+    pub(crate) fn wasm(&self, tag: &str) -> String {
         self.manifest(
             tag,
             "application/vnd.wasm.config.v0+json",
@@ -106,16 +140,16 @@ impl FakeRegistry {
         )
     }
 
-    fn images(&self, root: &Path) -> Images {
+    pub(crate) fn images(&self, root: &Path) -> Images {
         Images::open(root, vec![self.host.clone()], 1 << 30).unwrap()
     }
 
-    fn requests(&self) -> usize {
+    pub(crate) fn requests(&self) -> usize {
         self.requests.load(Ordering::SeqCst)
     }
 }
 
-fn nobody() -> BTreeMap<String, String> {
+pub(crate) fn nobody() -> BTreeMap<String, String> {
     BTreeMap::new()
 }
 
@@ -166,6 +200,35 @@ async fn module_is_fetched_once_and_then_found_by_tag_and_digest() {
         registry.requests(),
         requests + 2,
         "a digest is asked for once, whatever the policy"
+    );
+}
+
+#[tokio::test]
+async fn nothing_is_fetched_that_the_owner_does_not_let_through_and_all_of_it_counts() {
+    let (registry, temp) = (FakeRegistry::start().await, tempfile::tempdir().unwrap());
+    registry.wasm("v1");
+    let images = registry.images(temp.path());
+    let directory = directory::Directory::open(&temp.path().join("car")).unwrap();
+    let clock: Arc<dyn kerbside_core::clock::Clock> = Arc::new(kerbside_link::SystemClock);
+    let uplink = Uplink::open(&crate::config::Car::default(), &directory, &clock);
+    images.count_by(&uplink);
+    let reference = format!("{}/app:v1", registry.host);
+    let why = not_ready(&images, &reference).await;
+    assert_eq!((why.reason.as_str(), why.retry), ("ErrImagePull", true));
+    assert!(why.message.contains("lets it fetch no images now"), "{}", why.message);
+    assert_eq!((registry.requests(), uplink.now(false).moved.bytes), (0, 0));
+    uplink.look(crate::uplink::Seen {
+        date: None,
+        may_move: true,
+    });
+    images
+        .module(&reference, PullPolicy::IfNotPresent, &nobody())
+        .await
+        .unwrap();
+    let moved = uplink.now(false).moved.bytes;
+    assert!(
+        moved > u64::try_from(WASM.len()).unwrap(),
+        "{moved} bytes, of the manifest and the module"
     );
 }
 
@@ -423,5 +486,38 @@ async fn token_is_shown_for_its_repository_by_those_who_have_it_alone() {
     for entry in std::fs::read_dir(temp.path().join("references")).unwrap() {
         let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
         assert!(!text.contains("first") && !text.contains("second"), "{text}");
+    }
+}
+
+/// What a registry that has a token for the car hears of it: what is pulled, by which program, with which token; and nothing that tells of the car.
+#[tokio::test]
+async fn pull_tells_a_registry_what_is_pulled_and_nothing_else() {
+    let (registry, temp) = (FakeRegistry::start().await, tempfile::tempdir().unwrap());
+    registry.wasm("v1");
+    let credentials = BTreeMap::from([(format!("{}/app", registry.host), "token-of-the-pod".to_owned())]);
+    let images = registry.images(temp.path());
+    let tagged = format!("{}/app:v1", registry.host);
+    images.module(&tagged, PullPolicy::Always, &credentials).await.unwrap();
+    let asked = registry.asked.lock().unwrap().clone();
+    assert!(asked.len() >= 2, "a manifest and a layer: {asked:?}");
+    for request in &asked {
+        let (head, body) = request.split_once("\r\n\r\n").unwrap();
+        assert_eq!(body, "", "{request}");
+        let (first, lines) = head.split_once("\r\n").unwrap();
+        assert!(
+            first == "GET /v2/ HTTP/1.1" || first.starts_with("GET /v2/app/"),
+            "{first}"
+        );
+        for line in lines.lines() {
+            let (name, value) = line.split_once(": ").unwrap();
+            let known = match name.to_ascii_lowercase().as_str() {
+                "host" => value == registry.host,
+                "authorization" => value == "Bearer token-of-the-pod",
+                "user-agent" => value.starts_with("oci-client/"),
+                "accept" | "accept-encoding" | "range" => true,
+                _ => false,
+            };
+            assert!(known, "{line}");
+        }
     }
 }

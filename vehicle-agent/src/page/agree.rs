@@ -1,19 +1,23 @@
 //! What the owner agrees to and takes back at the page: a ready policy as the document, and consents on record.
 //!
 //! Called by [`super::api`]. A consent is recorded only with the notice that was shown: the page names each text by its hash, and where the car
-//! would show another one by now, nothing is recorded. What must never happen: a withdrawal that fails and leaves work going on, or a consent
-//! that its owner has not given by name.
+//! would show another one by now, nothing is recorded. What must never happen: a withdrawal that fails and leaves work going on, a consent
+//! that its owner has not given by name, or one that stands beside a document that it was not given to.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use hyper::StatusCode;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
-use kerbside_core::consent::records;
+use kerbside_core::consent::{Consents, records};
 use kerbside_core::owner::is_class;
 use kerbside_core::receipt::digest;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use super::Page;
 use super::api::{Answered, ask_loop, bad, broken, parse, put, said, stands, tell};
@@ -31,6 +35,11 @@ const CLASSES: usize = 16;
 const METHOD: &str =
     "the owner's page in the car's own network, signed in by a code that the car showed, the notice shown there";
 
+/// For so long a withdrawal waits to be written down: longer than for another command that writes there, and then the disk hangs.
+const ON_RECORD: Duration = Duration::from_secs(6);
+/// For so long it waits until the loop has read it.
+const READ: Duration = Duration::from_secs(4);
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Shown {
@@ -38,10 +47,12 @@ struct Shown {
 }
 
 /// What the owner has to be told for each class before a consent counts.
-pub(super) fn notice(page: &Page, body: &[u8]) -> Answered {
+pub(super) async fn notice(page: &Page, body: &[u8]) -> Answered {
     let Shown { classes } = parse(body)?;
     check(&classes)?;
-    let notice = consents::notice(&page.directory).map_err(broken)?;
+    let directory = page.directory.clone();
+    let read = tokio::task::spawn_blocking(move || consents::notice(&directory));
+    let notice = read.await.map_err(broken)?.map_err(broken)?;
     let one = |class: &String| {
         let text = notice.text_for(class);
         json!({"class": class, "sha256": digest(text.as_bytes()), "text": text})
@@ -77,7 +88,17 @@ struct Agree {
     days: Option<u16>,
 }
 
-/// The owner agrees: first the document, whose hash the records have, then the consents. One without the other allows nothing.
+/// What became of an agreement.
+enum Became {
+    /// All of it is written.
+    Agreed,
+    /// Nothing is, and nothing has changed.
+    Nothing(Refusal),
+    /// Something is: what, and what not.
+    Part(String),
+}
+
+/// The owner agrees.
 pub(super) async fn agree(page: &Page, body: &[u8]) -> Answered {
     let wish: Agree = parse(body)?;
     let now = page.clock.wall();
@@ -86,31 +107,119 @@ pub(super) async fn agree(page: &Page, body: &[u8]) -> Answered {
     let text = document(&wish, now)?;
     let profile = wish.profile.clone();
     let directory = page.directory.clone();
-    on_book(page, move |book| {
-        let changed = wish
-            .notices
-            .iter()
-            .any(|(class, sha256)| digest(book.notice_for(class).as_bytes()) != *sha256);
-        if changed {
-            return Ok(Err(bad("the notice has changed since it was shown: read it again")));
+    let written = on_book(page, move |book| Ok(both(book, &directory, &wish, &text, now))).await?;
+    match written.map_err(|error| refuse(&error))? {
+        Became::Agreed => {
+            tracing::info!(profile, "the owner agreed at the page, and the document was replaced");
+            put(page, Ask::Consents).await
         }
-        if let Err(error) = directory::replace(&directory.owner(), text.as_bytes()) {
-            return Ok(Err(broken(format!(
-                "failed to write the document, so nothing has changed: {error}"
-            ))));
+        Became::Nothing(refusal) => Err(refusal),
+        Became::Part(what) => {
+            tracing::error!(profile, what, "the owner agreed at the page, and it was done in part");
+            // The car goes by what there is.
+            ask_loop(page, Ask::Consents).await?;
+            Err(Refusal::new(StatusCode::CONFLICT, what))
         }
-        let purposes: Vec<_> = wish.notices.into_keys().collect();
-        let giving = Giving {
-            purposes: &purposes,
-            lasts: wish.days.map(lasts),
-            method: METHOD,
+    }
+}
+
+/// First the document, whose hash the records have, then the consents. Between the two, and if it ends there, the car goes by a document that its
+/// owner has just agreed to and by consents that were there before: the other way round a new consent would stand beside a document that may allow
+/// more. Where no consent can be recorded, the document before takes its place again. Blocks.
+fn both(book: &mut Book, directory: &Directory, wish: &Agree, text: &str, now: Timestamp) -> Became {
+    let is_other = |(class, sha256): (&String, &String)| digest(book.notice_for(class).as_bytes()) != *sha256;
+    if wish.notices.iter().any(is_other) {
+        return Became::Nothing(bad("the notice has changed since it was shown: read it again"));
+    }
+    let owner = directory.owner();
+    let unwritten = |error: io::Error| {
+        Became::Nothing(broken(format!(
+            "failed to write the document, so nothing has changed: {error}"
+        )))
+    };
+    let before = match keep(&owner) {
+        Ok(before) => before,
+        Err(error) => return unwritten(error),
+    };
+    let before = before.as_deref();
+    if let Err(error) = directory::replace(&owner, text.as_bytes()) {
+        return match put_back(&owner, before) {
+            Ok(()) => unwritten(error),
+            Err(_) => Became::Part(format!(
+                "your document may be the new one, and no consent was recorded: {error}"
+            )),
         };
-        book.give(giving, now).map(Ok)
-    })
-    .await?
-    .map_err(|error| refuse(&error))??;
-    tracing::info!(profile, "the owner agreed at the page, and the document was replaced");
-    put(page, Ask::Consents).await
+    }
+    let purposes: Vec<_> = wish.notices.keys().cloned().collect();
+    let giving = Giving {
+        purposes: &purposes,
+        lasts: wish.days.map(lasts),
+        method: METHOD,
+    };
+    match book.give(giving, now) {
+        Ok(()) => {
+            // Of no use any more; and the next one replaces it.
+            let _ = before.map(std::fs::remove_file);
+            Became::Agreed
+        }
+        Err(error) => in_part(directory, before, &purposes, now, &error),
+    }
+}
+
+/// What there is where not every consent could be recorded.
+fn in_part(
+    directory: &Directory,
+    before: Option<&Path>,
+    purposes: &[String],
+    now: Timestamp,
+    error: &ConsentError,
+) -> Became {
+    let why = consents::said(error);
+    let held = held(directory);
+    let is_new = |purpose: &&String| held.of(purpose, now).is_ok_and(|held| held.given_at == now);
+    let recorded: Vec<_> = purposes.iter().filter(is_new).cloned().collect();
+    // What was agreed to beside the new document never stands beside the old one.
+    if recorded.is_empty() && put_back(&directory.owner(), before).is_ok() {
+        return match &held {
+            Consents::Known(_) => Became::Nothing(Refusal {
+                why: format!("nothing has changed: {why}"),
+                ..refuse(error)
+            }),
+            Consents::Unusable(unusable) => Became::Part(format!(
+                "your document is as it was, and none of your consents counts ({unusable}): {why}"
+            )),
+        };
+    }
+    let recorded = if recorded.is_empty() {
+        "nothing".to_owned()
+    } else {
+        recorded.join(", ")
+    };
+    Became::Part(format!(
+        "your document is the new one; of what you agreed to now is on record: {recorded} ({why})"
+    ))
+}
+
+/// Keeps the document beside itself, for a disk that has no room for it a second time; `None`: there is none.
+fn keep(owner: &Path) -> io::Result<Option<PathBuf>> {
+    let before = owner.with_extension("before");
+    match std::fs::copy(owner, &before) {
+        Ok(_) => Ok(Some(before)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Gives the document the place again that it had before.
+fn put_back(owner: &Path, before: Option<&Path>) -> io::Result<()> {
+    match before {
+        Some(before) => std::fs::rename(before, owner)?,
+        None => match std::fs::remove_file(owner) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        },
+    }
+    owner.parent().map_or(Ok(()), directory::sync_directory)
 }
 
 fn lasts(days: u16) -> SignedDuration {
@@ -154,8 +263,25 @@ pub(super) async fn withdraw(page: &Page, body: &[u8]) -> Answered {
         return withdraw_all(page, "").await;
     };
     let now = page.clock.wall();
-    match on_book(page, move |book| book.withdraw(Some(purposes.as_slice()), now)).await? {
-        Ok(_) => put(page, Ask::Consents).await,
+    let written = on_book(page, move |book| book.withdraw(Some(purposes.as_slice()), now));
+    let Ok(written) = timeout(ON_RECORD, written).await else {
+        return end_all(
+            page,
+            "not on record yet, for the disk does not answer, so all work ends: ",
+        )
+        .await;
+    };
+    match written? {
+        Ok(_) => match timeout(READ, put(page, Ask::Consents)).await {
+            Ok(answered) => answered,
+            Err(_) => {
+                end_all(
+                    page,
+                    "on record, but not read yet, for the disk does not answer, so all work ends: ",
+                )
+                .await
+            }
+        },
         Err(error @ ConsentError::NotGiven(_)) => Err(refuse(&error)),
         Err(error) => {
             // It holds all the same: for everything, for what cannot be written down cannot be told apart after a restart.
@@ -165,16 +291,33 @@ pub(super) async fn withdraw(page: &Page, body: &[u8]) -> Answered {
     }
 }
 
+/// Where the disk hangs: by the word alone, which needs none.
+async fn end_all(page: &Page, why: &str) -> Answered {
+    let Answer { text, status } = ask_loop(page, Ask::Withdraw).await?;
+    stands(page, &format!("{why}{text}"), &status)
+}
+
 async fn withdraw_all(page: &Page, why: &str) -> Answered {
-    let Answer { text, .. } = ask_loop(page, Ask::Withdraw).await?;
+    let Answer { text, status } = ask_loop(page, Ask::Withdraw).await?;
     // Work stands still already; what follows is for the record.
     let now = page.clock.wall();
-    let record = match on_book(page, move |book| book.withdraw(None, now)).await? {
+    let Ok(written) = timeout(ON_RECORD, on_book(page, move |book| book.withdraw(None, now))).await else {
+        return stands(
+            page,
+            &format!("{why}{text}; not on record yet: the disk does not answer"),
+            &status,
+        );
+    };
+    let record = match written? {
         Ok(written) if written.is_empty() => String::new(),
         Ok(written) => format!("; on record: {}", written.join(", ")),
         Err(error) => format!("; not on record: {}", consents::said(&error)),
     };
-    let Answer { status, .. } = ask_loop(page, Ask::Consents).await?;
+    // How things stood before is true enough where they cannot be read anew.
+    let status = match timeout(READ, ask_loop(page, Ask::Consents)).await {
+        Ok(answer) => answer?.status,
+        Err(_) => status,
+    };
     stands(page, &format!("{why}{text}{record}"), &status)
 }
 
@@ -205,6 +348,16 @@ pub(super) async fn consents(page: &Page) -> Answered {
     tell(&read.await.map_err(broken)??)
 }
 
+/// What is in force by the files.
+fn held(directory: &Directory) -> Consents {
+    let Ok(identity) = identity::read(directory) else {
+        return Consents::default();
+    };
+    let named = consents::named(directory, identity.vehicle());
+    let gathered = Gathered::of(directory, identity.vehicle(), named);
+    gathered.map_or_else(Consents::Unusable, |gathered| gathered.consents())
+}
+
 fn on_record(directory: &Directory) -> Result<Value, Refusal> {
     let identity = identity::read(directory).map_err(broken)?;
     let named = consents::named(directory, identity.vehicle());
@@ -216,7 +369,6 @@ fn on_record(directory: &Directory) -> Result<Value, Refusal> {
 
 #[cfg(test)]
 mod tests {
-    use hyper::StatusCode;
     use rstest::rstest;
 
     use super::*;

@@ -109,14 +109,15 @@ pub(super) async fn answer(page: &Page, asked: Asked, token: Option<&str>, body:
         Asked::Pause => put(page, pause(body, page.clock.wall())?).await,
         Asked::Resume => put(page, Ask::Resume).await,
         Asked::Withdraw => agree::withdraw(page, body).await,
-        Asked::Policy => policy(page),
-        Asked::Notice => agree::notice(page, body),
+        Asked::Policy => policy(page).await,
+        Asked::Notice => agree::notice(page, body).await,
         Asked::Agree => agree::agree(page, body).await,
         Asked::Consents => agree::consents(page).await,
         Asked::Earnings => {
             let now = page.clock.wall();
-            let owner = config::owner(&page.directory.owner()).ok().flatten();
+            let path = page.directory.owner();
             let told = of_receipts(page, move |shown, kept| {
+                let owner = config::owner(&path).ok().flatten();
                 let usages: Vec<_> = shown.usages().collect();
                 let costs = Costs::new(owner.as_ref().map(|owner| &owner.document));
                 account::earnings(&usages, now, shown.is_well(), kept, &costs)
@@ -182,7 +183,7 @@ fn sign_in(page: &Page, body: &[u8]) -> Answered {
     let token = page.door.sign_in(&code).map_err(|refused| {
         let status = match refused {
             Refused::TooSoon => StatusCode::TOO_MANY_REQUESTS,
-            Refused::Wrong | Refused::NoCode => StatusCode::FORBIDDEN,
+            Refused::Wrong => StatusCode::FORBIDDEN,
         };
         Refusal::new(status, refused.to_string())
     })?;
@@ -250,8 +251,11 @@ struct Ready {
     has_hours: bool,
 }
 
-fn policy(page: &Page) -> Answered {
-    let (document, problem) = match config::owner(&page.directory.owner()) {
+async fn policy(page: &Page) -> Answered {
+    let path = page.directory.owner();
+    // To read it may take a while: its expression is tried on many cars, and everything else in the agent would wait.
+    let read = tokio::task::spawn_blocking(move || config::owner(&path));
+    let (document, problem) = match read.await.map_err(broken)? {
         Ok(owner) => (owner.map(|owner| owner.document), None),
         Err(error) => (None, Some(said(&error))),
     };
@@ -303,11 +307,22 @@ async fn of_receipts<T: Send + 'static>(
     read.await.map_err(broken)?.map_err(broken)
 }
 
-/// Everything that the car holds on its owner, as one file: what `kerbside-agent export` prints.
+/// Everything that the car holds on its owner, as one file: what `kerbside-agent export` prints. One at a time, for it may be large, and who is
+/// second is told so at once.
 async fn export(page: &Page) -> Answered {
+    let Ok(alone) = Arc::clone(&page.exporting).try_acquire_owned() else {
+        let why = "the file is being made already, for you or for another phone: ask again when it is there";
+        return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, why));
+    };
+    let turn = Arc::clone(&page.reading).acquire_owned().await.map_err(broken)?;
     let (directory, now) = (page.directory.clone(), page.clock.wall());
     // Every signature is checked.
-    let read = tokio::task::spawn_blocking(move || Handle::current().block_on(rights::export(directory.root(), now)));
+    let read = tokio::task::spawn_blocking(move || {
+        let text = Handle::current().block_on(rights::export(directory.root(), now));
+        // Held until it is over, also if nobody waits for it any more.
+        drop((turn, alone));
+        text
+    });
     let text = read.await.map_err(broken)?;
     let text = text.map_err(|error| broken(format!("{error:#}")))?;
     let mut response = Response::new(Full::new(Bytes::from(text)));

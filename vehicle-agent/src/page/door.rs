@@ -1,9 +1,10 @@
 //! Who is the owner at the page: a code from the car's own console, once, and then a session.
 //!
 //! Made by [`super::open`]; the control socket asks it for codes, the server asks it about each request. All of it is in memory: an agent
-//! that starts again knows nobody. What must never happen: a session without a code that was shown in the car, a code that counts twice, or
-//! so many tries that one could be guessed.
+//! that starts again knows nobody. What must never happen: a session without a code that was shown in the car, a code that counts twice, so
+//! many tries that one could be guessed, or an answer by which who has no code learns whether there is one.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -52,16 +53,15 @@ struct Session {
     token: String,
     began: Boottime,
     used: Boottime,
+    /// Where its phone was last.
+    place: Option<IpAddr>,
 }
 
 /// Why somebody is not let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refused {
-    /// Nobody has asked for a code, or it is used, too old, or spoilt.
-    #[error("there is no code that counts: `kerbside-agent page code`, in the car, shows a new one")]
-    NoCode,
-    /// It is another one.
-    #[error("that is not the code")]
+    /// It is another one; or nobody has asked for one, or it is used, too old, or spoilt: which of these is told to nobody who has none.
+    #[error("that is no code that counts: `kerbside-agent page code`, in the car, shows a new one")]
     Wrong,
     /// The last try was a moment ago.
     #[error("one try a second")]
@@ -110,23 +110,28 @@ impl Door {
         let now = self.clock.boottime();
         let mut guard = self.inner();
         let inner = &mut *guard;
-        let known = inner.code.as_mut().filter(|known| now < known.until);
-        let known = known.ok_or(Refused::NoCode)?;
+        // Whether there is a code or not: nobody finds that out by what is said, or by when.
         if inner.tried.is_some_and(|before| now.since(before) < GAP) {
             return Err(Refused::TooSoon);
         }
         inner.tried = Some(now);
         let said: String = code.chars().filter(|c| !c.is_whitespace()).collect();
+        let known = inner.code.as_mut().filter(|known| now < known.until);
+        let digits = known.as_ref().map_or("", |known| known.digits.as_str());
         // By their digests: how far the two agree is not to be seen by the time that it takes.
-        if digest(said.as_bytes()) != digest(known.digits.as_bytes()) {
-            known.tries -= 1;
-            if known.tries == 0 {
-                inner.code = None;
-                tracing::warn!("wrong codes at the owner's page: the code counts no more");
+        let is_it = digest(said.as_bytes()) == digest(digits.as_bytes());
+        match known {
+            Some(_) if is_it => inner.code = None,
+            Some(known) => {
+                known.tries -= 1;
+                if known.tries == 0 {
+                    inner.code = None;
+                    tracing::warn!("wrong codes at the owner's page: the code counts no more");
+                }
+                return Err(Refused::Wrong);
             }
-            return Err(Refused::Wrong);
+            None => return Err(Refused::Wrong),
         }
-        inner.code = None;
         let token = format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
         inner.expire(now);
         while inner.sessions.len() >= SESSIONS {
@@ -142,6 +147,7 @@ impl Door {
             token: digest(token.as_bytes()),
             began: now,
             used: now,
+            place: None,
         });
         tracing::info!("somebody signed in at the owner's page with a code of the car");
         Ok(token)
@@ -161,6 +167,28 @@ impl Door {
             }
             None => false,
         }
+    }
+
+    /// A request with this token came from there.
+    pub(super) fn seen_at(&self, token: &str, place: IpAddr) {
+        let token = digest(token.as_bytes());
+        let mut inner = self.inner();
+        if let Some(session) = inner.sessions.iter_mut().find(|session| session.token == token) {
+            session.place = Some(place);
+        }
+    }
+
+    /// Whether somebody there is signed in.
+    pub(super) fn is_home(&self, place: IpAddr) -> bool {
+        let now = self.clock.boottime();
+        let mut inner = self.inner();
+        inner.expire(now);
+        inner.sessions.iter().any(|session| session.place == Some(place))
+    }
+
+    /// No code that was shown lets anybody in any more.
+    pub(super) fn spoil(&self) {
+        self.inner().code = None;
     }
 
     /// Ends a session.
@@ -205,13 +233,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn code_of_the_car_lets_in_once_with_or_without_its_space() {
         let door = door();
-        assert_eq!(door.sign_in("12345678"), Err(Refused::NoCode));
         let first = code(&door);
         assert_eq!(first.len(), 9, "two times four digits");
         let token = door.sign_in(&first).unwrap();
         assert!(door.knows(&token) && !door.knows(&first) && !door.knows(""));
         wait(GAP).await;
-        assert_eq!(door.sign_in(&first), Err(Refused::NoCode), "it counts once");
+        assert_eq!(door.sign_in(&first), Err(Refused::Wrong), "it counts once");
+        wait(GAP).await;
         let second = code(&door).replace(' ', "");
         let other = door.sign_in(&second).unwrap();
         assert_ne!(other, token);
@@ -230,10 +258,45 @@ mod tests {
             assert_eq!(door.sign_in(&old), Err(Refused::Wrong));
         }
         wait(CODE_LASTS).await;
-        assert_eq!(door.sign_in(&new), Err(Refused::NoCode));
+        assert_eq!(door.sign_in(&new), Err(Refused::Wrong));
+        wait(GAP).await;
         let last = code(&door);
         door.sign_all_out();
-        assert_eq!(door.sign_in(&last), Err(Refused::NoCode));
+        assert_eq!(door.sign_in(&last), Err(Refused::Wrong));
+        wait(GAP).await;
+        let spoilt = code(&door);
+        door.spoil();
+        assert_eq!(door.sign_in(&spoilt), Err(Refused::Wrong));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_no_code_does_not_learn_whether_there_is_one() {
+        let (without, with) = (door(), door());
+        let wrong = other(&code(&with));
+        for said in [wrong.as_str(), "", "12", "no code"] {
+            // Twice at once, and again when it may be tried.
+            for _ in 0..2 {
+                assert_eq!(without.sign_in(said), with.sign_in(said), "{said}");
+            }
+            wait(GAP).await;
+        }
+        assert!(with.sign_in(&wrong).is_err() && without.sign_in(&wrong).is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn somebody_is_where_a_session_was_used_last_and_as_long_as_it_is_one() {
+        let door = door();
+        let (here, there) = (IpAddr::from([192, 168, 7, 2]), IpAddr::from([192, 168, 7, 3]));
+        let token = door.sign_in(&code(&door)).unwrap();
+        assert!(!door.is_home(here));
+        door.seen_at("another", here);
+        assert!(!door.is_home(here), "not by any token");
+        door.seen_at(&token, here);
+        assert!(door.is_home(here) && !door.is_home(there));
+        door.seen_at(&token, there);
+        assert!(door.is_home(there) && !door.is_home(here));
+        wait(IDLE).await;
+        assert!(!door.is_home(there));
     }
 
     #[tokio::test(start_paused = true)]
@@ -248,7 +311,7 @@ mod tests {
             assert_eq!(door.sign_in(&wrong), Err(Refused::Wrong));
         }
         wait(GAP).await;
-        assert_eq!(door.sign_in(&right), Err(Refused::NoCode));
+        assert_eq!(door.sign_in(&right), Err(Refused::Wrong));
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,14 +1,14 @@
 //! The page's connections: HTTP/1.1, bounded in number, time and length.
 //!
 //! Runs beside the policy loop on the agent's one thread, so nothing here computes or waits for a disk. Whoever is in the car's network may
-//! connect: what one of them sends is bounded, and its end is the end of its connection. Every answer says the same of what a browser
+//! connect: what one of them sends is bounded, and its end is the end of its connection. However many they are, who is signed in has places that
+//! they cannot take, and who comes new gets one of the address that has the most. Every answer says the same of what a browser
 //! may do with it: nothing from elsewhere, in no frame, kept by nobody.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,16 +19,18 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use super::gate::{self, Refusal};
 use super::{Page, api, files};
 use crate::addresses::is_near;
-use crate::forget;
 
 /// Connections of all phones together, and of one address. A browser opens six.
-const CONNECTIONS: usize = 32;
+const CONNECTIONS: usize = 48;
 const OF_ONE: usize = 8;
+/// So many of them are for addresses where somebody is signed in, and for no other.
+const KEPT: usize = 16;
 /// For a request's head, and for the next one on the same connection.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
 const HEAD: usize = 16 << 10;
@@ -59,45 +61,70 @@ const ALWAYS: [(&str, &str); 7] = [
     ("permissions-policy", "camera=(), geolocation=(), microphone=()"),
 ];
 
-/// How many connections each address has.
+/// The connections that there are, the oldest first.
 #[derive(Default)]
-struct Places(Mutex<HashMap<IpAddr, usize>>);
+struct Places(Mutex<Vec<Taken>>);
+
+/// A place that is taken.
+struct Taken {
+    of: IpAddr,
+    /// Told when another one gets it.
+    leave: Arc<Notify>,
+}
 
 /// One connection's place, until it is dropped.
 struct Place {
     places: Arc<Places>,
-    of: IpAddr,
+    leave: Arc<Notify>,
 }
 
 impl Places {
-    /// `None`: there are enough.
-    fn take(self: &Arc<Self>, of: IpAddr) -> Option<Place> {
-        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let all: usize = taken.values().sum();
-        let own = taken.entry(of).or_default();
-        if all >= CONNECTIONS || *own >= OF_ONE {
-            if *own == 0 {
-                taken.remove(&of);
-            }
+    fn taken(&self) -> MutexGuard<'_, Vec<Taken>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `None`: there are enough. `is_home`: whether somebody at an address is signed in.
+    fn take(self: &Arc<Self>, of: IpAddr, is_home: impl Fn(IpAddr) -> bool) -> Option<Place> {
+        let mut taken = self.taken();
+        let own = taken.iter().filter(|other| other.of == of).count();
+        let home = is_home(of);
+        if own >= OF_ONE {
             return None;
         }
-        *own += 1;
+        let room = if home { CONNECTIONS } else { CONNECTIONS - KEPT };
+        if taken.len() >= room {
+            let (place, most) = crowded(&taken, is_home)?;
+            // Who has none yet gets one of who has any; nobody takes them from each other for ever.
+            if !home && own > 0 && most <= own + 1 {
+                return None;
+            }
+            taken.remove(place).leave.notify_one();
+        }
+        let leave = Arc::new(Notify::new());
+        taken.push(Taken {
+            of,
+            leave: Arc::clone(&leave),
+        });
         Some(Place {
             places: Arc::clone(self),
-            of,
+            leave,
         })
     }
 }
 
+/// The oldest place of the address that has the most, and how many that has; where somebody is signed in, nobody is crowded.
+fn crowded(taken: &[Taken], is_home: impl Fn(IpAddr) -> bool) -> Option<(usize, usize)> {
+    let count = |of: IpAddr| taken.iter().filter(|other| other.of == of).count();
+    let strangers = taken.iter().enumerate().filter(|(_, one)| !is_home(one.of));
+    let counted = strangers.map(|(place, one)| (place, count(one.of)));
+    counted.reduce(|found, next| if next.1 > found.1 { next } else { found })
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut taken = self.places.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(own) = taken.get_mut(&self.of) {
-            *own -= 1;
-            if *own == 0 {
-                taken.remove(&self.of);
-            }
-        }
+        self.places
+            .taken()
+            .retain(|other| !Arc::ptr_eq(&other.leave, &self.leave));
     }
 }
 
@@ -109,12 +136,16 @@ pub(super) async fn serve(listener: TcpListener, page: Arc<Page>) {
             Ok((stream, peer)) => {
                 // A packet for this address may have come in by another interface.
                 let near = is_near(peer.ip());
-                let Some(place) = near.then(|| places.take(peer.ip())).flatten() else {
+                let take = || places.take(peer.ip(), |address| page.door.is_home(address));
+                let Some(place) = near.then(take).flatten() else {
                     continue;
                 };
                 let page = Arc::clone(&page);
                 tokio::spawn(async move {
-                    speak(stream, page).await;
+                    tokio::select! {
+                        () = speak(stream, page, peer.ip()) => {}
+                        () = place.leave.notified() => tracing::debug!("a browser makes room for another"),
+                    }
                     drop(place);
                 });
             }
@@ -126,12 +157,17 @@ pub(super) async fn serve(listener: TcpListener, page: Arc<Page>) {
     }
 }
 
-async fn speak(stream: TcpStream, page: Arc<Page>) {
+async fn speak(stream: TcpStream, page: Arc<Page>, from: IpAddr) {
     // Answers come in one piece.
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |request: Request<Incoming>| {
         let page = Arc::clone(&page);
-        async move { Ok::<_, Infallible>(answer(&page, request).await) }
+        async move {
+            if let Some(token) = gate::token(request.headers()) {
+                page.door.seen_at(token, from);
+            }
+            Ok::<_, Infallible>(answer(&page, request).await)
+        }
     });
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder
@@ -193,15 +229,20 @@ where
     let token = gate::token(&head.headers);
     let asked = api::Asked::find(&head.method, what, head.uri.query())?;
     // Before the body is read: from who is not signed in nothing is taken but a code.
-    if !asked.is_open() && !token.is_some_and(|token| page.door.knows(token)) {
+    let is_known = token.is_some_and(|token| page.door.knows(token));
+    if !asked.is_open() && !is_known {
         return Err(Refusal::new(StatusCode::UNAUTHORIZED, "sign in with a code of the car"));
     }
     // A car that forgets its owner takes no word of who was signed in before.
-    if forget::pending(&page.directory).is_some() {
-        return Err(Refusal::new(
-            StatusCode::GONE,
-            "the car forgets its owner, and takes no word any more",
-        ));
+    if page.outlook.borrow().forgetting {
+        if is_known {
+            return Err(Refusal::new(
+                StatusCode::GONE,
+                "the car forgets its owner, and takes no word any more",
+            ));
+        }
+        // Whoever else tries a code is told what everybody is told.
+        page.door.spoil();
     }
     let body = if head.method == Method::POST {
         read(body).await?
@@ -238,22 +279,82 @@ fn refuse(refusal: &Refusal) -> Response<Full<Bytes>> {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
+
     use super::*;
+
+    /// Nobody is signed in anywhere.
+    fn nowhere(_: IpAddr) -> bool {
+        false
+    }
+
+    fn address(last: u8) -> IpAddr {
+        IpAddr::from([192, 168, 7, last])
+    }
+
+    /// Addresses that take all that a stranger may have, and what they hold.
+    fn crowd(places: &Arc<Places>, addresses: std::ops::RangeInclusive<u8>) -> Vec<Place> {
+        let all = addresses.flat_map(|last| std::iter::repeat_n(address(last), OF_ONE));
+        all.map(|of| places.take(of, nowhere).unwrap()).collect()
+    }
+
+    fn has(places: &Places, of: IpAddr) -> usize {
+        places.taken().iter().filter(|taken| taken.of == of).count()
+    }
+
+    /// Whether it was told to leave.
+    fn must_leave(place: &Place) -> bool {
+        place.leave.notified().now_or_never().is_some()
+    }
 
     #[test]
     fn one_phone_does_not_take_every_place_and_all_together_have_an_end() {
         let places = Arc::new(Places::default());
-        let address = |last: u8| IpAddr::from([192, 168, 7, last]);
-        let mut taken: Vec<_> = (0..OF_ONE).map(|_| places.take(address(1)).unwrap()).collect();
-        assert!(places.take(address(1)).is_none());
-        for last in 2..=4 {
-            taken.extend((0..OF_ONE).map(|_| places.take(address(last)).unwrap()));
-        }
-        assert_eq!(taken.len(), CONNECTIONS);
-        assert!(places.take(address(5)).is_none());
+        let mut taken = crowd(&places, 1..=1);
+        assert!(places.take(address(1), nowhere).is_none());
+        taken.extend(crowd(&places, 2..=4));
+        assert_eq!(taken.len(), CONNECTIONS - KEPT);
+        taken.extend(places.take(address(5), nowhere));
+        assert_eq!(places.taken().len(), CONNECTIONS - KEPT);
         drop(taken);
-        assert!(places.take(address(5)).is_some());
-        assert!(places.0.lock().unwrap().is_empty(), "nothing is kept of who is gone");
+        assert!(places.taken().is_empty(), "nothing is kept of who is gone");
+    }
+
+    #[test]
+    fn four_addresses_that_take_all_places_make_room_for_a_fifth_and_do_not_take_it_back() {
+        let places = Arc::new(Places::default());
+        let crowd = crowd(&places, 1..=4);
+        let new = places.take(address(5), nowhere).unwrap();
+        assert!(
+            must_leave(&crowd[0]) && !must_leave(&crowd[1]),
+            "the oldest of those that have the most"
+        );
+        assert_eq!((has(&places, address(1)), has(&places, address(5))), (OF_ONE - 1, 1));
+        assert!(
+            places.take(address(1), nowhere).is_none(),
+            "it has as many as the others, but for one"
+        );
+        assert!(!must_leave(&new));
+        // A browser opens more than one.
+        let more: Vec<_> = (0..5).map(|_| places.take(address(5), nowhere).unwrap()).collect();
+        assert_eq!(has(&places, address(5)), 1 + more.len());
+    }
+
+    #[test]
+    fn who_is_signed_in_has_places_that_nobody_else_takes_and_loses_none() {
+        let places = Arc::new(Places::default());
+        let home = |of: IpAddr| of == address(9);
+        let phone: Vec<_> = (0..OF_ONE).map(|_| places.take(address(9), home).unwrap()).collect();
+        let strangers: Vec<_> = (10..=200).filter_map(|last| places.take(address(last), home)).collect();
+        assert!(strangers.len() > CONNECTIONS);
+        assert_eq!(has(&places, address(9)), OF_ONE);
+        assert!(!phone.iter().any(must_leave));
+        drop((phone, strangers));
+        let again = crowd(&places, 210..=213);
+        assert_eq!(places.taken().len(), CONNECTIONS - KEPT);
+        let phone: Vec<_> = (0..OF_ONE).map(|_| places.take(address(9), home).unwrap()).collect();
+        assert!(!again.iter().any(must_leave), "nor does anybody have to leave for it");
+        assert_eq!(has(&places, address(9)), phone.len());
     }
 
     #[test]

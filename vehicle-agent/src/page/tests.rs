@@ -1,5 +1,6 @@
 //! Every endpoint and every refusal, with a policy loop that only notes what it is asked; and the connections, on real sockets.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -8,6 +9,7 @@ use hyper::header::{self, HeaderMap};
 use hyper::{Method, Request, StatusCode};
 use jiff::Timestamp;
 use kerbside_core::attempt::Kind;
+use kerbside_core::owner::Command;
 use kerbside_core::receipt::Claim;
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -15,7 +17,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::*;
-use crate::control::{Answer, Ask, Status};
+use crate::control::{Answer, Ask, Status, Visit};
 use crate::receipts::Receipts;
 use crate::receipts::tests::{TERMS, claim, usage};
 use crate::testing::{OWNER, TokioClock, consented};
@@ -26,6 +28,9 @@ struct Fixture {
     temp: tempfile::TempDir,
     page: Arc<Page>,
     asked: Arc<Mutex<Vec<Ask>>>,
+    /// The loop does not come to read the consents.
+    hangs: Arc<AtomicBool>,
+    outlook: watch::Sender<Outlook>,
 }
 
 /// What came back.
@@ -46,11 +51,23 @@ impl Fixture {
         let (requests, mut requested) = mpsc::channel::<ToLoop>(4);
         let asked = Arc::new(Mutex::new(Vec::new()));
         let noted = Arc::clone(&asked);
+        let hangs = Arc::new(AtomicBool::new(false));
+        let hung = Arc::clone(&hangs);
         tokio::spawn(async move {
+            let mut waiting = Vec::new();
             while let Some((ask, reply)) = requested.recv().await {
                 noted.lock().unwrap_or_else(PoisonError::into_inner).push(ask);
+                if ask == Ask::Consents && hung.load(Ordering::Relaxed) {
+                    waiting.push(reply);
+                    continue;
+                }
                 let status = Status {
                     standing: "available".to_owned(),
+                    visits: vec![Visit {
+                        user: "ann".to_owned(),
+                        what: "runs \"sh\" in main".to_owned(),
+                        ..Visit::default()
+                    }],
                     ..Status::default()
                 };
                 let text = format!("{ask:?}");
@@ -61,15 +78,25 @@ impl Fixture {
             listen: HOST.parse().unwrap(),
             names: Vec::new(),
         });
+        let outlook = watch::Sender::new(Outlook::initial(Arc::default(), Command::None));
+        let seen = outlook.subscribe();
         let page = Arc::new(Page {
             directory,
             door: Arc::new(Door::new(Arc::clone(&clock), hosts.origin())),
             clock,
             requests,
+            outlook: seen,
             hosts,
             reading: Arc::new(Semaphore::new(1)),
+            exporting: Arc::new(Semaphore::new(1)),
         });
-        Self { temp, page, asked }
+        Self {
+            temp,
+            page,
+            asked,
+            hangs,
+            outlook,
+        }
     }
 
     fn asked(&self) -> Vec<Ask> {
@@ -193,24 +220,25 @@ async fn every_answer_says_what_a_browser_may_do_with_it() {
     }
 }
 
-#[tokio::test]
-async fn wrong_code_is_told_and_no_cookie_given() {
+#[tokio::test(start_paused = true)]
+async fn wrong_code_is_told_in_the_same_words_whether_there_is_one_or_not_and_no_cookie_given() {
     let fixture = Fixture::new();
-    let came = fixture.send(post("session", None, &json!({"code": "12345678"}))).await;
-    assert_eq!(came.status, 403);
-    assert!(
-        came.body["error"]
-            .as_str()
-            .unwrap()
-            .contains("kerbside-agent page code")
-    );
-    fixture.page.door.new_code();
-    let came = fixture.send(post("session", None, &json!({"code": "none"}))).await;
-    assert!(came.status == 403 && !came.headers.contains_key(header::SET_COOKIE));
-    let came = fixture.send(post("session", None, &json!({"code": "none"}))).await;
-    assert_eq!(came.status, 429, "at once");
-    let came = fixture.send(post("session", None, &json!({"pin": "1"}))).await;
-    assert_eq!(came.status, 400);
+    let mut told = Vec::new();
+    for there_is_one in [false, true] {
+        if there_is_one {
+            fixture.page.door.new_code();
+        }
+        for said in [json!({"code": "none"}), json!({"code": "none"}), json!({"pin": "1"})] {
+            let came = fixture.send(post("session", None, &said)).await;
+            assert!(!came.headers.contains_key(header::SET_COOKIE));
+            told.push((came.status, came.body.to_string()));
+        }
+        sleep(Duration::from_secs(1)).await;
+    }
+    let statuses: Vec<_> = told.iter().map(|(status, _)| *status).collect();
+    assert_eq!(statuses, [403, 429, 400, 403, 429, 400]);
+    assert_eq!(told[..3], told[3..]);
+    assert!(told[0].1.contains("kerbside-agent page code"), "{}", told[0].1);
 }
 
 #[tokio::test]
@@ -222,6 +250,9 @@ async fn words_of_the_owner_go_the_way_that_the_commands_go() {
         (came.status, &came.body["status"]["standing"]),
         (200, &json!("available"))
     );
+    let visit = &came.body["status"]["visits"][0];
+    assert_eq!((&visit["user"], &visit["to"]), (&json!("ann"), &json!(null)));
+    assert_eq!(visit["what"], "runs \"sh\" in main");
     assert_eq!(phone.post("pause", &json!({})).await.body["said"], "Pause");
     assert_eq!(phone.post("pause", &json!({"minutes": 60})).await.status, 200);
     assert_eq!(phone.post("resume", &json!({})).await.status, 200);
@@ -330,6 +361,26 @@ async fn document_is_told_in_plain_words_and_one_that_is_broken_with_the_reason(
     );
 }
 
+/// An owner's expression may take a while to read, and the brake waits for nobody who reads.
+#[tokio::test]
+async fn document_is_read_where_nobody_waits_for_it() {
+    let fixture = Fixture::new();
+    let phone = fixture.signed_in().await;
+    let owner = fixture.page.directory.owner();
+    std::fs::remove_file(&owner).unwrap();
+    nix::unistd::mkfifo(&owner, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    let writer = std::thread::spawn(move || {
+        // Else who reads it on the runtime's thread would wait for ever.
+        let in_time = told.recv_timeout(Duration::from_secs(10)).is_ok();
+        std::fs::write(owner, OWNER).unwrap();
+        in_time
+    });
+    let (came, _) = tokio::join!(phone.get("policy"), async { tell.send(()) });
+    assert_eq!(came.status, 200, "{}", came.body);
+    assert!(writer.join().unwrap(), "everything else stood still");
+}
+
 /// What a page sends after it has shown the notice.
 async fn wish(phone: &Phone<'_>, class: &str) -> Value {
     let told = phone.post("notice", &json!({"classes": [class]})).await.body;
@@ -386,6 +437,84 @@ async fn consent_under_a_notice_that_was_not_shown_is_none() {
     assert_eq!(phone.get("consents").await.body["records"].as_array().unwrap().len(), 1);
 }
 
+/// The bytes of the owner's document.
+fn document(fixture: &Fixture) -> String {
+    std::fs::read_to_string(fixture.page.directory.owner()).unwrap()
+}
+
+#[tokio::test]
+async fn agreement_of_which_nothing_can_be_recorded_changes_nothing_and_says_so() {
+    let fixture = Fixture::new();
+    let phone = fixture.signed_in().await;
+    let wish = wish(&phone, "video").await;
+    // The key is new, and nobody can write a file where a directory is: nothing can be signed for.
+    let renewed = crate::testing::identity();
+    crate::identity::write(&fixture.page.directory, &renewed).unwrap();
+    let signer = kerbside_link::identity::Signer::new(&renewed).unwrap();
+    let key = fixture
+        .page
+        .directory
+        .receipts()
+        .join("keys")
+        .join(format!("{}.new", signer.key_id()));
+    std::fs::create_dir(&key).unwrap();
+    let came = phone.post("policy", &wish).await;
+    let why = came.body["error"].as_str().unwrap();
+    assert!(
+        came.status == 500 && why.starts_with("nothing has changed: failed to write"),
+        "{why}"
+    );
+    assert_eq!(document(&fixture), OWNER);
+    assert_eq!(phone.get("consents").await.body["records"].as_array().unwrap().len(), 1);
+    // The same in a car without a document.
+    std::fs::remove_file(fixture.page.directory.owner()).unwrap();
+    let came = phone.post("policy", &wish).await;
+    assert!(came.body["error"].as_str().unwrap().starts_with("nothing has changed"));
+    assert!(!fixture.page.directory.owner().exists());
+    // Another time it is as if nothing had been.
+    std::fs::write(fixture.page.directory.owner(), OWNER).unwrap();
+    std::fs::remove_dir(&key).unwrap();
+    assert_eq!(phone.post("policy", &wish).await.status, 200);
+    let mut names = std::fs::read_dir(fixture.temp.path()).unwrap();
+    assert!(names.all(|entry| entry.unwrap().path() != fixture.temp.path().join("owner.before")));
+}
+
+#[tokio::test]
+async fn agreement_that_is_recorded_in_part_is_told_as_what_it_is_and_the_car_goes_by_it() {
+    let fixture = Fixture::new();
+    let phone = fixture.signed_in().await;
+    let wish = wish(&phone, "video").await;
+    // The mark, which is written behind all records.
+    std::fs::create_dir(fixture.page.directory.receipts().join("consents.new")).unwrap();
+    let came = phone.post("policy", &wish).await;
+    let why = came.body["error"].as_str().unwrap();
+    assert_eq!(came.status, 409, "{why}");
+    assert!(
+        why.contains("your document is the new one") && why.contains("on record: video (failed to write"),
+        "{why}"
+    );
+    let owner = config::owner(&fixture.page.directory.owner()).unwrap().unwrap();
+    assert_eq!(
+        owner.document.consent.classes,
+        ["video"],
+        "no consent stands beside the document before"
+    );
+    assert_eq!(fixture.asked(), [Ask::Consents]);
+}
+
+#[tokio::test]
+async fn document_that_cannot_be_written_is_told_and_nothing_is_recorded() {
+    let fixture = Fixture::new();
+    let phone = fixture.signed_in().await;
+    let wish = wish(&phone, "video").await;
+    std::fs::create_dir(fixture.temp.path().join("owner.new")).unwrap();
+    let came = phone.post("policy", &wish).await;
+    let why = came.body["error"].as_str().unwrap();
+    assert!(came.status == 500 && why.contains("so nothing has changed"), "{why}");
+    assert_eq!(document(&fixture), OWNER);
+    assert_eq!(phone.get("consents").await.body["records"].as_array().unwrap().len(), 1);
+}
+
 #[tokio::test]
 async fn consent_is_taken_back_one_by_one_or_all_by_the_word_that_needs_no_record() {
     let fixture = Fixture::new();
@@ -420,6 +549,49 @@ async fn withdrawal_that_cannot_be_written_down_ends_all_work() {
         came.body
     );
     assert_eq!(fixture.asked()[0], Ask::Withdraw);
+}
+
+#[tokio::test(start_paused = true)]
+async fn withdrawal_that_the_loop_does_not_read_in_time_ends_all_work() {
+    let fixture = Fixture::new();
+    let phone = fixture.signed_in().await;
+    fixture.hangs.store(true, Ordering::Relaxed);
+    let came = phone.post("withdraw", &json!({"purposes": ["inference"]})).await;
+    let said = came.body["said"].as_str().unwrap();
+    assert!(
+        came.status == 200 && said.contains("on record, but not read yet") && said.contains("Withdraw"),
+        "{said}"
+    );
+    assert_eq!(fixture.asked(), [Ask::Consents, Ask::Withdraw]);
+    assert_eq!(phone.post("withdraw", &json!({})).await.status, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn withdrawal_that_a_disk_does_not_take_in_time_ends_all_work() {
+    let fixture = Fixture::new();
+    let phone = fixture.signed_in().await;
+    // Who reads a pipe waits for who writes to it.
+    let pipe = fixture.page.directory.identity().join("identity.json");
+    std::fs::remove_file(&pipe).unwrap();
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+    let body = json!({"purposes": ["inference"]});
+    let mut posted = Box::pin(phone.post("withdraw", &body));
+    // A paused clock does not advance by itself while a thread hangs.
+    let came = loop {
+        tokio::select! {
+            biased;
+            came = &mut posted => break came,
+            () = tokio::time::advance(Duration::from_millis(100)) => {}
+        }
+    };
+    // Lets go who hangs: a test waits for its threads.
+    drop(std::fs::OpenOptions::new().write(true).open(&pipe).unwrap());
+    let said = came.body["said"].as_str().unwrap();
+    assert!(
+        came.status == 200 && said.contains("the disk does not answer"),
+        "{said}"
+    );
+    assert_eq!(fixture.asked(), [Ask::Withdraw]);
 }
 
 #[tokio::test]
@@ -479,13 +651,31 @@ async fn export_is_a_file_with_everything_and_no_key() {
 }
 
 #[tokio::test]
-async fn car_that_forgets_its_owner_takes_no_word_of_who_was_signed_in() {
+async fn everything_is_made_into_a_file_for_one_at_a_time_and_the_second_is_told_so() {
     let fixture = Fixture::new();
     let phone = fixture.signed_in().await;
-    std::fs::write(fixture.page.directory.forgetting(), "{}").unwrap();
+    let (first, second) = tokio::join!(phone.get("export"), phone.get("export"));
+    assert_eq!((first.status, second.status), (200, 429));
+    let why = second.body["error"].as_str().unwrap();
+    assert!(why.contains("is being made already"), "{why}");
+    assert!(!second.headers.contains_key(header::CONTENT_DISPOSITION));
+    assert_eq!(phone.get("export").await.status, 200, "and then again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn car_that_forgets_its_owner_takes_no_word_of_who_was_signed_in_and_lets_nobody_in() {
+    let fixture = Fixture::new();
+    let phone = fixture.signed_in().await;
+    let code = fixture.page.door.new_code().lines().next().unwrap().to_owned();
+    fixture.outlook.send_modify(|outlook| outlook.forgetting = true);
     assert_eq!(phone.get("status").await.status, 410);
     assert_eq!(phone.post("resume", &json!({})).await.status, 410);
     assert_eq!(fixture.asked(), Vec::new());
+    // Who is nobody does not learn why.
+    sleep(Duration::from_secs(1)).await;
+    let came = fixture.send(post("session", None, &json!({"code": code}))).await;
+    assert_eq!(came.status, 403, "{}", came.body);
+    assert!(!came.body.to_string().contains("forget"), "{}", came.body);
 }
 
 #[tokio::test]
@@ -494,11 +684,13 @@ async fn agent_that_ends_is_told_as_that() {
     let (gone, _) = mpsc::channel(1);
     let page = Page {
         requests: gone,
+        outlook: fixture.page.outlook.clone(),
         directory: fixture.page.directory.clone(),
         clock: Arc::clone(&fixture.page.clock),
         door: Arc::clone(&fixture.page.door),
         hosts: fixture.page.hosts.clone(),
         reading: Arc::new(Semaphore::new(1)),
+        exporting: Arc::new(Semaphore::new(1)),
     };
     let phone = fixture.signed_in().await;
     let response = server::answer(&page, get("status", Some(&phone.cookie))).await;
@@ -532,6 +724,31 @@ async fn page_is_served_over_a_connection_and_a_head_that_is_too_long_is_not() {
     let long = format!("GET / HTTP/1.1\r\nhost: {HOST}\r\nx: {}\r\n\r\n", "y".repeat(64 << 10));
     let came = heard(connect().await.unwrap(), &long).await;
     assert!(!came.contains("</html>"), "{came}");
+}
+
+/// A connection from another address of this machine.
+async fn connected(from: u8, address: std::net::SocketAddr) -> TcpStream {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, from], 0).into()).unwrap();
+    socket.connect(address).await.unwrap()
+}
+
+#[tokio::test]
+async fn strangers_who_take_every_place_make_room_for_who_comes() {
+    let fixture = Fixture::new();
+    let address = listening(&fixture).await;
+    let mut idle = Vec::new();
+    for from in 2..=5 {
+        for _ in 0..8 {
+            idle.push(connected(from, address).await);
+        }
+    }
+    let ask = format!("GET / HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\n\r\n");
+    let came = heard(connected(6, address).await, &ask).await;
+    assert!(came.starts_with("HTTP/1.1 200"), "{came}");
+    // The oldest of them was broken off for it, without an answer.
+    let came = heard(idle.remove(0), "").await;
+    assert_eq!(came, "");
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,7 +11,7 @@ use super::path::{absolute, check_name};
 use super::pull::{PullPolicy, pull_policy};
 use super::volume::{Mount, mounts};
 use super::{Engine, amount, bytes, security};
-use crate::runtime::Security;
+use crate::runtime::{Security, Terminal};
 
 /// One container.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +50,8 @@ pub struct ContainerWork {
     pub mounts: Vec<Mount>,
     /// Who it is, and what it may.
     pub security: Security,
+    /// Whether somebody may type in it, and how.
+    pub terminal: Terminal,
     /// Bytes.
     pub memory_limit: Option<u64>,
     /// Thousandths of a processor.
@@ -147,6 +149,11 @@ pub(super) fn container(
             Engine::Wasm => Security::default(),
             Engine::Container => security::security(container, spec)?,
         },
+        terminal: Terminal {
+            stdin: container.stdin == Some(true),
+            stdin_once: container.stdin_once == Some(true),
+            tty: container.tty == Some(true),
+        },
         memory_limit: limit("memory")?.map(bytes),
         cpu_limit: limit("cpu")?.map(millis),
         cpu_request: request.map_or(0, millis),
@@ -211,6 +218,7 @@ fn refused(added: &EphemeralContainer, why: String) -> ContainerWork {
         working_dir: None,
         mounts: Vec::new(),
         security: Security::default(),
+        terminal: Terminal::default(),
         memory_limit: None,
         cpu_limit: None,
         cpu_request: 0,
@@ -235,8 +243,6 @@ fn refuse(container: &Container, engine: Engine) -> Result<(), String> {
                 .any(|port| port.host_port.is_some_and(|port| port != 0)),
             "ports.hostPort",
         ),
-        (container.stdin == Some(true), "stdin"),
-        (container.tty == Some(true), "tty"),
     ] {
         if set {
             return Err(format!("{field} is not possible in a vehicle yet"));
@@ -253,6 +259,8 @@ fn refuse(container: &Container, engine: Engine) -> Result<(), String> {
     let post_start = lifecycle.and_then(|lifecycle| lifecycle.post_start.as_ref());
     let pre_stop = lifecycle.and_then(|lifecycle| lifecycle.pre_stop.as_ref());
     for (set, field) in [
+        (container.stdin == Some(true), "stdin"),
+        (container.tty == Some(true), "tty"),
         (container.liveness_probe.is_some(), "livenessProbe"),
         (container.readiness_probe.is_some(), "readinessProbe"),
         (container.startup_probe.is_some(), "startupProbe"),

@@ -1,6 +1,6 @@
 //! Pods as the cluster sends them.
 
-use kerbside_link::proto::OutputRequest;
+use kerbside_link::proto::{OutputRequest, Streams};
 use rstest::rstest;
 use serde_json::{Value, json};
 
@@ -8,6 +8,7 @@ use kerbside_core::attempt::{ExitRule, Restart};
 
 use super::pull::pull_policy;
 use super::*;
+use crate::runtime::Terminal;
 
 /// A Pod of a FleetJob with one container.
 pub(crate) fn pod_json() -> Value {
@@ -89,6 +90,7 @@ fn pod_of_a_job_is_read() {
 #[case::env("/spec/containers/0", json!({"env": [{"name": "T", "valueFrom": {"fieldRef": {"fieldPath": "status.phase"}}}]}), "env T")]
 #[case::host_port("/spec/containers/0", json!({"ports": [{"containerPort": 80, "hostPort": 80}]}), "hostPort")]
 #[case::privileged("/spec/containers/0", json!({"securityContext": {"privileged": true}}), "privileged")]
+#[case::stdin("/spec/containers/0", json!({"stdin": true}), "stdin")]
 #[case::tty("/spec/containers/0", json!({"tty": true}), "tty")]
 #[case::relative("/spec/containers/0", json!({"workingDir": "work"}), "absolute")]
 #[case::dots("/spec/containers/0/volumeMounts/0", json!({"mountPath": "/model/../../etc"}), "..")]
@@ -260,7 +262,6 @@ fn container_that_is_added_is_one_more_and_is_added_once() {
 
 #[rstest]
 #[case::privileged(json!({"securityContext": {"privileged": true}}), "privileged")]
-#[case::stdin(json!({"stdin": true}), "stdin")]
 #[case::no_volume(json!({"volumeMounts": [{"name": "none", "mountPath": "/x"}]}), "no volume none")]
 fn container_that_no_vehicle_can_add_says_why_of_itself_alone(#[case] changes: Value, #[case] says: &str) {
     let amended = of_containers()
@@ -285,6 +286,62 @@ fn webassembly_program_has_no_processes_to_look_at() {
             .unwrap()
             .contains("targetContainerName")
     );
+}
+
+#[test]
+fn container_has_the_terminal_that_its_pod_says() {
+    let mut pod = pod_json();
+    pod["spec"]["runtimeClassName"] = RUNTIME_CLASS_CONTAINER.into();
+    let terminal = |pod: &Value| read(pod).unwrap().containers[0].terminal;
+    assert_eq!(terminal(&pod), Terminal::default());
+    pod["spec"]["containers"][0]["stdin"] = json!(true);
+    pod["spec"]["containers"][0]["stdinOnce"] = json!(true);
+    pod["spec"]["containers"][0]["tty"] = json!(true);
+    let expected = Terminal {
+        stdin: true,
+        stdin_once: true,
+        tty: true,
+    };
+    assert_eq!(terminal(&pod), expected);
+    let look = added(&json!({"stdin": true, "tty": true}));
+    let amended = of_containers().amended(&look, &Resources::default()).unwrap();
+    assert_eq!(amended.containers[1].refused, None);
+    let expected = Terminal {
+        stdin_once: false,
+        ..expected
+    };
+    assert_eq!(amended.containers[1].terminal, expected);
+}
+
+#[test]
+fn nobody_types_in_a_webassembly_program() {
+    let look = added(&json!({"stdin": true}));
+    let amended = read(&pod_json())
+        .unwrap()
+        .amended(&look, &Resources::default())
+        .unwrap();
+    let why = amended.containers[1].refused.as_deref().unwrap();
+    assert_eq!(why, "stdin is not possible with kerbside-wasm");
+}
+
+#[test]
+fn who_joins_a_program_has_a_terminal_if_it_has_one() {
+    let all = Streams {
+        stdin: true,
+        stdout: true,
+        stderr: true,
+        tty: false,
+    };
+    let tty = Terminal {
+        tty: true,
+        ..Terminal::default()
+    };
+    let joined = tty.joined(all);
+    assert_eq!(
+        (joined.stdin, joined.stdout, joined.stderr, joined.tty),
+        (true, true, false, true)
+    );
+    assert_eq!(Terminal::default().joined(Streams { tty: true, ..all }), all);
 }
 
 #[test]

@@ -15,12 +15,17 @@ use kerbside_core::parked::signals::path;
 use tokio::sync::oneshot;
 
 use super::*;
+use crate::brake::Watched;
+use crate::control::{Answer, Ask};
 use crate::outlook::Posture;
 use crate::signals::scenario::{self, Scenario};
 use crate::signals::{OwnerWord, Update};
 use crate::testing::{FakeCluster, OWNER, SetClock, TokioClock, consented};
 
 mod consents;
+mod disk;
+mod network;
+mod stalled;
 
 struct Fed(mpsc::UnboundedReceiver<Update>);
 
@@ -37,12 +42,15 @@ struct Fixture {
     feed: mpsc::UnboundedSender<Update>,
     outlook: watch::Receiver<Outlook>,
     brake: watch::Receiver<bool>,
+    watched: Watched,
     live: watch::Sender<usize>,
     requests: mpsc::Sender<Request>,
     ending: watch::Sender<bool>,
     receipts: watch::Sender<control::Receipts>,
     energy: Energy,
-    _connection: watch::Sender<Connection>,
+    connection: watch::Sender<Connection>,
+    /// Everything that the owner has said is on the disk.
+    kept: watch::Receiver<bool>,
 }
 
 fn parked_signals() -> Vec<(String, Value)> {
@@ -112,7 +120,8 @@ impl Fixture {
         }
         let cluster = FakeCluster::new();
         let (outlook, seen) = watch::channel(Outlook::initial(Arc::new(Terms::default()), Command::None));
-        let (brake, braked) = watch::channel(true);
+        let brake = Brake::pulled();
+        let (braked, watched) = (brake.follow(), brake.watched());
         let (live, lives) = watch::channel(0);
         let (requests, requested) = mpsc::channel(1);
         let (ending, ends) = watch::channel(false);
@@ -122,11 +131,19 @@ impl Fixture {
         });
         let car = Car::read(&directory.car()).unwrap();
         let energy = Energy::open(&car, &directory, &clock);
+        // Most cars here have no network that anybody looks at.
+        let uplink = if directory.data().exists() {
+            Uplink::open(&car, &directory, &clock)
+        } else {
+            Uplink::default()
+        };
         let wires = Wires {
             outlook,
             brake,
+            living: Living::default(),
             live: lives,
             held: watch::channel(Vec::new()).1,
+            visits: watch::channel(Vec::new()).1,
             requests: requested,
             containers: watch::channel(false).1,
             connection: connected,
@@ -134,9 +151,11 @@ impl Fixture {
             passed: Arc::default(),
             receipts: receipts_seen,
             energy: energy.clone(),
+            uplink,
         };
         let consents = Reader::new(&directory, &"car-aaaaaaaaaaaaaaaa".parse().unwrap());
         let policy = Policy::new(car, directory, consents, Arc::clone(&clock), cluster.clone(), wires);
+        let kept = policy.kept();
         tokio::spawn(policy.run(signals));
         Self {
             temp,
@@ -145,12 +164,14 @@ impl Fixture {
             feed,
             outlook: seen,
             brake: braked,
+            watched,
             live,
             requests,
             ending,
             receipts,
             energy,
-            _connection: connection,
+            connection,
+            kept,
         }
     }
 

@@ -19,6 +19,7 @@
 //! | `events` | what the engine tells by itself |
 //! | `isolation` | whether a Pod's network leads anywhere |
 //! | `network` | acting from within a Pod's network |
+//! | `streaming` | what somebody types in a container and reads |
 //! | `measure` | what the engine alone needs, for the benchmark |
 
 mod cage;
@@ -31,6 +32,7 @@ mod isolation;
 pub mod measure;
 mod network;
 mod sandbox;
+mod streaming;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
@@ -157,6 +159,11 @@ impl Cri {
         Self { inner }
     }
 
+    /// Has every container do as the brake says now. A task does so with each change; this is for a car in which no task gets to run.
+    pub fn follow_brake(&self) {
+        self.inner.cages.follow(&self.inner.brake);
+    }
+
     /// Whether the engine is there and can give a Pod its network.
     pub fn ready(&self) -> watch::Receiver<bool> {
         self.inner.ready.subscribe()
@@ -184,11 +191,11 @@ impl Cri {
         }
     }
 
-    /// Makes image and sandbox of a container ready. Returns the image with its digest, and what starts it.
+    /// Makes a container of a Pod ready: its image, by the reference that it may be fetched by, and its sandbox. Returns the image with its
+    /// digest, and what starts it.
     pub(crate) async fn prepare(
         &self,
-        work: &Arc<Work>,
-        index: usize,
+        (work, index, image): (&Arc<Work>, usize, &str),
         directory: &AttemptDirectory,
         most: Most,
         credentials: &BTreeMap<String, String>,
@@ -199,7 +206,7 @@ impl Cri {
             let pulled = self
                 .inner
                 .images
-                .container(&container.image, container.pull, credentials, &*self.inner);
+                .container(image, container.pull, credentials, &*self.inner);
             pulled.await.map_err(NotReady::from)
         };
         let sandbox = async {
@@ -227,6 +234,11 @@ impl Cri {
     /// Has the engine remove old images. Only called while no attempt uses any.
     pub(crate) async fn collect(&self) -> io::Result<()> {
         self.inner.images.collect_containers(&*self.inner).await
+    }
+
+    /// Has the engine remove every image that this car gave it; how many it keeps. Only called where nothing lives any more.
+    pub(crate) async fn forget_images(&self) -> io::Result<usize> {
+        self.inner.images.remove_containers(&*self.inner).await
     }
 
     /// Removes what the containers of an attempt shared. None of them may be alive.
@@ -474,11 +486,10 @@ fn spec_of(image: &str) -> proto::ImageSpec {
 
 async fn keep_braked(cages: Cages, mut brake: watch::Receiver<bool>) {
     loop {
-        let braked = *brake.borrow_and_update();
-        cages.brake(braked);
+        brake.mark_unchanged();
+        cages.follow(&brake);
         if brake.changed().await.is_err() {
-            // Nobody holds it any more: the car is gone.
-            cages.brake(true);
+            cages.follow(&brake);
             return;
         }
     }

@@ -1,6 +1,6 @@
 //! Which of the optional signals this car has ever said, over restarts.
 //!
-//! Owned by the policy loop. A car that has never said an optional signal does not have it, and that is no objection. What must never
+//! Owned by the policy loop, whose thread for the disk writes it. A car that has never said an optional signal does not have it, and that is no objection. What must never
 //! happen: a signal whose provider died, perhaps with an objection as its last word, and that after the next boot passes for one that
 //! the car never had.
 
@@ -57,17 +57,23 @@ impl Said {
         self.kept.iter().for_each(|path| snapshot.remember(path));
     }
 
-    /// Keeps what was said for the first time. What the disk does not take is tried again.
+    /// Whether there is something to keep, and it is worth a try.
+    pub fn is_news(&self, snapshot: &Snapshot, now: Boottime) -> bool {
+        self.again.is_none_or(|again| now >= again) && self.first_said(snapshot).next().is_some()
+    }
+
+    /// What was said for the first time.
+    fn first_said(&self, snapshot: &Snapshot) -> impl Iterator<Item = &String> {
+        let optional = self.optional.iter();
+        optional.filter(|path| snapshot.said(path) && !self.kept.contains(*path))
+    }
+
+    /// Keeps what was said for the first time. What the disk does not take is tried again. Blocks.
     pub fn keep(&mut self, snapshot: &Snapshot, now: Boottime) {
-        if self.again.is_some_and(|again| now < again) {
+        if !self.is_news(snapshot, now) {
             return;
         }
-        let new = self.optional.iter();
-        let new = new.filter(|path| snapshot.said(path) && !self.kept.contains(*path));
-        let new: Vec<String> = new.cloned().collect();
-        if new.is_empty() {
-            return;
-        }
+        let new: Vec<String> = self.first_said(snapshot).cloned().collect();
         tracing::info!(
             signals = new.join(" "),
             "the car has optional signals, and is judged by them from now on"

@@ -15,7 +15,7 @@ use kerbside_link::identity::{Ca, EnrolmentToken, SERVER_VALIDITY, ServerIdentit
 use kerbside_link::proto::{AttemptStatus, CarState, OutputFile, OutputReceipt};
 use kerbside_link::server::{
     Adapter, Arrival, Ended, EnrolmentRequest, FromCar, Greeting, Issued, LogStream, Options, OutputStream, Refusal,
-    ServerTls, SessionHandle, SignedReceipt, serve,
+    ServerTls, SessionHandle, SignedReceipt, TunnelEnds, serve,
 };
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
@@ -124,6 +124,10 @@ impl Adapter for Cluster {
             logs.insert(request_id.to_owned(), text);
         });
         Ok(())
+    }
+
+    async fn tunnel(&self, _: &VehicleId, _: &str, _: Result<TunnelEnds, Fault>) -> Result<(), Fault> {
+        Err(Fault::not_found("nobody waits for a tunnel"))
     }
 
     async fn output_offset(&self, _: &VehicleId, _: &PodUid, file: &OutputFile) -> Result<u64, Fault> {

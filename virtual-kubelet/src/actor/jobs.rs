@@ -1,9 +1,11 @@
 //! The actor's jobs: each one call to the API server or the store, away from the actor's turn.
 //!
 //! Made by the actor, at most one per object at a time. A job reads nothing of the actor: what it writes was computed before, and carries a
-//! precondition. What it learns goes into the mirrors, its outcome back to the actor.
+//! precondition. What it learns goes into the mirrors, its outcome back to the actor. Of what the API server refuses for now only a claim is
+//! made again here, for its car waits; all else comes again with a later turn.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -16,6 +18,7 @@ use kerbside_core::ids::{PodUid, VehicleId};
 use kerbside_core::names::NODE_TYPE;
 use kerbside_core::names::store::attempt_manifest;
 use kerbside_k8s::apply::{self, Written};
+use kerbside_k8s::client::{insist_while, is_refused_for_now};
 use kerbside_k8s::events::Severity;
 use kerbside_k8s::lease;
 use kerbside_link::fault::Fault;
@@ -24,11 +27,17 @@ use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::connection;
 use crate::context::{Context, MANAGER};
 use crate::gate::Lane;
 use crate::pod_writer::{self, PodRef};
+
+/// For so long a claim is made again that the API server refuses for now. Less than a job has, so that its car gets an answer.
+const CLAIM_FOR: Duration = Duration::from_secs(4);
+/// And no longer than this after its car came: a car's patience is 10 s, and some of it may have gone while it stood in its lane.
+const HEARD_WITHIN: Duration = Duration::from_secs(6);
 
 /// What a job is about: at most one job per key is at work.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -135,7 +144,7 @@ pub(super) fn claim(
                 outcome: Outcome::Written,
             };
         }
-        let outcome = match raise_epoch(&context, &id).await {
+        let outcome = match raise_epoch(&context, &id, &arrival).await {
             Ok(epoch) => Outcome::Claimed(epoch, arrival, reply),
             Err(refusal) => {
                 let _ = reply.send(Err(refusal));
@@ -155,8 +164,15 @@ pub(super) fn gone() -> Fault {
     Fault::unavailable("the car has gone before it was greeted; connect again")
 }
 
-pub(super) async fn raise_epoch(context: &Context, id: &VehicleId) -> Result<u64, Refusal> {
+/// The next epoch of the car that has come. It keeps its place among the arrivals, and in its lane, while the API server refuses for now: so
+/// no more cars are let in than it takes, and none comes again at once with another handshake.
+pub(super) async fn raise_epoch(context: &Context, id: &VehicleId, arrival: &Arrival) -> Result<u64, Refusal> {
     let api: Api<Vehicle> = Api::all(context.client.clone());
+    let waited = context.clock.boottime().since(arrival.at);
+    let until = Instant::now() + HEARD_WITHIN.saturating_sub(waited).min(CLAIM_FOR);
+    let left = || until.saturating_duration_since(Instant::now());
+    let waits = || !arrival.session.is_closed();
+    let not_now = |error: kube::Error| put_off(context, id, arrival, &error);
     let mut known = context.roster.vehicle(id.as_str()).map(|v| Vehicle::clone(&v));
     // Only another replica, or a person, writes at the same time; a handful of tries is plenty.
     for _ in 0..5 {
@@ -169,19 +185,35 @@ pub(super) async fn raise_epoch(context: &Context, id: &VehicleId) -> Result<u64
         if vehicle.spec.source == Source::Telemetry {
             return Err(Fault::denied(connection::WITHOUT_AGENT).into());
         }
-        match connection::raise(context, &vehicle).await {
-            Ok((epoch, Written::Done(vehicle))) => {
+        let raised = insist_while(left(), waits, || connection::raise(context, &vehicle)).await;
+        match raised.map_err(not_now)? {
+            (epoch, Written::Done(vehicle)) => {
                 context.roster.observe(*vehicle);
                 return Ok(epoch);
             }
-            Ok((_, Written::Stale)) => known = api.get_opt(id.as_str()).await.map_err(|e| unavailable(id, &e))?,
-            Err(error) => return Err(unavailable(id, &error)),
+            (_, Written::Stale) => {
+                let found = insist_while(left(), waits, || api.get_opt(id.as_str())).await;
+                known = found.map_err(not_now)?;
+            }
         }
     }
     Err(Fault::unavailable("the Vehicle is being written by others; connect again").into())
 }
 
-fn unavailable(id: &VehicleId, error: &kube::Error) -> Refusal {
+/// What the car is told when its epoch could not be raised. An API server that takes no more at this moment would be asked again by each car
+/// that is only told to connect again: those are given an appointment.
+fn put_off(context: &Context, id: &VehicleId, arrival: &Arrival, error: &kube::Error) -> Refusal {
+    if arrival.session.is_closed() {
+        return gone().into();
+    }
+    if is_refused_for_now(error) {
+        let delay = context
+            .gate
+            .appoint(!arrival.hello.attempts.is_empty(), &*context.clock);
+        tracing::warn!(vehicle.id = %id, %error, ?delay, "the API server takes no connection now; the car is to come again later");
+        let reason = "the cluster takes no more at this moment".to_owned();
+        return Refusal::RetryAfter { delay, reason };
+    }
     tracing::warn!(vehicle.id = %id, %error, "a connection could not be recorded; the car is sent away for now");
     Fault::unavailable("the cluster is not reachable; connect again").into()
 }

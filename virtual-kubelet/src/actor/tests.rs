@@ -1,6 +1,8 @@
 //! What an actor writes, and what it leaves alone, over a mocked API server. Time is moved by hand; nothing here has a car.
 
 mod braked;
+mod refused;
+mod turns;
 
 use super::*;
 use crate::fleet::Ends;
@@ -55,7 +57,7 @@ fn pod(fence: &str) -> Pod {
 struct Case {
     world: World,
     actor: Actor,
-    _inbox: mpsc::Sender<Message>,
+    inbox: mpsc::Sender<Message>,
 }
 
 fn case(replica: &str, pods: Vec<Pod>) -> Case {
@@ -113,7 +115,7 @@ fn case(replica: &str, pods: Vec<Pod>) -> Case {
     Case {
         actor,
         world,
-        _inbox: inbox_tx,
+        inbox: inbox_tx,
     }
 }
 
@@ -506,7 +508,8 @@ async fn epoch_is_raised_over_a_conflict_and_never_twice_the_same() {
         let (_, _, second) = respond(&mut server, 200, serde_json::to_value(&found).unwrap()).await;
         (first, second)
     };
-    let (epoch, (first, second)) = futures::join!(jobs::raise_epoch(&context, &id), answers);
+    let car = arrival(Boottime::default());
+    let (epoch, (first, second)) = futures::join!(jobs::raise_epoch(&context, &id, &car), answers);
     assert_eq!(epoch.unwrap(), 9);
     assert_eq!(first["metadata"]["resourceVersion"], "10");
     assert_eq!(second["metadata"]["resourceVersion"], "15");
@@ -519,7 +522,8 @@ async fn epoch_of_a_revoked_vehicle_is_not_raised() {
     let mut revoked = vehicle("r-0");
     revoked.spec.revoked = true;
     list(&context.roster.vehicles, vec![revoked]);
-    let refusal = jobs::raise_epoch(&context, &ID.parse().unwrap()).await.unwrap_err();
+    let car = arrival(Boottime::default());
+    let refusal = jobs::raise_epoch(&context, &car.vehicle, &car).await.unwrap_err();
     assert!(matches!(refusal, Refusal::Fault(fault) if !fault.is_retryable()));
 }
 
@@ -530,7 +534,8 @@ async fn epoch_of_a_vehicle_without_an_agent_is_not_raised() {
     let mut shown = vehicle("r-0");
     shown.spec.source = kerbside_api::v1alpha1::Source::Telemetry;
     list(&context.roster.vehicles, vec![shown]);
-    let refusal = jobs::raise_epoch(&context, &ID.parse().unwrap()).await.unwrap_err();
+    let car = arrival(Boottime::default());
+    let refusal = jobs::raise_epoch(&context, &car.vehicle, &car).await.unwrap_err();
     assert!(matches!(refusal, Refusal::Fault(fault) if !fault.is_retryable()));
 }
 

@@ -2,7 +2,8 @@
 //! while.
 //!
 //! Called for every request. Times are the kubelet's: a token's owner and an allowance are trusted for minutes, a refusal for half a
-//! minute, so that a right just given works soon. Nothing is ever allowed because a question could not be asked.
+//! minute, so that a right just given works soon. A question that the API server refuses for now is asked again for some seconds, as
+//! somebody waits. Nothing is ever allowed because a question could not be asked.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use kerbside_core::clock::{Boottime, Clock};
+use kerbside_k8s::client::{BRIEFLY, insist_for};
 use kube::api::PostParams;
 use kube::{Api, Client};
 use sha2::{Digest, Sha256};
@@ -43,7 +45,7 @@ pub(crate) struct Auth {
     client: Client,
     clock: Arc<dyn Clock>,
     tokens: Cache<[u8; 32], Option<User>>,
-    rights: Cache<(User, String, String), Decision>,
+    rights: Cache<(User, &'static str, String, String), Decision>,
 }
 
 impl Auth {
@@ -71,8 +73,8 @@ impl Auth {
             ..TokenReview::default()
         };
         let api: Api<TokenReview> = Api::all(self.client.clone());
-        let status = api
-            .create(&PostParams::default(), &review)
+        let params = PostParams::default();
+        let status = insist_for(BRIEFLY, || api.create(&params, &review))
             .await?
             .status
             .unwrap_or_default();
@@ -91,9 +93,15 @@ impl Auth {
         Ok(user)
     }
 
-    /// Whether the user may read `nodes/<subresource>` of this node; an empty node is all of them.
-    pub(crate) async fn authorise(&self, user: &User, node: &str, subresource: &str) -> Result<Decision, kube::Error> {
-        let key = (user.clone(), node.to_owned(), subresource.to_owned());
+    /// Whether the user may do this (`get`, `create`) with `nodes/<subresource>` of this node; an empty node is all of them.
+    pub(crate) async fn authorise(
+        &self,
+        user: &User,
+        verb: &'static str,
+        node: &str,
+        subresource: &str,
+    ) -> Result<Decision, kube::Error> {
+        let key = (user.clone(), verb, node.to_owned(), subresource.to_owned());
         if let Some(known) = self.rights.get(&key, self.clock.boottime()) {
             return Ok(known);
         }
@@ -104,7 +112,7 @@ impl Auth {
                 uid: user.uid.clone(),
                 extra: Some(user.extra.iter().cloned().collect()),
                 resource_attributes: Some(ResourceAttributes {
-                    verb: Some("get".into()),
+                    verb: Some(verb.into()),
                     version: Some("v1".into()),
                     resource: Some("nodes".into()),
                     subresource: Some(subresource.to_owned()),
@@ -116,8 +124,8 @@ impl Auth {
             ..SubjectAccessReview::default()
         };
         let api: Api<SubjectAccessReview> = Api::all(self.client.clone());
-        let status = api
-            .create(&PostParams::default(), &review)
+        let params = PostParams::default();
+        let status = insist_for(BRIEFLY, || api.create(&params, &review))
             .await?
             .status
             .unwrap_or_default();
@@ -203,7 +211,10 @@ mod tests {
         let (auth, mut server, clock) = auth();
         let expected = if allowed { Decision::Allow } else { Decision::Deny };
         let who = user();
-        let (decision, body) = futures::join!(auth.authorise(&who, "car-a", "proxy"), review(&mut server, allowed));
+        let (decision, body) = futures::join!(
+            auth.authorise(&who, "get", "car-a", "proxy"),
+            review(&mut server, allowed)
+        );
         assert_eq!(decision.unwrap(), expected);
         let asked = &body["spec"]["resourceAttributes"];
         assert_eq!(asked["subresource"], "proxy");
@@ -213,12 +224,15 @@ mod tests {
         );
         clock.set(before);
         assert_eq!(
-            auth.authorise(&user(), "car-a", "proxy").await.unwrap(),
+            auth.authorise(&user(), "get", "car-a", "proxy").await.unwrap(),
             expected,
             "from memory"
         );
         clock.set(after);
-        let (again, _) = futures::join!(auth.authorise(&who, "car-a", "proxy"), review(&mut server, !allowed));
+        let (again, _) = futures::join!(
+            auth.authorise(&who, "get", "car-a", "proxy"),
+            review(&mut server, !allowed)
+        );
         assert_ne!(again.unwrap(), expected);
     }
 
@@ -226,8 +240,11 @@ mod tests {
     async fn right_on_one_node_is_no_right_on_another() {
         let (auth, mut server, _) = auth();
         let who = user();
-        let (a, _) = futures::join!(auth.authorise(&who, "car-a", "proxy"), review(&mut server, true));
-        let (b, _) = futures::join!(auth.authorise(&who, "car-b", "proxy"), review(&mut server, false));
+        let (a, _) = futures::join!(auth.authorise(&who, "get", "car-a", "proxy"), review(&mut server, true));
+        let (b, _) = futures::join!(
+            auth.authorise(&who, "get", "car-b", "proxy"),
+            review(&mut server, false)
+        );
         assert_eq!((a.unwrap(), b.unwrap()), (Decision::Allow, Decision::Deny));
     }
 
@@ -249,6 +266,31 @@ mod tests {
         assert_eq!(user.unwrap().unwrap().name, "ann");
     }
 
+    #[rstest::rstest]
+    #[case(429)]
+    #[case(503)]
+    #[case(504)]
+    #[tokio::test(start_paused = true)]
+    async fn question_that_is_refused_for_now_is_asked_again(#[case] code: u16) {
+        let (auth, mut server, _) = auth();
+        let refusal =
+            json!({"kind": "Status", "status": "Failure", "code": code, "reason": "Refused", "message": "not now"});
+        let ann =
+            json!({"spec": {}, "status": {"authenticated": true, "user": {"username": "ann", "groups": ["dev"]}}});
+        let answers = async {
+            respond(&mut server, code, refusal.clone()).await;
+            respond(&mut server, 201, ann).await;
+            respond(&mut server, code, refusal.clone()).await;
+            review(&mut server, true).await
+        };
+        let asks = async {
+            let who = auth.token("t").await.unwrap().unwrap();
+            auth.authorise(&who, "get", "car-a", "proxy").await.unwrap()
+        };
+        let (decision, _) = futures::join!(asks, answers);
+        assert_eq!(decision, Decision::Allow);
+    }
+
     #[tokio::test]
     async fn question_that_cannot_be_asked_is_an_error_and_not_an_allowance() {
         let (auth, mut server, _) = auth();
@@ -257,7 +299,7 @@ mod tests {
             let (_, reply) = server.next_request().await.unwrap();
             reply.send_response(hyper::Response::builder().status(500).body(Body::empty()).unwrap());
         };
-        let (decision, ()) = futures::join!(auth.authorise(&who, "car-a", "proxy"), fails);
+        let (decision, ()) = futures::join!(auth.authorise(&who, "get", "car-a", "proxy"), fails);
         assert!(decision.is_err());
     }
 

@@ -49,7 +49,11 @@ pub(crate) enum TlsError {
 pub(crate) async fn client_ca(client: &Client) -> Result<Option<String>, kube::Error> {
     let (namespace, name, key) = CLIENT_CA;
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
-    Ok(api.get_opt(name).await?.and_then(|m| m.data?.remove(key)))
+    let ca = api.get_opt(name).await?.and_then(|m| m.data?.remove(key));
+    if ca.is_none() {
+        tracing::warn!("the cluster publishes no client CA; the kubelet port takes tokens only");
+    }
+    Ok(ca)
 }
 
 /// TLS with this certificate, for clients of this CA and for those without a certificate.
@@ -115,7 +119,7 @@ where
         .and_then(|c| user_of(c));
     let service = TowerToHyperService::new(routes.layer(Extension(Peer(user))));
     let served = auto::Builder::new(TokioExecutor::new())
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection_with_upgrades(TokioIo::new(stream), service)
         .await;
     if let Err(error) = served {
         tracing::debug!(error = %error, "a connection to the kubelet port broke");

@@ -33,6 +33,7 @@ async fn send(context: &Arc<Context>, peer: Peer, request: axum::http::request::
     let api = Arc::new(KubeletApi {
         fleet: Fleet::new(Arc::clone(context), CancellationToken::new()),
         desk: Arc::default(),
+        tunnels: Arc::default(),
         auth: Auth::new(context.client.clone(), Arc::clone(&context.clock)),
         stored: StoredLogs::new(context.store.clone(), Arc::clone(&context.clock)),
     });
@@ -115,13 +116,83 @@ async fn log_of_a_node_that_one_may_not_read_is_forbidden_and_tells_nothing() {
 #[case::senseless_option("/containerLogs/ns/p/main?tailLines=-1", 422, "tailLines: must be 0 or more")]
 #[case::added("/containerLogs/ns/p/look", 503, "the vehicle is not connected")]
 #[case::car_away("/containerLogs/ns/p/main", 503, "the vehicle is not connected")]
-#[case::not_yet("/attach/ns/p/main", 501, "neither exec nor attach")]
+#[case::enters_no_pod("/exec/ns/missing/main?output=1&command=ls", 404, "pod does not exist")]
+#[case::enters_a_pod_of_before("/exec/ns/p/u-0/main?output=1&command=ls", 404, "pod does not exist")]
+#[case::enters_no_container("/exec/ns/p/side?output=1&command=ls", 404, "container not found (\"side\")")]
+#[case::enters_without_streams("/attach/ns/p/main", 400, "at least 1 of stdin, stdout, stderr")]
+#[case::enters_without_upgrade("/exec/ns/p/u-1/main?output=1&command=ls", 400, "unable to upgrade")]
+#[case::joins_without_upgrade("/attach/ns/p/look?output=1", 400, "unable to upgrade")]
+#[case::port_of_no_pod("/portForward/ns/missing", 404, "pod does not exist")]
+#[case::port_without_upgrade("/portForward/ns/p", 400, "unable to upgrade")]
 #[tokio::test]
 async fn request_that_cannot_be_met_says_why(#[case] path: &str, #[case] status: u16, #[case] says: &str) {
     let mut world = World::new();
     let ((code, text), _) = futures::join!(get(&world.context, ann(), path), reviewing(&mut world.server, true, 1));
     assert_eq!(code, status, "{text}");
     assert!(text.contains(says), "{text}");
+}
+
+/// A WebSocket begins with a GET, and whoever may read a node may not run programs on it.
+#[rstest::rstest]
+#[case("/exec/ns/p/main?output=1&command=ls")]
+#[case("/exec/ns/missing/main?output=1&command=ls")]
+#[case("/attach/ns/p/main?output=1")]
+#[case("/portForward/ns/p")]
+#[case("/portForward/ns/p/u-1")]
+#[tokio::test]
+async fn nobody_enters_without_the_right_to_create_nodes_proxy(#[case] path: &str) {
+    let mut world = World::new();
+    let request = Request::builder()
+        .uri(path)
+        .header("connection", "Upgrade")
+        .header("upgrade", "websocket");
+    let (answer, asked) = futures::join!(
+        send(&world.context, ann(), request),
+        reviewing(&mut world.server, false, 1)
+    );
+    assert_eq!(answer.0, 403, "{}", answer.1);
+    let attributes = &asked[0]["spec"]["resourceAttributes"];
+    assert_eq!(
+        (&attributes["verb"], &attributes["resource"], &attributes["subresource"]),
+        (&json!("create"), &json!("nodes"), &json!("proxy"))
+    );
+}
+
+#[rstest::rstest]
+#[case::what_is_spoken_here("v4.channel.k8s.io", 503, "the vehicle is not connected")]
+#[case::something_older("v3.channel.k8s.io", 403, "the client offers v3.channel.k8s.io")]
+#[case::nothing("", 400, "X-Stream-Protocol-Version is missing or empty")]
+#[tokio::test]
+async fn spdy_is_upgraded_for_what_is_spoken_here_alone(
+    #[case] protocol: &str,
+    #[case] status: u16,
+    #[case] says: &str,
+) {
+    let mut world = World::new();
+    // One that never comes to be: it is asked for only when the car has said yes.
+    let upgrade = hyper::upgrade::on(Request::new(Body::empty()));
+    let request = Request::builder()
+        .method("POST")
+        .uri("/exec/ns/p/main?output=1&command=ls")
+        .header("connection", "Upgrade")
+        .header("upgrade", "SPDY/3.1")
+        .header("x-stream-protocol-version", protocol)
+        .extension(upgrade);
+    let ((code, text), _) = futures::join!(
+        send(&world.context, ann(), request),
+        reviewing(&mut world.server, true, 1)
+    );
+    assert_eq!(code, status, "{text}");
+    assert!(text.contains(says), "{text}");
+}
+
+#[test]
+fn no_of_a_car_is_told_as_one() {
+    let Refused(status, why) = Fault::denied("the owner does not allow it").into();
+    assert_eq!(
+        (status, why.as_str()),
+        (StatusCode::FORBIDDEN, "the owner does not allow it")
+    );
 }
 
 #[tokio::test]

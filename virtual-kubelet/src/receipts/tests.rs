@@ -1,15 +1,16 @@
 //! Receipts that are good, come again, lie, and stand against others.
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
 use kerbside_core::attempt::{Kind, Outcome};
 use kerbside_core::receipt::{Claim, Ending, NOTHING};
-use kerbside_link::SystemClock;
+use kerbside_k8s::store::Store;
 use kerbside_link::fault::FaultKind;
 use kerbside_link::identity::{Ca, Identity, Signer, VEHICLE_VALIDITY, new_key_and_csr};
-use prometheus_client::registry::Registry;
 use serde_json::Value;
 
 use super::*;
+use crate::testing::{World, list, respond};
 
 fn vehicle(n: u8) -> VehicleId {
     VehicleId::from_random([n; 10])
@@ -66,27 +67,35 @@ struct Case {
     signer: Signer,
     store: Store,
     receipts: Receipts,
-    _directory: tempfile::TempDir,
+    world: World,
 }
 
 impl Case {
     fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(&format!("file://{}/store", directory.path().display())).unwrap();
+        let world = World::new();
         let ca = Ca::generate(at()).unwrap();
-        let metrics = Metrics::new(&mut Registry::default());
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         Self {
             signer: signer(&ca, &vehicle(1)),
-            receipts: Receipts::new(&store, &ca.certificate_pem(), &clock, &metrics),
+            receipts: Receipts::new(&world.context, &ca.certificate_pem()),
             ca,
-            store,
-            _directory: directory,
+            store: world.context.store.clone(),
+            world,
         }
     }
 
     async fn put(&self, receipt: &SignedReceipt) -> Result<(), Fault> {
         self.receipts.put(&vehicle(1), receipt).await
+    }
+
+    /// Whether the operator is told of the receipt with this number.
+    async fn is_told_of(&self, sequence: u64) -> bool {
+        let place = path::ledger_pointer(vehicle(1).as_str(), &format!("u-{sequence}"));
+        self.store.size(&place).await.unwrap().is_some()
+    }
+
+    async fn close(&self, uid: &str) {
+        let place = path::ledger_closing(uid);
+        self.store.put(&place, Bytes::from_static(b"{}")).await.unwrap();
     }
 
     async fn refusal(&self, receipt: &SignedReceipt) -> (FaultKind, String) {
@@ -242,4 +251,107 @@ async fn receipt_that_lies_is_refused_and_says_in_what() {
             .is_err()
     );
     case.put(&good).await.unwrap();
+}
+
+/// A Pod on the car, of the attempt that receipt 1 is of.
+fn pod(metadata: &Value) -> Pod {
+    let mut pod = json!({
+        "metadata": {"name": "p", "namespace": "vision", "uid": "u-1", "resourceVersion": "1"},
+        "spec": {"nodeName": vehicle(1), "containers": []},
+    });
+    for (key, value) in metadata.as_object().unwrap() {
+        pod["metadata"][key] = value.clone();
+    }
+    serde_json::from_value(pod).unwrap()
+}
+
+#[rstest::rstest]
+#[case::held_for_its_ledger(json!({"finalizers": ["kerbside.dev/job-tracking"]}), false, true)]
+#[case::of_a_job(json!({"ownerReferences": [{"apiVersion": "kerbside.dev/v1alpha1", "kind": "FleetJob", "name": "j", "uid": "j"}]}), false, true)]
+#[case::let_go_with_a_closing(json!({"finalizers": ["example.com/other"]}), true, true)]
+#[case::of_a_deployment(json!({"ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "r"}]}), false, false)]
+#[case::of_nobody(json!({}), false, false)]
+#[tokio::test]
+async fn operator_is_told_of_a_receipt_of_a_pod_that_it_holds_or_has_closed(
+    #[case] metadata: Value,
+    #[case] closed: bool,
+    #[case] told: bool,
+) {
+    let case = Case::new();
+    list(&case.world.context.pods, vec![pod(&metadata)]);
+    if closed {
+        case.close("u-1").await;
+    }
+    case.put(&signed(&case.signer, &usage(&vehicle(1), 1))).await.unwrap();
+    assert_eq!(case.is_told_of(1).await, told);
+    let stored = case.store.size(&path::ledger_usage(vehicle(1).as_str(), 1)).await;
+    assert!(stored.unwrap().is_some(), "the car's half is whole");
+}
+
+/// What the API server has on the car.
+fn on_the_car(items: &Value) -> Value {
+    json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadataList", "metadata": {}, "items": items})
+}
+
+#[rstest::rstest]
+#[case::gone_and_never_closed(200, on_the_car(&json!([])), false)]
+#[case::another(200, on_the_car(&json!([{"metadata": {"name": "p", "uid": "u-2", "finalizers": ["kerbside.dev/job-tracking"]}}])), false)]
+#[case::not_shown_by_the_watch_yet(200, on_the_car(&json!([{"metadata": {"name": "p", "uid": "u-1", "finalizers": ["kerbside.dev/job-tracking"]}}])), true)]
+#[case::nobody_can_say(500, json!({"kind": "Status", "status": "Failure", "code": 500, "reason": "InternalError", "message": "no"}), true)]
+#[tokio::test]
+async fn pod_that_no_watch_shows_is_asked_for(#[case] code: u16, #[case] answer: Value, #[case] told: bool) {
+    let mut case = Case::new();
+    list(&case.world.context.pods, vec![]);
+    let receipt = signed(&case.signer, &usage(&vehicle(1), 1));
+    let id = vehicle(1);
+    let put = case.receipts.put(&id, &receipt);
+    let (put, (method, path, _)) = futures::join!(put, respond(&mut case.world.server, code, answer));
+    put.unwrap();
+    assert_eq!((method.as_str(), path.as_str()), ("GET", "/api/v1/pods"));
+    assert_eq!(case.is_told_of(1).await, told);
+}
+
+#[tokio::test]
+async fn pod_that_is_gone_is_asked_for_once_however_often_its_receipt_comes() {
+    let mut case = Case::new();
+    list(&case.world.context.pods, vec![]);
+    let receipt = signed(&case.signer, &usage(&vehicle(1), 1));
+    let id = vehicle(1);
+    let put = case.receipts.put(&id, &receipt);
+    let answer = on_the_car(&json!([]));
+    futures::join!(put, respond(&mut case.world.server, 200, answer))
+        .0
+        .unwrap();
+    // Were it asked for, this would wait for an answer, and then be told of as uncertain.
+    case.put(&receipt).await.unwrap();
+    assert!(!case.is_told_of(1).await);
+    // A closing says more than the memory.
+    case.close("u-1").await;
+    case.put(&receipt).await.unwrap();
+    assert!(case.is_told_of(1).await);
+}
+
+#[tokio::test]
+async fn look_that_was_in_vain_is_not_remembered() {
+    let mut case = Case::new();
+    list(&case.world.context.pods, vec![]);
+    let receipt = signed(&case.signer, &usage(&vehicle(1), 1));
+    let id = vehicle(1);
+    let failed =
+        json!({"kind": "Status", "status": "Failure", "code": 500, "reason": "InternalError", "message": "no"});
+    for (code, answer) in [(500, failed), (200, on_the_car(&json!([])))] {
+        let put = case.receipts.put(&id, &receipt);
+        let (put, (method, ..)) = futures::join!(put, respond(&mut case.world.server, code, answer));
+        put.unwrap();
+        assert_eq!(method, "GET");
+    }
+}
+
+#[tokio::test]
+async fn receipt_that_comes_when_its_pod_is_long_gone_is_told_of_without_asking() {
+    let case = Case::new();
+    list(&case.world.context.pods, vec![]);
+    case.close("u-1").await;
+    case.put(&signed(&case.signer, &usage(&vehicle(1), 1))).await.unwrap();
+    assert!(case.is_told_of(1).await);
 }

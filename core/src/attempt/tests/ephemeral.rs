@@ -98,3 +98,12 @@ fn container_that_cannot_be_made_ready_is_told_and_the_pod_goes_on() {
     assert!(driver.after(1000, Event::Tick).is_empty());
     assert!(driver.feed(exited(0, 0)).contains(&Effect::Upload));
 }
+
+#[test]
+fn container_that_the_owner_does_not_let_begin_waits_and_the_pod_goes_on() {
+    let (mut driver, _) = added(Driver::running(one()));
+    assert_eq!(driver.feed(declined(1)), [Effect::WriteJournal, Effect::Report]);
+    assert_eq!(driver.waiting(1).0, reason::SIGNATURE_VALIDATION_FAILED);
+    assert!(driver.after(1000, Event::Tick).is_empty());
+    assert!(driver.feed(exited(0, 0)).contains(&Effect::Upload));
+}

@@ -20,6 +20,7 @@ fn events() -> impl Strategy<Value = Event> {
         which().prop_map(prepared),
         which().prop_map(prepared),
         Just(pull_failed()),
+        which().prop_map(declined),
         which().prop_map(|container| Event::Started { container }),
         which().prop_map(|container| Event::Started { container }),
         (which(), 0..2).prop_map(|(container, code)| exited(container, code)),

@@ -176,6 +176,12 @@ impl World {
                 assert_eq!(before, None, "{uid} is counted twice");
             }
         }
+        // Whoever has closed an attempt by what is on record has not to look again.
+        let before = listed(old);
+        for (uid, kind) in listed(new) {
+            let was = before.get(&uid);
+            assert!(was.is_none_or(|was| *was == kind), "{uid} was {was:?} and is {kind}");
+        }
         for failure in &planned.failing {
             assert_eq!(
                 failure.counts,
@@ -257,4 +263,24 @@ impl World {
             assert!(active <= facts.spec.parallelism, "{active} attempts are active");
         }
     }
+}
+
+/// As what each end that is listed is on record.
+fn listed(ledger: &Ledger) -> BTreeMap<PodUid, &'static str> {
+    let Uncounted {
+        succeeded,
+        failed,
+        disrupted,
+        refused,
+    } = &ledger.uncounted;
+    let of = [
+        ("succeeded", succeeded),
+        ("failed", failed),
+        ("disrupted", disrupted),
+        ("refused", refused),
+    ];
+    let all = of
+        .into_iter()
+        .flat_map(|(kind, uids)| uids.iter().map(move |uid| (uid.clone(), kind)));
+    all.collect()
 }

@@ -184,6 +184,16 @@ proptest! {
     }
 
     #[test]
+    fn whose_result_is_that_of_the_index_changes_nothing_of_what_an_attempt_is_worth(given in any_given()) {
+        let late = given.closing(1);
+        let early = Closing { accepted_uid: None, ..late.clone() };
+        let usage = given.usage(1, NOTHING);
+        let settle = |closing: &Closing| closing.accept(&usage, "aa", FIRST).unwrap();
+        let early = Acceptance { accepted_uid: late.accepted_uid.clone(), ..settle(&early) };
+        prop_assert_eq!(early, settle(&late));
+    }
+
+    #[test]
     fn settlement_is_the_same_each_time(given in any_given()) {
         prop_assert_eq!(given.settled(), given.settled());
     }

@@ -11,6 +11,7 @@ const TERMS: &str =
 /// 200 W for each core.
 const DRAW: Draw = Draw {
     per_core_milliwatts: 200_000,
+    paid_milliwatts: 200_000,
 };
 
 fn document(more: &str) -> Document {
@@ -58,6 +59,17 @@ fn work_that_pays_less_than_the_floor_at_the_tariff_of_now_is_refused_with_the_n
 #[test]
 fn same_work_is_taken_when_energy_is_cheap() {
     assert_eq!(weigh(&owner(), TERMS, Some(DRAW), night()), Ok(()));
+}
+
+#[test]
+fn energy_that_the_ledger_would_not_believe_is_not_counted_as_paid() {
+    let terms: Terms = serde_json::from_str(TERMS).unwrap();
+    let draw = Draw {
+        per_core_milliwatts: 1_000_000,
+        paid_milliwatts: 350_000,
+    };
+    let worth = Worth::new(&terms, terms.per_kwh, draw);
+    assert_eq!((worth.pays, worth.costs), (3_675_000_000, 500_000_000));
 }
 
 #[rstest]
@@ -164,7 +176,7 @@ proptest! {
     ) {
         let price = |cents: u32| format!("{}.{:02}", cents / 100, cents % 100).parse::<Price>().unwrap();
         let terms = Terms { per_cpu_hour: price(per_hour), ..serde_json::from_str(TERMS).unwrap() };
-        let draw = Draw { per_core_milliwatts: watts * 1000 };
+        let draw = Draw { per_core_milliwatts: watts * 1000, paid_milliwatts: watts * 1000 };
         let taken = |kwh, floor| Worth::new(&terms, price(kwh), draw).leaves(price(floor));
         if !taken(kwh, floor) {
             prop_assert!(!taken(kwh + dearer, floor));

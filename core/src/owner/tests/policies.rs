@@ -93,6 +93,7 @@ fn profiles_are_five_and_each_is_valid_and_gives_nothing_away_by_itself() {
         let document = profile(name);
         assert_eq!(document.consent.classes, Vec::<String>::new(), "{name}");
         assert_eq!(document.egress, None, "{name}");
+        assert!(!document.allow_exec, "{name}");
         let doubts = doubts(&document, now);
         let of_classes = doubts.iter().all(|doubt| doubt.starts_with("consent.classes is empty"));
         assert!(doubts.len() == 1 && of_classes, "{name}: {doubts:?}");

@@ -5,6 +5,8 @@
 //! [`admission::admit`] over what the owner's caps leave, which the supervisor asks next, and [`Facts::desired`], which the adapter
 //! writes to the Node. What they are held to is said again here in other words, from the same moves.
 
+mod network;
+
 use std::time::Duration;
 
 use jiff::civil::{DateTime, Time, Weekday};
@@ -15,13 +17,17 @@ use proptest::prelude::*;
 use crate::admission;
 use crate::clock::Boottime;
 use crate::consent::Consents;
+use crate::data::Moved;
 use crate::energy::Used;
-use crate::owner::{ClockTrust, Command, Consent, Day, Document, Draw, Grounds, Hours, Remembered, Word};
+use crate::owner::{
+    ClockTrust, Command, Consent, Data, Day, Document, Draw, Grounds, Hours, Metered, Network, Remembered, Uplink, Word,
+};
 use crate::parked::signals::{Value, path};
 use crate::parked::tests::parked_car;
 use crate::parked::{Snapshot, State, Terms, Tri};
 use crate::quantity::{Quantity, Resources};
 use crate::vehicle::{self, Event, Facts, Judgement, NodeWish, Standing};
+use network::{EXPRESSIONS, WHENS};
 
 const CLASSES: [&str; 4] = ["inference", "video", "unclassified", ""];
 /// Terms of attempts. A core hour costs 0.03 EUR in this car, so only the first leave a hundredth.
@@ -93,6 +99,8 @@ enum Move {
     Consent(usize, bool),
     /// The car's meter knows that work has had so many watt-hours today, or knows nothing.
     Energy(Option<u64>),
+    /// Whether its network costs by the byte, and how much of the month's data is gone: by any network, and by such ones.
+    Uplink(Tri, u64, u64),
     /// Whether the car knows the time zone.
     Zone(bool),
     /// Somebody sets the wall clock, by so many minutes.
@@ -133,6 +141,11 @@ fn document() -> impl Strategy<Value = Document> {
         prop::option::weighted(0.3, (1..3_i64).prop_map(Quantity::from_units)),
         prop::bool::weighted(0.3),
     );
+    let network = (
+        prop::bool::weighted(0.5),
+        prop::option::weighted(0.3, (1..3_u64, any::<bool>())),
+        prop::option::weighted(0.3, 0..EXPRESSIONS.len()),
+    );
     let generous = prop::bool::weighted(0.7);
     (
         consent,
@@ -141,7 +154,7 @@ fn document() -> impl Strategy<Value = Document> {
         prop::option::of(moment()),
         caps,
         any::<bool>(),
-        energy,
+        (energy, network),
         generous,
     )
         .prop_map(
@@ -152,9 +165,14 @@ fn document() -> impl Strategy<Value = Document> {
                 pause_until,
                 max_cpu,
                 plug,
-                (max_kwh_per_day, has_floor),
+                ((max_kwh_per_day, has_floor), (allows, data, when)),
                 generous,
             )| {
+                let metered = if allows { Metered::Allow } else { Metered::Never };
+                let data = data.map(|(per_month, metered_only)| Data {
+                    per_month,
+                    metered_only,
+                });
                 let paid = if has_floor { priced() } else { willing() };
                 let consent = Consent {
                     given_at,
@@ -171,6 +189,9 @@ fn document() -> impl Strategy<Value = Document> {
                     quiet_hours,
                     max_cpu,
                     max_kwh_per_day,
+                    when: when.map(|which| WHENS[which].clone()),
+                    network: Network { metered },
+                    data,
                     ..paid
                 };
                 // Most of them have a consent that holds: else no car would ever work.
@@ -222,6 +243,8 @@ fn moves() -> impl Strategy<Value = Move> {
         6 => prop::option::weighted(0.95, document()).prop_map(|document| Move::Write(Box::new(document))),
         2 => (0..2_usize, prop::bool::weighted(0.8)).prop_map(|(class, given)| Move::Consent(class, given)),
         3 => prop::option::weighted(0.9, prop::sample::select(&[0, 999, 1000, 1999, 2000][..])).prop_map(Move::Energy),
+        3 => (prop::sample::select(&[Tri::No, Tri::No, Tri::Unknown, Tri::Yes][..]), 0..3_u64, 0..3_u64)
+            .prop_map(|(metered, bytes, metered_bytes)| Move::Uplink(metered, bytes, metered_bytes)),
         1 => prop::bool::weighted(0.8).prop_map(Move::Zone),
         3 => (-600..600_i64).prop_map(Move::Clock),
         1 => prop::bool::weighted(0.8).prop_map(Move::Connected),
@@ -267,6 +290,7 @@ struct World {
     consented: Vec<String>,
     consents: Consents,
     energy: Option<Used>,
+    uplink: Uplink,
     zone: Option<TimeZone>,
     live: bool,
     facts: Facts,
@@ -304,6 +328,7 @@ impl World {
             consented: Vec::new(),
             consents: Consents::default(),
             energy: None,
+            uplink: Uplink::free(),
             zone: Some(TimeZone::UTC),
             live: false,
             facts,
@@ -341,6 +366,7 @@ impl World {
             wall: self.wall(),
             trust: self.trust,
             energy: self.energy,
+            uplink: self.uplink,
         }
     }
 
@@ -348,6 +374,7 @@ impl World {
     fn draw(&self) -> Option<Draw> {
         self.energy.map(|_| Draw {
             per_core_milliwatts: 100_000,
+            paid_milliwatts: 100_000,
         })
     }
 
@@ -399,6 +426,14 @@ impl World {
                     microjoules: watt_hours * 3_600_000_000,
                     ..Used::default()
                 });
+            }
+            Move::Uplink(metered, bytes, metered_bytes) => {
+                let moved = Moved {
+                    bytes,
+                    metered_bytes,
+                    lost: false,
+                };
+                self.uplink = Uplink { metered, moved };
             }
             Move::Zone(known) => self.zone = known.then_some(TimeZone::UTC),
             Move::Clock(minutes) => {
@@ -504,6 +539,8 @@ impl World {
         let classes = self.document.as_ref().map(|document| &document.consent.classes);
         let recorded = self.consented.iter().any(|consented| consented == class);
         self.owner_is_willing()
+            && self.network_is_allowed(self.uplink.metered != Tri::No)
+            && self.expression_says_yes(class)
             && recorded
             && classes.is_some_and(|classes| classes.iter().any(|accepted| accepted == class))
     }
@@ -534,6 +571,8 @@ impl World {
             && (!document.require_plugged_in || self.fresh(&cable()) == Some(&Value::Bool(true)))
             && self.hours_say_yes(document)
             && self.day_has_energy(document)
+            && self.network_is_allowed(self.uplink.metered == Tri::Yes)
+            && (consent.classes.is_empty() || consent.classes.iter().any(|class| self.expression_says_yes(class)))
     }
 
     fn day_has_energy(&self, document: &Document) -> bool {

@@ -25,9 +25,14 @@ maxMemory: 1Gi
 maxCpu: 1500m
 maxDiskBytesPerSecond: 20Mi
 egress: {allow: [public], ports: [443], maxBytesPerSecond: 500Ki}
+when: pluggedIn || hour < 6
+network: {metered: allow}
+data: {perMonth: 2Gi, meteredOnly: true}
+allowExec: true
 maxKWhPerDay: 1500m
 tariff: {currency: EUR, perKWh: '0.30', windows: [{from: '22:00', to: '06:00', days: [Mon], perKWh: '0.2'}]}
 priceFloorPerCPUHour: '0.01'
+publishers: [{name: a, publicKey: '-----BEGIN PUBLIC KEY----- MCowBQYDK2VwAyEAAPmqlBS8i3zkkyVyFQNoZJd1pWcFzW83r5vLsXzH6sM= -----END PUBLIC KEY-----'}]
 ";
 
 fn schema() -> Value {
@@ -66,6 +71,9 @@ fn valid(schema: &Value, value: &Value, root: &Value, place: &str) -> Result<(),
             "minItems" if value.as_array().map_or(0, Vec::len) < count(says) => {
                 return refuse("too few");
             }
+            "maxItems" if value.as_array().map_or(0, Vec::len) > count(says) => {
+                return refuse("too many");
+            }
             "items" => {
                 for (index, item) in value.as_array().into_iter().flatten().enumerate() {
                     valid(says, item, root, &format!("{place}[{index}]"))?;
@@ -100,6 +108,7 @@ fn valid(schema: &Value, value: &Value, root: &Value, place: &str) -> Result<(),
             | "minimum"
             | "maximum"
             | "minItems"
+            | "maxItems"
             | "additionalProperties"
             | "pattern"
             | "format"
@@ -138,14 +147,17 @@ fn accepts(value: &Value) -> Result<(), String> {
 }
 
 /// The objects of the document: where each is in a document, and in the schema.
-const OBJECTS: [(&str, &str); 7] = [
+const OBJECTS: [(&str, &str); 10] = [
     ("", ""),
     ("/consent", "/properties/consent"),
     ("/egress", "/properties/egress"),
+    ("/network", "/properties/network"),
+    ("/data", "/properties/data"),
     ("/tariff", "/properties/tariff"),
     ("/tariff/windows/0", "/properties/tariff/properties/windows/items"),
     ("/workHours/0", "/$defs/hours"),
     ("/quietHours/0", "/$defs/hours"),
+    ("/publishers/0", "/properties/publishers/items"),
 ];
 
 fn names(object: &Value) -> BTreeSet<String> {
@@ -217,11 +229,24 @@ fn schema_refuses_what_the_document_refuses() {
         ("/consent/classes", json!("inference")),
         ("/pauseUntil", json!(5)),
         ("/maxCpu", json!(null)),
+        ("/when", json!(null)),
+        ("/when", json!(true)),
+        ("/network", json!(null)),
+        ("/network/metered", json!("Never")),
+        ("/data", json!(null)),
+        ("/data/perMonth", json!(null)),
+        ("/data/meteredOnly", json!("yes")),
+        ("/allowExec", json!("yes")),
+        ("/allowExec", json!(null)),
         ("/maxKWhPerDay", json!(null)),
         ("/tariff", json!(null)),
         ("/tariff/perKWh", json!(0.3)),
         ("/tariff/windows/0/days", json!([])),
         ("/priceFloorPerCPUHour", json!(1)),
+        ("/publishers", json!([])),
+        ("/publishers", json!(null)),
+        ("/publishers/0/name", json!(1)),
+        ("/publishers/0/publicKey", json!(null)),
         ("/egress/ports/0", json!(65_536)),
         ("/egress/allow", json!(null)),
     ];

@@ -30,6 +30,12 @@ pub(super) struct VehicleLedger {
 struct Index {
     vehicles: Vec<VehicleId>,
     ca: String,
+    /// Older operators say nothing of them.
+    #[serde(default)]
+    cas: BTreeMap<String, String>,
+    /// That the operator has had them. Older ones do not say so: they hand on whatever lies in the store.
+    #[serde(default)]
+    cas_are_known: bool,
     operator_keys: BTreeMap<String, String>,
 }
 
@@ -38,14 +44,23 @@ struct Index {
 #[serde(rename_all = "camelCase")]
 struct Export {
     ca: String,
+    #[serde(default)]
+    cas: BTreeMap<String, String>,
+    /// What the operator said of them; older exports do not say.
+    #[serde(default)]
+    cas_are_known: bool,
     operator_keys: BTreeMap<String, String>,
     vehicles: Vec<VehicleLedger>,
 }
 
 /// Ledgers, and what they are checked with.
 pub(super) struct Book {
-    /// Certificates, PEM.
+    /// Certificates, PEM: the cluster's present CA, or those that whoever checks has brought himself.
     pub(super) ca: String,
+    /// Every CA that the cluster had, PEM by fingerprint. Empty where somebody has brought his own: no other is believed then.
+    pub(super) cas: BTreeMap<String, String>,
+    /// Whether the operator says that it has had these; if not, anybody who may write to the store may have left them there.
+    pub(super) cas_are_known: bool,
     /// Whether whoever checks has brought the CA himself.
     pub(super) ca_is_known: bool,
     /// The operator's certificates, PEM, by the id of the key.
@@ -66,6 +81,8 @@ impl Book {
         let index: Index = operator.get_json("/ledger").await?;
         Ok(Self {
             ca: index.ca,
+            cas: index.cas,
+            cas_are_known: index.cas_are_known,
             ca_is_known: false,
             operator_keys: index.operator_keys,
             vehicles: index.vehicles,
@@ -88,11 +105,18 @@ impl Book {
         }
         Ok(Self {
             ca: export.ca,
+            cas: export.cas,
+            cas_are_known: export.cas_are_known,
             ca_is_known: false,
             operator_keys: export.operator_keys,
             vehicles: ledgers.keys().cloned().collect(),
             source: Source::Export(ledgers),
         })
+    }
+
+    /// Whether it is a file that somebody has handed on.
+    pub(super) fn is_export(&self) -> bool {
+        matches!(self.source, Source::Export(_))
     }
 
     /// One vehicle's ledger.

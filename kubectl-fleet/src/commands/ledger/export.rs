@@ -10,8 +10,12 @@ use crate::Error;
 
 /// Writes every ledger of the book, one after the other.
 pub(super) async fn export(book: &Book, out: &mut impl Write) -> Result<(), Error> {
-    let (ca, keys) = (json!(book.ca), json!(book.operator_keys));
-    say(out, &format!("{{\"ca\":{ca},\"operatorKeys\":{keys},\"vehicles\":["))?;
+    let (ca, cas, keys) = (json!(book.ca), json!(book.cas), json!(book.operator_keys));
+    let known = book.cas_are_known;
+    say(
+        out,
+        &format!("{{\"ca\":{ca},\"cas\":{cas},\"casAreKnown\":{known},\"operatorKeys\":{keys},\"vehicles\":["),
+    )?;
     for (n, vehicle) in book.vehicles.iter().enumerate() {
         let ledger = json!(book.ledger(vehicle).await?);
         let separator = if n == 0 { "" } else { "," };

@@ -1,7 +1,7 @@
 //! `kubectl fleet ledger sum`: what is to be paid, exactly and rounded.
 //!
-//! Sums are of what the operator has signed, in millionths of the currency's unit, and only a payout is rounded. Where the ledger does not
-//! hold that is said beside them: whoever pays should look first.
+//! Sums are of what the operator has signed with a key that is believed, in millionths of the currency's unit, and only a payout is rounded.
+//! How many lines are in no sum is said beside them, and where the ledger does not hold: whoever pays should look first.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -23,11 +23,13 @@ pub(super) async fn sum(book: &Book, by: Option<SumBy>, format: Format, out: &mu
     let mut judge = Checker::new(book)?;
     let mut findings = judge.problems.len();
     let mut unsettled = 0_u64;
+    let mut left_out = 0;
     let mut sums: BTreeMap<Key, Sum> = BTreeMap::new();
     for vehicle in &book.vehicles {
         let checked = judge.check(&book.ledger(vehicle).await?);
         findings += checked.findings();
         unsettled += checked.report.unsettled;
+        left_out += checked.left_out;
         for line in &checked.report.lines {
             add(sums.entry((line.currency.clone(), None)).or_default(), line);
             if let Some(by) = by {
@@ -40,6 +42,10 @@ pub(super) async fn sum(book: &Book, by: Option<SumBy>, format: Format, out: &mu
         Format::Text => {
             say(out, &table(&sums, by))?;
             say(out, &format!("not settled yet: {unsettled} receipts"))?;
+            if left_out > 0 {
+                let why = "left out, for nobody who is believed here has signed them, or they are there twice";
+                say(out, &format!("{why}: {left_out} acceptances"))?;
+            }
             if findings > 0 {
                 let warning = "the ledger does not hold, so look at 'kubectl fleet ledger verify' before you pay";
                 say(out, &format!("{warning}; findings: {findings}"))?;
@@ -48,7 +54,7 @@ pub(super) async fn sum(book: &Book, by: Option<SumBy>, format: Format, out: &mu
         }
         Format::Json => {
             let rows: Vec<Value> = sums.iter().map(row).collect();
-            let all = json!({ "sums": rows, "unsettled": unsettled, "findings": findings });
+            let all = json!({ "sums": rows, "unsettled": unsettled, "leftOut": left_out, "findings": findings });
             say(out, &all.to_string())
         }
     }

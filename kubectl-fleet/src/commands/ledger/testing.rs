@@ -5,7 +5,7 @@ use kerbside_core::attempt::{Kind, Outcome};
 use kerbside_core::ids::VehicleId;
 use kerbside_core::ledger::{ACCEPTANCE_TYPE, Closing, Place, Standing, Terms, Unaccepted};
 use kerbside_core::receipt::{Claim, Ending, Envelope, NOTHING, PAYLOAD_TYPE, Usage, digest, pae};
-use kerbside_link::identity::{Ca, Identity, Signer, VEHICLE_VALIDITY, new_key_and_csr};
+use kerbside_link::identity::{Ca, Identity, Signer, VEHICLE_VALIDITY, cas_from_pem, new_key_and_csr};
 use serde_json::{Value, json};
 
 /// Years ago: what is signed then is to hold now.
@@ -43,7 +43,15 @@ impl Cluster {
     /// An export of these vehicles' ledgers.
     pub(super) fn export(&self, vehicles: &[Value]) -> Value {
         let (keyid, chain) = (self.operator.key_id(), self.operator.chain_pem());
-        json!({ "ca": self.ca.certificate_pem(), "operatorKeys": { keyid: chain }, "vehicles": vehicles })
+        json!({
+            "ca": self.ca.certificate_pem(), "cas": {}, "casAreKnown": true, "operatorKeys": { keyid: chain },
+            "vehicles": vehicles,
+        })
+    }
+
+    /// The CA's certificate by its fingerprint, as the store has it.
+    pub(super) fn cas(&self) -> Value {
+        json!(cas_from_pem(&self.ca.certificate_pem()).unwrap())
     }
 
     /// A vehicle's ledger: so many attempts of an hour each, all accepted; one for each of the operator's and the car's chains.

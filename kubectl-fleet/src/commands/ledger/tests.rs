@@ -42,7 +42,10 @@ async fn ledgers_in_order_are_said_to_be() {
         text.contains("receipts: 3, acceptances: 3, not settled: 0, findings: 0"),
         "{text}"
     );
-    assert!(text.contains("with --ca to be sure"), "{text}");
+    assert!(
+        text.contains("by its own word, as this file has it; with --ca"),
+        "{text}"
+    );
     assert!(text.ends_with("vehicles: 2, findings: 0\n"), "{text}");
 }
 
@@ -151,6 +154,149 @@ async fn certificates_of_another_ca_are_not_believed() {
     export["operatorKeys"] = other["operatorKeys"].clone();
     let (text, result) = ledger(&export, &["verify"]).await;
     assert!(findings(result) > 0 && text.contains("operator: certificate"), "{text}");
+}
+
+/// An export of a cluster whose CA was made anew, with a vehicle of each, and the fingerprints of the old and the new CA.
+fn renewed() -> (Value, [String; 2]) {
+    let (old, new) = (Cluster::new(), Cluster::new());
+    let mut export = new.export(&[old.ledger(1, 2), new.ledger(2, 1)]);
+    let (before, after) = (old.cas(), new.cas());
+    let mut fingerprints = Vec::new();
+    for cas in [&before, &after] {
+        for (fingerprint, pem) in cas.as_object().unwrap() {
+            export["cas"][fingerprint.as_str()] = pem.clone();
+            fingerprints.push(fingerprint.clone());
+        }
+    }
+    let keys = old.export(&[])["operatorKeys"].clone();
+    for (keyid, chain) in keys.as_object().unwrap() {
+        export["operatorKeys"][keyid.as_str()] = chain.clone();
+    }
+    (export, fingerprints.try_into().unwrap())
+}
+
+#[tokio::test]
+async fn what_was_signed_under_an_older_ca_holds_and_is_said_to_be_of_it() {
+    let (export, [old, new]) = renewed();
+    let (text, result) = ledger(&export, &["verify"]).await;
+    assert_eq!(findings(result), 0, "{text}");
+    for (ca, count) in [(&old, 2), (&new, 1)] {
+        for what in ["receipts", "acceptances"] {
+            let says = format!("{what} by keys of the CA {ca}: {count}\n");
+            assert!(text.contains(&says), "{says}: {text}");
+        }
+    }
+    assert!(text.contains("the CAs are those that the operator had"), "{text}");
+
+    let (text, _) = ledger(&export, &["verify", "-o", "json"]).await;
+    let all: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(all["cas"].as_array().unwrap().len(), 2);
+    let of_old = all["vehicles"].as_array().unwrap();
+    let of_old = of_old.iter().find(|v| v["receipts"] == 2).unwrap();
+    assert_eq!(
+        of_old["cas"],
+        json!({ "receipts": { old.as_str(): 2 }, "acceptances": { old.as_str(): 2 } })
+    );
+
+    // The export of an export has them too.
+    let (text, _) = ledger(&export, &["export"]).await;
+    let again: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(again["cas"], export["cas"]);
+}
+
+/// A cluster's ledger that somebody with the store's credentials has rewritten: one vehicle's acceptances, of more attempts than there were,
+/// and a certificate of the key that has signed them, of a CA of his own.
+fn rewritten() -> (Cluster, Cluster, Value) {
+    let (cluster, stranger) = (Cluster::new(), Cluster::new());
+    let mut export = cluster.export(&[cluster.ledger(1, 1), stranger.ledger(2, 3)]);
+    let keys = stranger.export(&[])["operatorKeys"].clone();
+    for (keyid, chain) in keys.as_object().unwrap() {
+        export["operatorKeys"][keyid.as_str()] = chain.clone();
+    }
+    (cluster, stranger, export)
+}
+
+#[tokio::test]
+async fn what_is_signed_under_a_strangers_ca_is_found_and_in_no_sum() {
+    let (cluster, stranger, mut export) = rewritten();
+    // The operator does not name the stranger's CA; an older one, or an older export of it, did, and did not say that it had had it.
+    let by_an_older = [cluster.cas(), stranger.cas()];
+    for older in [false, true] {
+        if older {
+            export.as_object_mut().unwrap().remove("casAreKnown");
+            for cas in &by_an_older {
+                for (fingerprint, pem) in cas.as_object().unwrap() {
+                    export["cas"][fingerprint.as_str()] = pem.clone();
+                }
+            }
+        }
+        let (text, result) = ledger(&export, &["verify"]).await;
+        assert!(findings(result) > 0, "{text}");
+        assert!(text.contains("operator: certificate"), "{text}");
+        assert!(
+            text.contains("acceptances, line 3: it is signed by a key that is not known"),
+            "{text}"
+        );
+        assert_eq!(text.contains("this file does not say which CAs"), older, "{text}");
+
+        let (text, result) = ledger(&export, &["sum"]).await;
+        result.unwrap();
+        let row: Vec<&str> = text.lines().nth(1).unwrap().split_whitespace().collect();
+        assert_eq!(row, ["EUR", "1", "1", "1.000", "0", "0.020000", "0.02"], "{text}");
+        assert!(text.contains("are there twice: 3 acceptances\n"), "{text}");
+        assert!(text.contains("before you pay; findings: "), "{text}");
+        let (text, _) = ledger(&export, &["sum", "-o", "json"]).await;
+        let all: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(all["leftOut"], 3, "{text}");
+    }
+}
+
+#[tokio::test]
+async fn who_believes_the_other_ca_says_so() {
+    let (cluster, other, export) = rewritten();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ca.pem");
+    let both = format!("{}{}", cluster.ca.certificate_pem(), other.ca.certificate_pem());
+    std::fs::write(&file, both).unwrap();
+    let path = file.to_str().unwrap();
+    let (text, result) = ledger(&export, &["verify", "--ca", path]).await;
+    assert_eq!(findings(result), 0, "{text}");
+    let (text, _) = ledger(&export, &["sum", "--ca", path]).await;
+    assert!(text.contains("0.080000") && !text.contains("left out"), "{text}");
+}
+
+#[tokio::test]
+async fn older_cas_of_which_nobody_says_that_the_operator_had_them_are_not_believed() {
+    let (mut export, _) = renewed();
+    export["casAreKnown"] = false.into();
+    let (text, result) = ledger(&export, &["verify"]).await;
+    assert!(findings(result) > 0, "{text}");
+    // What nobody has said is not said by an export of it either, and nothing is lost.
+    let (text, _) = ledger(&export, &["export"]).await;
+    let again: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&again["casAreKnown"], &again["cas"]), (&json!(false), &export["cas"]));
+}
+
+#[tokio::test]
+async fn older_ca_is_not_believed_where_somebody_brings_his_own_or_under_anothers_name() {
+    let (export, [old, new]) = renewed();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ca.pem");
+    let path = file.to_str().unwrap();
+    let (of_old, of_new) = (&export["cas"][old.as_str()], &export["cas"][new.as_str()]);
+    std::fs::write(&file, of_new.as_str().unwrap()).unwrap();
+    let (text, result) = ledger(&export, &["verify", "--ca", path]).await;
+    assert!(findings(result) > 0, "{text}");
+    let both = format!("{}{}", of_old.as_str().unwrap(), of_new.as_str().unwrap());
+    std::fs::write(&file, both).unwrap();
+    let (text, result) = ledger(&export, &["verify", "--ca", path]).await;
+    assert_eq!(findings(result), 0, "{text}");
+
+    let mut swapped = export.clone();
+    swapped["cas"] = json!({ new.as_str(): of_old });
+    let (text, result) = ledger(&swapped, &["verify"]).await;
+    assert!(findings(result) > 0, "{text}");
+    assert!(text.contains("it is another certificate"), "{text}");
 }
 
 #[tokio::test]

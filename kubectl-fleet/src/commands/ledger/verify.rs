@@ -1,5 +1,6 @@
 //! `kubectl fleet ledger verify`: everything that is wrong, vehicle by vehicle.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 
 use kerbside_core::ids::VehicleId;
@@ -20,14 +21,14 @@ pub(super) async fn verify(book: &Book, format: Format, out: &mut impl Write) ->
         let checked = judge.check(&book.ledger(vehicle).await?);
         findings += checked.findings();
         match format {
-            Format::Text => say(out, &text(vehicle, &checked))?,
+            Format::Text => say(out, &text(vehicle, &checked, judge.cas.len() > 1))?,
             Format::Json => {
                 let separator = if n == 0 { "" } else { "," };
                 say(out, &format!("{separator}{}", value(vehicle, &checked)))?;
             }
         }
     }
-    end(book, findings, format, out)?;
+    end(book, &judge, findings, format, out)?;
     if findings == 0 {
         Ok(())
     } else {
@@ -47,28 +48,50 @@ fn begin(judge: &Checker, format: Format, out: &mut impl Write) -> Result<(), Er
     }
 }
 
-fn end(book: &Book, findings: usize, format: Format, out: &mut impl Write) -> Result<(), Error> {
+fn end(book: &Book, judge: &Checker, findings: usize, format: Format, out: &mut impl Write) -> Result<(), Error> {
     if format == Format::Json {
+        let (cas, known) = (json!(judge.cas.keys().collect::<Vec<_>>()), book.ca_is_known);
+        let had = book.cas_are_known;
         return say(
             out,
-            &format!("],\"caIsKnown\":{},\"findings\":{findings}}}", book.ca_is_known),
+            &format!("],\"cas\":{cas},\"caIsKnown\":{known},\"casAreKnown\":{had},\"findings\":{findings}}}"),
         );
     }
     if !book.ca_is_known {
-        say(
-            out,
-            "the CA is the one that comes with the ledger; give one that you know with --ca to be sure of it",
-        )?;
+        say(out, word(book))?;
     }
     say(out, &format!("vehicles: {}, findings: {findings}", book.vehicles.len()))
 }
 
-fn text(vehicle: &VehicleId, checked: &Checked) -> String {
+/// Whose word it is which CAs are the cluster's.
+fn word(book: &Book) -> &'static str {
+    match (book.is_export(), book.cas_are_known) {
+        (false, true) => {
+            "the CAs are those that the operator says it has had; give those that you know with --ca to be sure of them"
+        }
+        (false, false) => {
+            "the operator is older and does not say which CAs it has had, so the present one alone is believed; give those that you know with --ca"
+        }
+        (true, true) => {
+            "the CAs are those that the operator had by its own word, as this file has it; with --ca, and those that you know, it is a proof"
+        }
+        (true, false) => {
+            "this file does not say which CAs the operator has had, so the one that was the present one is believed alone, by the operator's word \
+             as this file has it; with --ca, and those that you know, it is a proof"
+        }
+    }
+}
+
+/// With what each CA stands for where there are several.
+fn text(vehicle: &VehicleId, checked: &Checked, several: bool) -> String {
     let Checked {
         report,
         problems,
         receipts,
         acceptances,
+        left_out: _,
+        receipts_by_ca,
+        acceptances_by_ca,
     } = checked;
     let mut text = format!(
         "{vehicle}: receipts: {receipts}, acceptances: {acceptances}, not settled: {}, findings: {}",
@@ -79,7 +102,17 @@ fn text(vehicle: &VehicleId, checked: &Checked) -> String {
     let of_receipts = report.usage.findings.iter().map(|f| format!("\n  receipts, {f}"));
     let of_acceptances = report.findings.iter().map(|f| format!("\n  acceptances, {f}"));
     text.extend(problems.chain(of_receipts).chain(of_acceptances));
+    if several {
+        text.extend(by_ca("receipts", receipts_by_ca));
+        text.extend(by_ca("acceptances", acceptances_by_ca));
+    }
     text
+}
+
+fn by_ca<'a>(what: &'a str, lines: &'a BTreeMap<String, usize>) -> impl Iterator<Item = String> + 'a {
+    lines
+        .iter()
+        .map(move |(ca, count)| format!("\n  {what} by keys of the CA {ca}: {count}"))
 }
 
 fn value(vehicle: &VehicleId, checked: &Checked) -> Value {
@@ -88,6 +121,7 @@ fn value(vehicle: &VehicleId, checked: &Checked) -> Value {
         "receipts": checked.receipts,
         "acceptances": checked.acceptances,
         "unsettled": checked.report.unsettled,
+        "cas": { "receipts": checked.receipts_by_ca, "acceptances": checked.acceptances_by_ca },
         "findings": {
             "vehicle": checked.problems,
             "receipts": checked.report.usage.findings,

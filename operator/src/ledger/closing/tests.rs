@@ -244,3 +244,70 @@ async fn first_closing_stands() {
     case.ledger.uncounted.disrupted.insert("mine".parse().unwrap());
     assert_eq!(case.close(&seen("Failed", same), false).await.unwrap(), first);
 }
+
+/// What is seen and on record, and whether all that counts is known for good.
+#[rstest::rstest]
+#[case::disrupted("disrupted", "Failed", &["Started", "Stopped"], true)]
+#[case::failed("failed", "Failed", &["Started", "Stopped"], true)]
+#[case::accepted("succeeded", "Succeeded", &["Started", "Stopped"], true)]
+#[case::not_on_record("", "Failed", &["Started", "Stopped"], false)]
+#[case::refused("refused", "Failed", &["Started", "Stopped"], false)]
+#[case::not_stopped("disrupted", "Failed", &["Started"], false)]
+#[case::not_known_since_when("disrupted", "Failed", &["Stopped"], false)]
+#[case::at_work("disrupted", "Running", &["Started", "Stopped"], false)]
+fn attempt_is_final_when_its_end_is_on_record_and_its_time_is_known(
+    #[case] list: &str,
+    #[case] phase: &str,
+    #[case] conditions: &[&str],
+    #[case] is: bool,
+) {
+    let uids = |name: &str| (list == name).then(|| "mine".parse().unwrap()).into_iter().collect();
+    let ledger = Ledger {
+        uncounted: Uncounted {
+            succeeded: uids("succeeded"),
+            failed: uids("failed"),
+            disrupted: uids("disrupted"),
+            refused: uids("refused"),
+        },
+        ..Ledger::default()
+    };
+    let attempt = seen(phase, |p| {
+        let all = conditions
+            .iter()
+            .map(|c| condition(&format!("kerbside.dev/{c}"), "00:00"));
+        p["status"]["conditions"] = all.collect::<Vec<_>>().into();
+    });
+    assert_eq!(is_final(&ledger, &attempt), is);
+}
+
+#[rstest::rstest]
+#[case("failed")]
+#[case("disrupted")]
+#[tokio::test]
+async fn early_closing_says_what_a_late_one_would_but_for_whose_result_it_is(#[case] list: &str) {
+    let attempt = seen("Failed", same);
+    let mut closings = Vec::new();
+    for is_over in [false, true] {
+        let mut case = Case::new();
+        let uids = |name: &str| (list == name).then(|| "mine".parse().unwrap()).into_iter().collect();
+        case.ledger.uncounted = Uncounted {
+            failed: uids("failed"),
+            disrupted: uids("disrupted"),
+            ..Uncounted::default()
+        };
+        assert!(is_final(&case.ledger, &attempt));
+        if is_over {
+            case.accept("other").await;
+            case.ledger.completed.insert(4).unwrap();
+        }
+        closings.push(case.close(&attempt, false).await.unwrap());
+    }
+    assert_eq!(closings[0].accepted_uid, None);
+    assert_eq!(
+        closings[1],
+        Closing {
+            accepted_uid: Some("other".parse().unwrap()),
+            ..closings[0].clone()
+        }
+    );
+}

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::http::Request;
+use data_encoding::HEXLOWER;
 use http_body_util::BodyExt;
 use kerbside_link::identity::Ca;
 use object_store::memory::InMemory;
@@ -11,7 +12,7 @@ use tower::ServiceExt;
 
 use super::super::testing::{Car, start, store};
 use super::*;
-use crate::signer::ensure_ca;
+use crate::signer::{KNOWN_CAS, ensure_ca};
 use crate::testing::DownStore;
 use crate::testing::fake_api::{FakeApi, Fate};
 
@@ -79,11 +80,78 @@ async fn index_has_the_vehicles_the_ca_and_the_operators_keys() {
     a.deliver(&store, "a").await;
     let place = path::ledger_operator_key("0a");
     store.put(&place, Bytes::from_static(b"PEM")).await.unwrap();
+    let sha256 = publish(&store, &ca).await;
     let (status, answer) = get_as_alice(&api, &store, "/ledger").await;
     let mut ids = [a.id.to_string(), b.id.to_string()];
     ids.sort();
-    let want = json!({ "vehicles": ids, "ca": ca.certificate_pem(), "operatorKeys": { "0a": "PEM" } });
+    let want = json!({
+        "vehicles": ids, "ca": ca.certificate_pem(), "cas": { sha256: ca.certificate_pem() }, "casAreKnown": true,
+        "operatorKeys": { "0a": "PEM" },
+    });
     assert_eq!((status, answer), (200, want));
+}
+
+/// Leaves the CA's certificate in the store, as the settler does; its fingerprint.
+async fn publish(store: &Store, ca: &Ca) -> String {
+    let sha256 = HEXLOWER.encode(&ca.sha256());
+    let pem = Bytes::from(ca.certificate_pem());
+    store.put(&path::ledger_ca(&sha256), pem).await.unwrap();
+    sha256
+}
+
+/// Somebody deletes the Secret, and the next leader makes a CA.
+async fn make_anew(api: &FakeApi) -> Ca {
+    let secret = ("secrets".to_owned(), NAMESPACE.to_owned(), CA.to_owned());
+    api.with(|w| w.objects.remove(&secret)).unwrap();
+    ensure_ca(&api.client(Fate::Lives), NAMESPACE, start()).await.unwrap()
+}
+
+#[tokio::test]
+async fn ca_that_the_operator_had_before_is_served_and_a_strangers_is_not() {
+    let (api, old, store) = cluster().await;
+    let new = make_anew(&api).await;
+    let stranger = Ca::generate(start()).unwrap();
+    let (of_old, of_new) = (publish(&store, &old).await, publish(&store, &new).await);
+    publish(&store, &stranger).await;
+    let (status, answer) = get_as_alice(&api, &store, "/ledger").await;
+    let want = json!({ of_old: old.certificate_pem(), of_new: new.certificate_pem() });
+    assert_eq!((status, &answer["cas"]), (200, &want));
+    assert_eq!(answer["ca"], new.certificate_pem());
+}
+
+#[tokio::test]
+async fn strangers_ca_under_the_name_of_one_that_was_or_beside_it_is_not_served() {
+    let (api, old, store) = cluster().await;
+    make_anew(&api).await;
+    let stranger = Ca::generate(start()).unwrap();
+    let sha256 = publish(&store, &old).await;
+    let both = format!("{}{}", old.certificate_pem(), stranger.certificate_pem());
+    for pem in [stranger.certificate_pem(), both, "rubbish".to_owned()] {
+        store.put(&path::ledger_ca(&sha256), pem.into()).await.unwrap();
+        let (status, answer) = get_as_alice(&api, &store, "/ledger").await;
+        assert_eq!((status, &answer["cas"]), (200, &json!({})));
+    }
+}
+
+#[tokio::test]
+async fn nothing_but_the_present_ca_is_served_while_no_fingerprint_is_on_record() {
+    let (api, ca, store) = cluster().await;
+    publish(&store, &ca).await;
+    let map = ("configmaps".to_owned(), NAMESPACE.to_owned(), CA.to_owned());
+    api.change(&map, |map| {
+        map["data"].as_object_mut().unwrap().remove(KNOWN_CAS).unwrap();
+    });
+    let (status, answer) = get_as_alice(&api, &store, "/ledger").await;
+    assert_eq!((status, &answer["cas"]), (200, &json!({})));
+    assert_eq!(answer["ca"], ca.certificate_pem());
+}
+
+#[tokio::test(start_paused = true)]
+async fn index_is_served_while_the_api_server_refuses_for_a_moment() {
+    let (api, ca, store) = cluster().await;
+    api.with(|w| w.busy = true);
+    let (status, answer) = get_as_alice(&api, &store, "/ledger").await;
+    assert_eq!((status, &answer["ca"]), (200, &json!(ca.certificate_pem())));
 }
 
 #[tokio::test]

@@ -263,11 +263,86 @@ async fn receipt_that_no_car_of_this_ca_has_signed_is_refused() {
         .unwrap();
     car.deliver(&cluster.store, "b").await;
     car.close(&cluster.store, "b").await;
-    cluster.settler().await.pass().await.unwrap();
-    assert_eq!(cluster.unsettled().await, 0);
+    let mut settler = cluster.settler().await;
+    settler.pass().await.unwrap();
+    assert_eq!(
+        cluster.unsettled().await,
+        1,
+        "of what nobody can judge the pointer waits"
+    );
+    cluster.clock.advance(i64::try_from(KEPT_FOR.as_secs()).unwrap() + 1);
+    pass_later(&mut settler).await;
+    assert_eq!(cluster.unsettled().await, 0, "and no longer than for a closing");
     for car in [&stranger, &car] {
         assert!(car.acceptances(&cluster.store).await.is_empty(), "{}", car.id);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn flood_of_one_car_keeps_no_other_from_being_settled() {
+    let cluster = Cluster::new().await;
+    let mut cars = [
+        Car::new(&cluster.ca, 1),
+        Car::new(&cluster.ca, 2),
+        Car::new(&cluster.ca, 3),
+    ];
+    cars.sort_by_cached_key(|car| car.id.clone());
+    let [flood, first, last] = &mut cars;
+    for n in 0..=MOST_A_PASS {
+        flood.point(&cluster.store, &format!("f-{n}")).await;
+    }
+    for car in [&mut *first, &mut *last] {
+        let attempt = car.id.to_string();
+        car.deliver(&cluster.store, &attempt).await;
+        car.close(&cluster.store, &attempt).await;
+    }
+    cluster.settler().await.pass().await.unwrap();
+    for car in [first, last] {
+        assert_eq!(car.acceptances(&cluster.store).await.len(), 1, "{}", car.id);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn pointers_of_one_car_come_round_those_that_wait_longest_first() {
+    let cluster = Cluster::new().await;
+    let car = Car::new(&cluster.ca, 1);
+    let mut settler = cluster.settler().await;
+    for attempt in ["a", "b", "c"] {
+        car.point(&cluster.store, attempt).await;
+    }
+    let places = cluster.store.list(path::LEDGER_POINTERS).await.unwrap();
+    let now = Instant::now();
+    settler.waiting.insert(places[0].clone(), Wait { times: 1, until: now });
+    tokio::time::advance(EVERY).await;
+    let until = Instant::now();
+    settler.waiting.insert(places[1].clone(), Wait { times: 1, until });
+    let due = settler.due(places.clone());
+    let due: Vec<&String> = due[car.id.as_str()].iter().collect();
+    assert_eq!(due, [&places[2], &places[0], &places[1]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn chains_used_longest_ago_are_forgotten_first_and_one_always_stays() {
+    let cluster = Cluster::new().await;
+    let mut settler = cluster.settler().await;
+    let mut cars: Vec<Car> = (1..=3).map(|n| Car::new(&cluster.ca, n)).collect();
+    for (n, car) in cars.iter_mut().enumerate() {
+        let attempt = format!("a-{n}");
+        car.deliver(&cluster.store, &attempt).await;
+        car.close(&cluster.store, &attempt).await;
+        settler.pass().await.unwrap();
+    }
+    assert_eq!(settler.chains.len(), 3);
+    settler.forget(2);
+    assert!(!settler.chains.contains_key(&cars[0].id));
+    assert_eq!(settler.chains.len(), 2);
+    settler.forget(0);
+    assert!(settler.chains.contains_key(&cars[2].id));
+    assert_eq!(settler.chains.len(), 1);
+    // What was forgotten is read anew, and nothing is accepted twice.
+    cars[0].point(&cluster.store, "a-0").await;
+    settler.pass().await.unwrap();
+    assert_eq!(cars[0].acceptances(&cluster.store).await.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -319,4 +394,18 @@ async fn receipt_for_terms_that_nobody_offered_is_accepted_and_paid_nothing() {
         (acceptances[0].amount_micro, acceptances[0].dispute.is_some()),
         (0, true)
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn certificate_of_each_ca_that_there_was_is_in_the_store() {
+    let mut cluster = Cluster::new().await;
+    cluster.settler().await;
+    let old = cluster.ca.certificate_pem();
+    // Somebody deletes the Secret, and the operator makes a CA anew.
+    cluster.api = FakeApi::new();
+    cluster.settler().await;
+    let places = cluster.store.list(path::LEDGER_CAS).await.unwrap();
+    assert_eq!(places.len(), 2, "{places:?}");
+    let place = path::ledger_ca(&HEXLOWER.encode(&cluster.ca.sha256()));
+    assert_eq!(cluster.store.get(&place).await.unwrap(), old);
 }

@@ -123,6 +123,27 @@ fn used_token_of_a_revoked_car_is_denied() {
     assert_eq!(reason(&enrolment(), &found), "VehicleRevoked");
 }
 
+/// Whoever marked it: no agent speaks for a car that a gateway shows.
+#[test]
+fn used_token_of_a_vehicle_without_an_agent_is_denied() {
+    let used = Token {
+        used: Some(Used {
+            by: id(7),
+            key: "cafe".into(),
+        }),
+        ..token()
+    };
+    let shown = KnownVehicle {
+        without_agent: true,
+        ..known(7, false)
+    };
+    let found = Found {
+        vehicle: Some(shown),
+        ..found(used)
+    };
+    assert_eq!(reason(&enrolment(), &found), "VehicleWithoutAgent");
+}
+
 #[test]
 fn token_that_is_not_there_is_denied() {
     assert_eq!(reason(&enrolment(), &Found::default()), "TokenUnknown");

@@ -10,12 +10,14 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use kerbside_core::attempt::probe::Kind;
 use kerbside_core::attempt::{Event, Exit, Life, NotReady};
+use kerbside_link::fault::Fault;
 use tokio::time::sleep;
 
 use super::{Actor, Order};
 use crate::ask::{NO_LIMIT, ask};
 use crate::attempts::parts::{self, Parts};
 use crate::attempts::prepare::Prepared;
+use crate::attempts::tunnels::{Door, NOT_NOW, Way};
 use crate::attempts::{files, quota};
 use crate::cluster::Cluster;
 use crate::egress;
@@ -28,11 +30,14 @@ use crate::runtime::{Ending, Layer, Process, Running, Spec, SpecDirectory, Usage
 const FALLBACK_LINES: u64 = 80;
 const FALLBACK_BYTES: usize = 2048;
 
+/// How long a program may take to accept a connection.
+const CONNECT: Duration = Duration::from_secs(10);
+
 /// What the car holds of one container.
 #[derive(Default)]
 pub(super) struct Slot {
     pub(super) prepared: Option<Prepared>,
-    process: Option<Box<dyn Process>>,
+    process: Option<Arc<dyn Process>>,
     directories: Vec<SpecDirectory>,
     log: Option<LogWriter>,
     past: Usage,
@@ -113,6 +118,42 @@ impl<C: Cluster> Actor<C> {
             (Some(handler), Some(process)) => ask(process, handler, limit).boxed(),
             (Some(_), None) => std::future::ready(Err("the program does not run".to_owned())).boxed(),
             (None, _) => std::future::ready(Ok(())).boxed(),
+        }
+    }
+
+    /// The way into a container, or to a port, for somebody who is not in the car.
+    pub(super) fn enter(&self, door: &Door) -> Result<Way, Fault> {
+        if self.seed.attempt.frozen {
+            return Err(Fault::unavailable(NOT_NOW));
+        }
+        let running = |slot: &Slot| slot.process.is_some();
+        match door {
+            Door::Container {
+                container,
+                command,
+                streams,
+            } => {
+                let containers = self.seed.work.iter().flat_map(|work| &work.containers);
+                let named = containers.enumerate().find(|(_, work)| work.name == *container);
+                let found = named.and_then(|(number, work)| {
+                    let process = self.slots.get(number)?.process.as_deref()?;
+                    Some((process, work))
+                });
+                let (process, work) =
+                    found.ok_or_else(|| Fault::not_found(format!("container {container} does not run")))?;
+                let streams = match command {
+                    Some(_) => *streams,
+                    None => work.terminal.joined(*streams),
+                };
+                Ok(Way::Session(process.session(command.clone(), streams)))
+            }
+            Door::Port(port) => {
+                // They share one network, so any of them leads there.
+                let slot = self.slots.iter().find(|slot| running(slot));
+                let process = slot.and_then(|slot| slot.process.as_deref());
+                let process = process.ok_or_else(|| Fault::not_found("nothing of the Pod runs"))?;
+                Ok(Way::Port(process.forward(*port, CONNECT)))
+            }
         }
     }
 
@@ -234,6 +275,7 @@ impl<C: Cluster> Actor<C> {
             cpu_limit: least(container.cpu_limit, most.cpu),
             cpu_request: container.cpu_request,
             security: container.security.clone(),
+            terminal: container.terminal,
             layer: layer.clone(),
             log: log.clone(),
         });
@@ -244,6 +286,10 @@ impl<C: Cluster> Actor<C> {
             started,
             ended,
         } = running.map_err(said)?;
+        let process: Arc<dyn Process> = process.into();
+        let outlook = self.context.outlook.borrow().clone();
+        let (uid, class) = (&self.seed.uid, &self.seed.run.class);
+        self.context.living.add(uid, class, &process, &outlook);
         slot.process = Some(process);
         let runs = started.is_none();
         let me = self.me.clone();

@@ -99,3 +99,88 @@ async fn stop_that_comes_again_shortens_the_grace_and_no_more() {
         "{took:?}"
     );
 }
+
+/// The car goes on, and its owner agrees to no class of work any more.
+fn taken_back(fixture: &Fixture) -> Outlook {
+    Outlook {
+        consented: Arc::default(),
+        ..outlook(&*fixture.clock, available())
+    }
+}
+
+#[tokio::test]
+async fn program_of_a_class_that_is_taken_back_is_ended_though_its_actor_hangs() {
+    let disk = Faulty::new();
+    let fixture = Fixture::on(&disk);
+    let two = |pod: &mut Json| {
+        pod["spec"]["containers"][0]["resources"] = json!({});
+        let mut other = pod["spec"]["containers"][0].clone();
+        other["name"] = json!("other");
+        pod["spec"]["containers"].as_array_mut().unwrap().push(other);
+    };
+    fixture.running_as("u-1", two).await;
+    let named = |name: &'static str| fixture.runtime.starts(move |process| process.spec.name == name);
+    let (first, other) = (named("classify").await, named("other").await);
+    let writes = disk.writes();
+    disk.hang();
+    first.exits(0);
+    disk.reaches(writes + 1).await;
+    let outlook = taken_back(&fixture);
+    fixture.outlook.send_replace(outlook.clone());
+    assert!(!other.was_killed(), "its actor hangs");
+    fixture.living.end(&outlook);
+    assert!(other.was_killed());
+    disk.restarted();
+    let status = fixture.phase("u-1", AttemptPhase::Disrupted).await;
+    assert_eq!(status.reason, reason::OWNER_CONSENT_MISSING);
+}
+
+#[tokio::test]
+async fn program_that_was_ended_for_its_owner_is_told_so_whatever_its_actor_hears_first() {
+    let fixture = Fixture::new();
+    let process = fixture.running("u-1").await;
+    // The actor does not hear of the outlook at all.
+    fixture.living.end(&taken_back(&fixture));
+    assert!(process.was_killed());
+    let status = fixture.phase("u-1", AttemptPhase::Disrupted).await;
+    assert_eq!(status.reason, reason::OWNER_CONSENT_MISSING);
+}
+
+/// Its consent holds: that is not what it ends for.
+#[tokio::test]
+async fn program_of_a_class_for_which_a_term_of_the_owner_is_not_met_ends_for_that() {
+    let fixture = Fixture::new();
+    let process = fixture.running("u-1").await;
+    let held_off = Outlook {
+        held_off: Arc::new(owner().consent.classes.into_iter().collect()),
+        ..taken_back(&fixture)
+    };
+    fixture.outlook.send_replace(held_off.clone());
+    fixture.living.end(&held_off);
+    assert!(process.was_killed());
+    let status = fixture.phase("u-1", AttemptPhase::Disrupted).await;
+    assert_eq!(status.reason, reason::OWNER_TERMS);
+}
+
+#[tokio::test]
+async fn program_that_starts_while_its_class_is_taken_back_does_not_run_and_one_in_a_car_that_leaves_has_its_turn() {
+    let fixture = Fixture::new();
+    let process = fixture.running("u-1").await;
+    let leaves = State::Leaving {
+        until: fixture.clock.boottime() + LIMIT,
+        cause: Cause::Owner,
+    };
+    fixture.living.end(&Outlook {
+        state: leaves,
+        ..taken_back(&fixture)
+    });
+    assert!(!process.was_killed(), "its brake is on, and work ends in its order");
+    let started: Arc<dyn crate::runtime::Process> = Arc::new(process.clone());
+    let uid = "u-2".parse().unwrap();
+    fixture
+        .living
+        .add(&uid, "inference", &started, &outlook(&*fixture.clock, available()));
+    assert!(!process.was_killed());
+    fixture.living.add(&uid, "inference", &started, &taken_back(&fixture));
+    assert!(process.was_killed() && fixture.living.has_ended(&uid));
+}

@@ -146,6 +146,52 @@ async fn withdrawal_that_cannot_be_recorded_ends_all_work_instead() {
     assert!(command.contains("withdraw"), "{command}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn withdrawal_that_the_agent_does_not_say_it_knows_ends_all_work_by_the_word() {
+    let typed = Typed::new();
+    let give = [
+        "consent",
+        "give",
+        "--agree",
+        "--purpose",
+        "inference",
+        "--purpose",
+        "video",
+    ];
+    typed.says(&give).await.unwrap();
+    let directory = Directory::open(typed.0.path()).unwrap();
+    let _deaf = control::listen(&directory.socket()).unwrap();
+    let said = typed
+        .says(&["consent", "withdraw", "--purpose", "video"])
+        .await
+        .unwrap_err();
+    assert!(
+        said.contains("is on record") && said.contains("so all work ends: withdrawn"),
+        "{said}"
+    );
+    let command = std::fs::read_to_string(directory.command()).unwrap();
+    assert!(command.contains("withdraw"), "{command}");
+}
+
+#[tokio::test]
+async fn withdrawal_while_the_chain_is_broken_is_kept_beside_it_and_said_to_be() {
+    let typed = Typed::new();
+    typed
+        .says(&["consent", "give", "--agree", "--purpose", "inference"])
+        .await
+        .unwrap();
+    let chain = typed.0.path().join("consents/consents.jsonl");
+    let whole = std::fs::read(&chain).unwrap();
+    std::fs::write(&chain, "broken").unwrap();
+    let said = typed.says(&["consent", "withdraw"]).await.unwrap();
+    assert!(said.contains("is kept beside it"), "{said}");
+    std::fs::write(&chain, whole).unwrap();
+    let list = typed.says(&["consent", "list"]).await.unwrap();
+    assert!(list.contains("does not hold: it was withdrawn"), "{list}");
+    let said = typed.says(&["consent", "withdraw"]).await.unwrap();
+    assert!(said.starts_with("there was no consent that holds\n"), "{said}");
+}
+
 #[tokio::test]
 async fn chain_that_was_changed_is_found_by_verify() {
     let typed = Typed::new();

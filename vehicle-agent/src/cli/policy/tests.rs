@@ -218,7 +218,8 @@ fn recorded_days_are_shown_as_core_decides_them() {
     assert_eq!(
         head,
         "from 2026-11-06 00:00:00 by the clock of Europe/Berlin\n\
-         note: the consent is newer than the recording: shown as if it had been given before"
+         note: the consent is newer than the recording: shown as if it had been given before\n\
+         note: what work moves, and by which network, is not known here: shown as if it cost nothing by the byte"
     );
     let json = typed
         .policy(&["simulate", "--recording", &recording, "--json"])
@@ -255,6 +256,63 @@ fn energy_of_a_day_is_played_by_the_figures_of_the_maker() {
         said.contains("note: energy by the maker's figures") && said.contains("note: what work pays"),
         "{said}"
     );
+}
+
+#[test]
+fn publishers_are_checked_and_explained_by_name() {
+    let typed = Typed::new();
+    let with = |key: &str| {
+        let publishers = format!("[{{name: our render farm, publicKey: '{key}'}}]");
+        let document = "{consent: {givenAt: 2026-11-01T10:00:00Z, classes: [inference]}, requirePluggedIn: true, chargeFloorPercent: 50, publishers: PUBLISHERS}";
+        typed.file("owner.yaml", &document.replace("PUBLISHERS", &publishers))
+    };
+    let key = include_str!("../../../testdata/signatures/alice.pub").replace('\n', " ");
+    let file = with(key.trim());
+    assert_eq!(typed.policy(&["check", &file]).unwrap().lines().next(), Some("valid"));
+    let explained = typed.policy(&["explain", &file]).unwrap();
+    assert!(
+        explained.contains("images that our render farm has signed"),
+        "{explained}"
+    );
+    let file = with("-----BEGIN EC PRIVATE KEY----- AAAA -----END EC PRIVATE KEY-----");
+    let refused = typed.policy(&["check", &file]).unwrap_err();
+    assert!(refused.contains("this is a private key"), "{refused}");
+}
+
+#[test]
+fn expression_is_checked_explained_and_played() {
+    let typed = Typed::new();
+    let write = |when: &str| {
+        let document = format!(
+            "{{consent: {{givenAt: 2026-11-01T10:00:00Z, classes: [inference]}}, requirePluggedIn: true, chargeFloorPercent: 50, \
+             timeZone: UTC, when: \"{when}\"}}"
+        );
+        typed.file("owner.yaml", &document)
+    };
+    let file = write("pluggedIn && hour >= 3 && hour < 5");
+    assert_eq!(typed.policy(&["check", &file]).unwrap().lines().next(), Some("valid"));
+    assert!(
+        typed
+            .policy(&["explain", &file])
+            .unwrap()
+            .contains("pluggedIn && hour >= 3")
+    );
+    let recording = "{startsAt: 2026-11-24T00:00:00Z, lasts: 12h, preset: parked}";
+    let recording = typed.file("recording.yaml", recording);
+    let day = typed
+        .policy(&["simulate", "--recording", &recording, "--json"])
+        .unwrap();
+    let day: serde_json::Value = serde_json::from_str(&day).unwrap();
+    assert_eq!(day["worked"], "2h");
+    for (when, says) in [
+        ("pluggedIn &&", "line 1"),
+        ("plugged", "it names 'plugged'"),
+        ("hour > 23", "never true"),
+    ] {
+        let file = write(when);
+        let error = format!("{:#}", typed.policy(&["check", &file]).unwrap_err());
+        assert!(error.contains(says), "{error}");
+    }
 }
 
 #[test]

@@ -65,7 +65,9 @@ async fn export_says_what_work_took_and_cost_and_has_the_terms() {
     let tariff = "tariff: {currency: EUR, perKWh: '0.34'}\n";
     std::fs::write(typed.directory.owner(), OWNER.to_owned() + tariff).unwrap();
     std::fs::write(typed.directory.energy(), "{\"of\":\"today\"}").unwrap();
+    std::fs::write(typed.directory.data(), "{\"of\":\"this month\"}").unwrap();
     std::fs::write(typed.directory.stays(), "stays").unwrap();
+    std::fs::write(typed.directory.consents_withdrawn(), "{}").unwrap();
     let receipts = Receipts::open(&typed.directory, &identity::read(&typed.directory).unwrap()).unwrap();
     receipts.keep_terms_now(TERMS);
     let mut paid = usage(2, Kind::Succeeded, 3_600_000, Some(TERMS)).claim;
@@ -95,6 +97,8 @@ async fn export_says_what_work_took_and_cost_and_has_the_terms() {
         (&export["energyOfTheDay"], &export["stays"]),
         (&"{\"of\":\"today\"}".into(), &"stays".into())
     );
+    assert_eq!(export["withdrawnBeside"], "{}");
+    assert_eq!(export["dataOfTheMonth"], "{\"of\":\"this month\"}");
 }
 
 #[tokio::test]
@@ -140,11 +144,66 @@ async fn new_owner_begins_with_nothing() {
 }
 
 #[tokio::test]
+async fn car_that_has_not_forgotten_yet_takes_no_consent_and_is_not_enrolled() {
+    let typed = Typed::new();
+    typed.says(&["forget", "--yes"]).await.unwrap();
+    assert!(forget::is_pending(&typed.directory), "a receipt is not delivered");
+    let enrol = ["enrol", "--link", "https://x:1", "--token", "not a token"];
+    for words in [
+        &["consent", "give", "--purpose", "inference", "--agree"][..],
+        &["consent", "give", "--purpose", "inference"],
+        &enrol,
+    ] {
+        let said = typed.says(words).await.unwrap_err();
+        assert!(
+            said.contains("is to forget its owner") && said.contains("forget --yes"),
+            "{said}"
+        );
+    }
+    // A service that enrols before it runs has to come as far as the agent, which delivers.
+    let service = [&enrol[..], &["--unless-enrolled"]].concat();
+    assert_eq!(typed.says(&service).await.unwrap(), "enrolled already\n");
+    // Also one that was nobody any more when its power was cut, just before the end.
+    std::fs::remove_dir_all(typed.directory.identity()).unwrap();
+    assert!(
+        typed
+            .says(&service)
+            .await
+            .unwrap_err()
+            .contains("is to forget its owner")
+    );
+    typed.says(&["forget", "--yes", "--unpaid-too"]).await.unwrap();
+    let said = typed.says(&enrol).await.unwrap_err();
+    assert!(
+        said.starts_with("failed to enrol") && !said.contains("forget"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+async fn consents_that_cannot_be_sealed_are_deleted_with_the_rest_and_the_owner_is_told() {
+    let typed = Typed::new();
+    std::fs::create_dir(typed.directory.sealed()).unwrap();
+    let said = typed.says(&["forget", "--yes"]).await.unwrap();
+    assert!(
+        said.contains("the consents with the rest (failed to write the consents"),
+        "{said}"
+    );
+    let lost = typed.says(&["forget", "--yes", "--unpaid-too"]).await.unwrap();
+    assert!(lost.starts_with("forgotten"), "{lost}");
+    assert!(!typed.directory.consents().join("consents.jsonl").exists());
+}
+
+#[tokio::test]
 async fn car_in_which_an_agent_runs_is_left_to_it() {
     let typed = Typed::new();
     let _agent = agent::lock_if_free(&typed.directory).unwrap().unwrap();
     let begun = typed.says(&["forget", "--yes", "--unpaid-too"]).await.unwrap();
     assert!(begun.contains("then the agent ends"), "{begun}");
-    assert!(forget::pending(&typed.directory).is_some_and(|pending| pending.unpaid_too));
+    assert!(
+        forget::pending(&typed.directory)
+            .unwrap()
+            .is_some_and(|pending| pending.unpaid_too)
+    );
     assert!(identity::exists(&typed.directory));
 }

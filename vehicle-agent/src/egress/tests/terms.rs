@@ -50,6 +50,26 @@ async fn name_of_what_may_not_be_reached_is_refused_in_the_words_of_a_name_that_
 }
 
 #[tokio::test(start_paused = true)]
+async fn network_that_the_owner_lets_nothing_go_by_is_no_way_and_what_goes_by_another_counts() {
+    let temp = tempfile::tempdir().unwrap();
+    let directory = crate::directory::Directory::open(temp.path()).unwrap();
+    let clock: Arc<dyn kerbside_core::clock::Clock> = Arc::new(kerbside_link::SystemClock);
+    let uplink = Uplink::open(&crate::config::Car::default(), &directory, &clock);
+    let names: &[(&str, &[&[&str]])] = &[("far.example", &[&[PUBLIC], &[PUBLIC]])];
+    let mut car = played_by(uplink.clone(), "egress: {allow: [public]}", names);
+    let told = car.told("CONNECT far.example:443 HTTP/1.1\r\n\r\n").await;
+    assert!(told.starts_with("HTTP/1.1 403"), "{told}");
+    assert!(car.reached.try_recv().is_err());
+    uplink.look(crate::uplink::Seen {
+        date: None,
+        may_move: true,
+    });
+    let told = car.told("CONNECT far.example:443 HTTP/1.1\r\n\r\n").await;
+    assert!(told.starts_with("HTTP/1.1 200"), "{told}");
+    assert_eq!(uplink.now(false).moved.bytes, 2 * 512, "the questions for the name");
+}
+
+#[tokio::test(start_paused = true)]
 async fn address_that_was_judged_is_the_one_that_is_connected_to() {
     // What a name means changes between two questions; of several addresses only those that are allowed are tried.
     let answers: &[&[&str]] = &[&["192.168.178.1", PUBLIC, "10.0.0.1"], &["127.0.0.1"]];

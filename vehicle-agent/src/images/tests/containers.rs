@@ -15,6 +15,8 @@ use super::*;
 struct FakeEngine {
     names: Mutex<Vec<String>>,
     has: Mutex<BTreeSet<String>>,
+    /// It does not give these up.
+    keeps: Mutex<BTreeSet<String>>,
 }
 
 fn client() -> oci_client::Client {
@@ -62,6 +64,10 @@ impl EngineImages for FakeEngine {
     }
 
     fn remove<'a>(&'a self, image: &'a str) -> BoxFuture<'a, Result<(), String>> {
+        let keeps = self.keeps.lock().unwrap().contains(image);
+        if keeps {
+            return std::future::ready(Err("it is in use".to_owned())).boxed();
+        }
         self.has.lock().unwrap().remove(image);
         std::future::ready(Ok(())).boxed()
     }
@@ -126,6 +132,25 @@ async fn what_cannot_be_pulled_is_told_by_the_name_that_the_pod_has() {
             "{message}"
         );
     }
+}
+
+#[tokio::test]
+async fn engine_keeps_no_image_of_a_car_that_forgets_but_those_that_it_will_not_give_up() {
+    let (registry, temp) = (FakeRegistry::start().await, tempfile::tempdir().unwrap());
+    registry.manifest("v1", CONFIG, &[(LAYER, b"layer")]);
+    let (images, engine) = (registry.images(temp.path()), FakeEngine::default());
+    let reference = format!("{}/app:v1", registry.host);
+    let nobody = nobody();
+    let image = images.container(&reference, PullPolicy::IfNotPresent, &nobody, &engine);
+    let image = image.await.unwrap().engine;
+    engine.keeps.lock().unwrap().insert(image.clone());
+    // A replacement that was interrupted is no image.
+    std::fs::write(temp.path().join("containers/torn.new"), "{").unwrap();
+    assert_eq!(images.remove_containers(&engine).await.unwrap(), 1);
+    assert!(engine.has.lock().unwrap().contains(&image));
+    engine.keeps.lock().unwrap().clear();
+    assert_eq!(images.remove_containers(&engine).await.unwrap(), 0);
+    assert!(engine.has.lock().unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -5,6 +5,8 @@
 const LOOK = 2000;
 // A car that has not answered by then does not answer.
 const PATIENCE = 65000;
+// Between two tries of a code, and a little more.
+const GAP = 1100;
 const MARK = { "x-kerbside": "page" };
 
 let texts = {};
@@ -15,6 +17,8 @@ let oldest = null;
 // What the owner is asked about: a kind of work to take back, or null for all; and what would be agreed to.
 let takingBack = null;
 let wish = null;
+// What had the focus when something went wrong: it gets it back.
+let interrupted = null;
 
 const at = (id) => document.getElementById(id);
 
@@ -74,8 +78,8 @@ function money({ currency, micro }) {
 
 const kilowattHours = (joules) => (joules / 3.6e6).toLocaleString(undefined, { maximumFractionDigits: 3 });
 
-/// Asks the car. What it refuses is thrown as a sentence.
-async function ask(method, path, body) {
+/// Sends the car a request, and returns its answer. What it refuses is thrown as a sentence.
+async function send(method, path, body) {
   let answer;
   try {
     answer = await fetch("/api/v1/" + path, {
@@ -89,24 +93,56 @@ async function ask(method, path, body) {
   } catch {
     throw new Error(text("wrong.unreached"));
   }
-  const told = await answer.json().catch(() => ({}));
-  if (answer.ok) return told;
+  if (answer.ok) return answer;
   if (answer.status === 401) {
     leave();
     throw null;
   }
-  throw new Error(text("wrong.refused", told.error ?? answer.status));
+  const told = await answer.json().catch(() => ({}));
+  const why = told.error ?? answer.status;
+  const wrong = new Error(answer.status === 409 ? text("wrong.part", why) : text("wrong.refused", why));
+  wrong.status = answer.status;
+  throw wrong;
 }
 
-/// Does something, and says what went wrong if something did.
+/// Asks the car, and returns what it tells.
+async function ask(method, path, body) {
+  const answer = await send(method, path, body);
+  return answer.json().catch(() => ({}));
+}
+
+/// Says what went wrong, until the owner does something else or puts it away; nothing: all is well.
+function complain(why) {
+  if (why) interrupted = document.activeElement;
+  const putAway = !why && document.activeElement === at("wrong-close");
+  show(at("wrong"), why);
+  at("wrong-close").hidden = !why;
+  if (!putAway) return;
+  interrupted?.focus();
+  // What is not there any more takes no focus.
+  if (document.activeElement !== interrupted) at(signedIn ? "now-title" : "code").focus();
+}
+
+/// Does what the owner wants, and says what went wrong if something did. Looking at how things stand does not take that away.
 async function attempt(deed) {
+  complain("");
   try {
-    const done = await deed();
-    show(at("wrong"), "");
-    return done ?? true;
+    return await deed() ?? true;
   } catch (error) {
     // Who was signed out sees that.
-    if (error !== null) show(at("wrong"), error.message);
+    if (error !== null) complain(error.message);
+    return false;
+  }
+}
+
+/// Looks at how things stand. What goes wrong in that is said in a place of its own, for as long as it does.
+async function glance(look) {
+  try {
+    await look();
+    show(at("unseen"), "");
+    return true;
+  } catch (error) {
+    show(at("unseen"), error === null ? "" : error.message);
     return false;
   }
 }
@@ -144,12 +180,21 @@ function showStatus({ status }) {
   const held = status.held.map((one) =>
     item(text("runs.one", one.images.join(", "), one.class, one.state)));
   fill(at("runs"), held.length > 0 ? held : [item(text("runs.none"))]);
+  const visits = status.visits.map(visited).reverse();
+  fill(at("visits"), visits.length > 0 ? visits : [item(text("visits.none"))]);
   fill(at("factors"), status.factors.map(([factor, value]) => item(text("factors.one", sentence(factor), value))));
   showConsents(status.consents);
   if (withdrawn !== (status.command === "withdraw")) {
     withdrawn = !withdrawn;
-    attempt(lookAtTerms);
+    glance(lookAtTerms);
   }
+}
+
+/// Somebody from elsewhere who is, was or wanted to be in the car's work.
+function visited({ user, pod, what, from, to, refused }) {
+  if (refused) return item(text("visits.refused", moment(from), user, pod, what, refused));
+  if (to) return item(text("visits.was", moment(from), moment(to), user, pod, what));
+  return item(text("visits.is", moment(from), user, pod, what));
 }
 
 function showConsents({ purposes, trouble }) {
@@ -271,17 +316,17 @@ async function lookAtHistory(older) {
 function keepLooking() {
   clearTimeout(looking);
   looking = setTimeout(async () => {
-    if (signedIn && document.visibilityState === "visible") await attempt(look);
+    if (signedIn && document.visibilityState === "visible") await glance(look);
     keepLooking();
   }, LOOK);
 }
 
 async function lookAtAll() {
-  if (!await attempt(look)) return false;
+  if (!await glance(look)) return false;
   enter();
-  await attempt(lookAtTerms);
-  await attempt(lookAtEarnings);
-  await attempt(() => lookAtHistory(false));
+  await glance(lookAtTerms);
+  await glance(lookAtEarnings);
+  await glance(() => lookAtHistory(false));
   return true;
 }
 
@@ -336,13 +381,37 @@ async function agree() {
   at("terms-title").focus();
   showStatus(told);
   show(at("said"), text("agree.done"));
-  await lookAtTerms();
+  await glance(lookAtTerms);
+}
+
+/// The car takes one try a second, whoever makes it: who was only too early tries once more without being told.
+async function signIn() {
+  const code = at("code").value;
+  try {
+    return await ask("POST", "session", { code });
+  } catch (error) {
+    if (error?.status !== 429) throw error;
+  }
+  await new Promise((done) => setTimeout(done, GAP));
+  return ask("POST", "session", { code });
+}
+
+/// Saves everything that the car holds on its owner, as a file.
+async function save() {
+  const answer = await send("GET", "export");
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(await answer.blob());
+  link.download = at("export").download;
+  link.click();
+  // The browser takes it from there in its own time.
+  setTimeout(() => URL.revokeObjectURL(link.href), PATIENCE);
+  show(at("said"), text("leave.saved"));
 }
 
 function listen() {
   at("sign-in").addEventListener("submit", async (event) => {
     event.preventDefault();
-    if (!await attempt(() => ask("POST", "session", { code: at("code").value }))) return;
+    if (!await attempt(signIn)) return;
     at("code").value = "";
     if (await lookAtAll()) at("now-title").focus();
   });
@@ -377,8 +446,13 @@ function listen() {
   at("sign-out").addEventListener("click", async () => {
     if (await attempt(() => ask("DELETE", "session"))) leave();
   });
+  at("export").addEventListener("click", (event) => {
+    event.preventDefault();
+    attempt(save);
+  });
+  at("wrong-close").addEventListener("click", () => complain(""));
   document.addEventListener("visibilitychange", () => {
-    if (signedIn && document.visibilityState === "visible") attempt(look);
+    if (signedIn && document.visibilityState === "visible") glance(look);
   });
 }
 

@@ -8,6 +8,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::cgroup::Cgroup;
@@ -68,7 +69,7 @@ impl Cage {
         self.change(|state| state.frozen = frozen);
     }
 
-    pub(super) fn brake(&self, braked: bool) {
+    fn brake(&self, braked: bool) {
         self.change(|state| state.braked = braked);
     }
 
@@ -164,8 +165,12 @@ impl Cages {
         cages.push(Arc::downgrade(cage));
     }
 
-    pub(super) fn brake(&self, braked: bool) {
-        let cages = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    /// Has every container do as the car's brake says now. One caller at a time, so that of two the later has the newer word: a brake that was
+    /// just released must not stay on for who read it a moment before.
+    pub(super) fn follow(&self, brake: &watch::Receiver<bool>) {
+        let cages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Where nobody holds it any more the car is gone.
+        let braked = brake.has_changed().is_err() || *brake.borrow();
         for cage in cages.iter().filter_map(std::sync::Weak::upgrade) {
             cage.brake(braked);
         }

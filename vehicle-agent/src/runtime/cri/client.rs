@@ -115,6 +115,9 @@ impl Engine {
         runtime.container_status(ContainerStatusRequest) -> ContainerStatusResponse within CALL;
         /// Answers when the command has ended; the caller bounds that.
         runtime.exec_sync(ExecSyncRequest) -> ExecSyncResponse within PULL;
+        /// Answers where the streams are; nothing is run before somebody comes for them.
+        runtime.exec(ExecRequest) -> ExecResponse within CALL;
+        runtime.attach(AttachRequest) -> AttachResponse within CALL;
         runtime.reopen_container_log(ReopenContainerLogRequest) -> ReopenContainerLogResponse within CALL;
         images.image_fs_info(ImageFsInfoRequest) -> ImageFsInfoResponse within STATUS;
         images.image_status(ImageStatusRequest) -> ImageStatusResponse within CALL;

@@ -157,9 +157,9 @@ pub(super) fn container(work: &Work, spec: &Spec, image: &str, log: String, targ
         labels,
         annotations: [].into(),
         log_path: log,
-        stdin: false,
-        stdin_once: false,
-        tty: false,
+        stdin: spec.terminal.stdin,
+        stdin_once: spec.terminal.stdin_once,
+        tty: spec.terminal.tty,
         linux: Some(LinuxContainerConfig {
             resources: Some(resources(spec)),
             security_context: Some(security(work, &spec.security, target)),

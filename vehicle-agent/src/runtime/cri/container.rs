@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use kerbside_core::attempt::NotReady;
+use kerbside_link::proto::Streams;
 use rustix::process::Pid;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -21,11 +22,11 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::cage::Cage;
 use super::client::CallError;
 use super::sandbox::Sandbox;
-use super::{Inner, config, network, proto};
+use super::{Inner, config, network, proto, streaming};
 use crate::egress::Proxy;
 use crate::logs;
 use crate::pod::Work;
-use crate::runtime::{Ended as Told, Ending, Executed, Process, Program, Running, Spec, SpecDirectory, Usage};
+use crate::runtime::{Ended as Told, Ending, Executed, Process, Program, Running, Session, Spec, SpecDirectory, Usage};
 
 /// Between two tries of a call to an engine that is away.
 const RETRY: Duration = Duration::from_millis(500);
@@ -73,7 +74,7 @@ impl Program for Loaded {
         let cage = Arc::new(Cage::new(spec.name.clone()));
         self.inner.cages.add(&cage);
         // Only now: a brake that is pulled in between acts on what it finds there.
-        cage.brake(*self.inner.brake.borrow());
+        self.inner.cages.follow(&self.inner.brake);
         let (wishes, seen) = watch::channel(Wish::default());
         let (tell_started, started) = oneshot::channel();
         let (tell, ended) = oneshot::channel();
@@ -176,6 +177,24 @@ impl Process for Handle {
             let address = address.ok_or("the Pod has no address")?;
             let process = process.map_err(|e| e.to_string())?;
             network::connect(process, address, port, limit).await
+        }
+        .boxed()
+    }
+
+    fn forward(&self, port: u16, limit: Duration) -> BoxFuture<'static, Result<TcpStream, String>> {
+        let process = self.cage.process();
+        async move {
+            let process = process.map_err(|e| e.to_string())?;
+            network::connect(process, Ipv4Addr::LOCALHOST.into(), port, limit).await
+        }
+        .boxed()
+    }
+
+    fn session(&self, command: Option<Vec<String>>, streams: Streams) -> BoxFuture<'static, Result<Session, String>> {
+        let (engine, id) = (self.inner.engine.clone(), self.id.borrow().clone());
+        async move {
+            let container = id.ok_or("the container does not run")?;
+            streaming::session(&engine, container, command, streams).await
         }
         .boxed()
     }

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout};
 
 use super::*;
 use crate::logs::writer::LogWriter;
-use crate::runtime::{Ending, Layer, Process, Security, SpecDirectory};
+use crate::runtime::{Ending, Layer, Process, Security, SpecDirectory, Terminal};
 use crate::testing::ManualClock;
 
 /// Far above the 100 ms that a stop may take, and far below for ever.
@@ -79,6 +79,7 @@ impl Car {
             cpu_limit: None,
             cpu_request: 0,
             security: Security::default(),
+            terminal: Terminal::default(),
             layer: Layer::default(),
             log,
         }

@@ -95,6 +95,12 @@ pub(super) fn choose(known: &BTreeSet<String>, terms: &Terms) -> Wanted {
             wanted.missing.push(path);
         }
     }
+    // A maker who names an overlay has one: without any of its signals the name is wrong, or its provider is not there yet.
+    let overlay = format!("{}.", terms.overlay);
+    let in_overlay = |path: &String| path.starts_with(&overlay);
+    if terms.overlay != path::OVERLAY && !wanted.paths.iter().chain(&wanted.missing).any(in_overlay) {
+        wanted.missing.extend(terms.optional().filter(in_overlay));
+    }
     // Nothing is amiss without them: a car is not judged by what its owner plans.
     let hints = path::HINTS.into_iter().filter(|path| known.contains(*path));
     wanted.paths.extend(hints.map(str::to_owned));
@@ -200,6 +206,31 @@ mod tests {
             .filter(|path| !without.missing.contains(path))
             .collect();
         assert_eq!(more, [path::BROKEN_DOWN]);
+    }
+
+    #[test]
+    fn overlay_that_the_maker_names_and_the_broker_does_not_have_is_missed_with_all_that_is_in_it() {
+        let terms = Terms {
+            overlay: "Vehicle.Amce".to_owned(),
+            ..Terms::default()
+        };
+        let without = choose(&known(&[]), &Terms::default());
+        let misspelt = choose(&known(&["Vehicle.Acme.IsUpdating"]), &terms);
+        let more: Vec<_> = misspelt
+            .missing
+            .iter()
+            .filter(|path| !without.missing.contains(path))
+            .collect();
+        let named = [path::UPDATING, path::IN_SERVICE, path::CRASHED].map(|what| format!("Vehicle.Amce.{what}"));
+        assert_eq!(more, named.iter().collect::<Vec<_>>());
+        // One is enough: no car has all.
+        let terms = Terms {
+            overlay: "Vehicle.Acme".to_owned(),
+            ..Terms::default()
+        };
+        let there = choose(&known(&["Vehicle.Acme.IsUpdating"]), &terms);
+        assert_eq!(there.missing, without.missing);
+        assert!(there.paths.contains(&"Vehicle.Acme.IsUpdating".to_owned()));
     }
 
     #[test]

@@ -1,0 +1,1 @@
+MEUCIQCNp69LqZwPgw7mqXsnY/eJGJMvOolK2gbjLgkrZ8OmzQIgUFX4vPNBtwMozFVqK7H/lxW2vI8JDlb2c5AOduuO+so=

@@ -1,0 +1,1 @@
+Fu+gNY4nE5EnshO0L6xc2en87MluMOW627rCXNDq/s9BChy2kOFm7A+Fwx3+hNVAE9f5wUHwp0PqnokdxIYeCg==
