@@ -86,17 +86,11 @@ pub(crate) fn routes(api: Arc<KubeletApi>) -> Router {
         .route("/pods", get(pods))
         .route("/containerLogs/{namespace}/{pod}/{container}", get(container_logs))
         .route("/exec/{namespace}/{pod}/{container}", any(streams::exec))
-        .route("/exec/{namespace}/{pod}/{uid}/{container}", any(streams::exec_of_uid))
+        .route("/exec/{namespace}/{pod}/{uid}/{container}", any(streams::exec))
         .route("/attach/{namespace}/{pod}/{container}", any(streams::attach))
-        .route(
-            "/attach/{namespace}/{pod}/{uid}/{container}",
-            any(streams::attach_of_uid),
-        )
+        .route("/attach/{namespace}/{pod}/{uid}/{container}", any(streams::attach))
         .route("/portForward/{namespace}/{pod}", any(streams::port_forward))
-        .route(
-            "/portForward/{namespace}/{pod}/{uid}",
-            any(streams::port_forward_of_uid),
-        )
+        .route("/portForward/{namespace}/{pod}/{uid}", any(streams::port_forward))
         .with_state(api)
 }
 

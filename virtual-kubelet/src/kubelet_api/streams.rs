@@ -21,6 +21,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kerbside_core::ids::VehicleId;
 use kerbside_link::proto::{Attach, Exec, OpenTunnel, Streams, open_tunnel};
 use kerbside_link::server::SessionHandle;
+use serde::Deserialize;
 
 use self::upgrade::Upgrade;
 use super::auth::User;
@@ -32,90 +33,44 @@ const LONGEST_USER: usize = 256;
 /// What runs, and what a car takes in one message.
 const LONGEST_COMMAND: usize = 64 << 10;
 
-type Named = Path<(String, String, String)>;
-type NamedOfUid = Path<(String, String, String, String)>;
-
 pub(super) async fn exec(
     State(api): State<Arc<KubeletApi>>,
     Extension(peer): Extension<Peer>,
-    Path((namespace, pod, container)): Named,
+    Path(wanted): Path<Wanted>,
     query: RawQuery,
     request: Request,
 ) -> Result<Response, Refused> {
-    let wanted = Wanted::new(namespace, pod, None, container);
-    remote(&api, &peer, &wanted, &query, request, exec_in).await
-}
-
-pub(super) async fn exec_of_uid(
-    State(api): State<Arc<KubeletApi>>,
-    Extension(peer): Extension<Peer>,
-    Path((namespace, pod, uid, container)): NamedOfUid,
-    query: RawQuery,
-    request: Request,
-) -> Result<Response, Refused> {
-    let wanted = Wanted::new(namespace, pod, Some(uid), container);
     remote(&api, &peer, &wanted, &query, request, exec_in).await
 }
 
 pub(super) async fn attach(
     State(api): State<Arc<KubeletApi>>,
     Extension(peer): Extension<Peer>,
-    Path((namespace, pod, container)): Named,
+    Path(wanted): Path<Wanted>,
     query: RawQuery,
     request: Request,
 ) -> Result<Response, Refused> {
-    let wanted = Wanted::new(namespace, pod, None, container);
-    remote(&api, &peer, &wanted, &query, request, attach_to).await
-}
-
-pub(super) async fn attach_of_uid(
-    State(api): State<Arc<KubeletApi>>,
-    Extension(peer): Extension<Peer>,
-    Path((namespace, pod, uid, container)): NamedOfUid,
-    query: RawQuery,
-    request: Request,
-) -> Result<Response, Refused> {
-    let wanted = Wanted::new(namespace, pod, Some(uid), container);
     remote(&api, &peer, &wanted, &query, request, attach_to).await
 }
 
 pub(super) async fn port_forward(
     State(api): State<Arc<KubeletApi>>,
     Extension(peer): Extension<Peer>,
-    Path((namespace, pod)): Path<(String, String)>,
+    Path(wanted): Path<Wanted>,
     request: Request,
 ) -> Result<Response, Refused> {
-    let wanted = Wanted::new(namespace, pod, None, String::new());
     forward(&api, &peer, &wanted, request).await
 }
 
-pub(super) async fn port_forward_of_uid(
-    State(api): State<Arc<KubeletApi>>,
-    Extension(peer): Extension<Peer>,
-    Path((namespace, pod, uid)): Named,
-    request: Request,
-) -> Result<Response, Refused> {
-    let wanted = Wanted::new(namespace, pod, Some(uid), String::new());
-    forward(&api, &peer, &wanted, request).await
-}
-
-/// What the path names.
-struct Wanted {
+/// What the path names: a container for exec and attach, and a uid where the caller knows it.
+#[derive(Deserialize)]
+pub(super) struct Wanted {
     namespace: String,
     pod: String,
+    #[serde(default)]
     uid: Option<String>,
+    #[serde(default)]
     container: String,
-}
-
-impl Wanted {
-    fn new(namespace: String, pod: String, uid: Option<String>, container: String) -> Self {
-        Self {
-            namespace,
-            pod,
-            uid,
-            container,
-        }
-    }
 }
 
 /// A Pod that is there, and somebody who may do this with it.
